@@ -1,0 +1,106 @@
+//! The command line: `coupon-ledger [serve] …`, `coupon-ledger token …`.
+//!
+//! Data goes to stdout, logs and progress to stderr. Exit code 0 done, 1 refused or findings, 2 could not run.
+
+mod serve;
+mod token;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::clock::Zone;
+use crate::config::{self, File, Place, Serve};
+use crate::secrets::Secrets;
+use crate::store::StoreOptions;
+
+/// An event-sourced ledger for the coupons that a merchant gives its members.
+#[derive(Debug, Parser)]
+#[command(name = "coupon-ledger", version, about)]
+pub struct Cli {
+    /// A TOML file with settings; flags and the environment win over it
+    #[arg(long, global = true, value_name = "FILE", env = "COUPON_LEDGER_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    serve: Serve,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server (what happens without a subcommand)
+    Serve(Serve),
+    /// Print a token, or revoke one; works while the server runs
+    Token(token::TokenArgs),
+}
+
+/// Why a command could not do what it was asked.
+#[derive(Debug)]
+pub enum Failed {
+    /// Exit code 1: the ledger said no.
+    Refused(anyhow::Error),
+    /// Exit code 2: it could not run.
+    CouldNotRun(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self::CouldNotRun(error.into())
+    }
+}
+
+/// What every subcommand knows once the settings are read.
+struct Context {
+    folder: PathBuf,
+    place: Place,
+    zone: Zone,
+}
+
+impl Context {
+    fn secrets(&self, make: bool) -> anyhow::Result<Secrets> {
+        config::secrets(&self.place, &self.folder, make).map_err(anyhow::Error::msg)
+    }
+
+    fn store_options(&self, secrets: &Secrets, now_ms: i64) -> StoreOptions {
+        StoreOptions {
+            data_dir: self.folder.clone(),
+            database_url: self.place.database_url.clone().filter(|url| !url.is_empty()),
+            secret_id: secrets.id(),
+            now_ms,
+        }
+    }
+}
+
+/// Runs the command line to its exit code.
+pub async fn run(cli: Cli) -> u8 {
+    match dispatch(cli).await {
+        Ok(()) => 0,
+        Err(Failed::Refused(error)) => {
+            eprintln!("coupon-ledger: {error:#}");
+            1
+        }
+        Err(Failed::CouldNotRun(error)) => {
+            eprintln!("coupon-ledger: {error:#}");
+            2
+        }
+    }
+}
+
+async fn dispatch(cli: Cli) -> Result<(), Failed> {
+    let file = cli.config.as_deref().map(File::read).transpose().map_err(anyhow::Error::msg)?.unwrap_or_default();
+    let place = cli.place.or(file.place);
+    let folder = place.data_dir.clone().unwrap_or_else(|| PathBuf::from("data"));
+    let zone = match &place.timezone {
+        None => Zone::default(),
+        Some(name) => Zone(name.parse().map_err(|_| anyhow::anyhow!("unknown time zone {name}"))?),
+    };
+    let context = Context { folder, place, zone };
+    match cli.command {
+        None => serve::run(context, cli.serve.or(file.serve)).await,
+        Some(Command::Serve(serve)) => serve::run(context, serve.or_else(cli.serve).or(file.serve)).await,
+        Some(Command::Token(arguments)) => token::run(context, arguments).await,
+    }
+}

@@ -1,0 +1,163 @@
+//! `coupon-ledger serve`: opens the ledger, listens, says where everything is, and ends cleanly.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+
+use super::{Context, Failed};
+use crate::clock::Clock;
+use crate::config::{RunningServer, Serve, announce_server, withdraw_server};
+use crate::demo;
+use crate::http::server::{self, ServerOptions};
+use crate::http::{App, HttpOptions};
+use crate::identity::{Caller, Token};
+use crate::ledger::{Ledger, LedgerOptions};
+use crate::store;
+use crate::sweep::sweep;
+
+/// How often the sweep looks, and how often the list of revoked tokens is read again.
+const HOUSEKEEPING: Duration = Duration::from_secs(20);
+
+pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> {
+    start_logging(options.log_format.as_deref())?;
+    let clock = Clock::System;
+    let listen = options.listen.clone().unwrap_or_else(|| "127.0.0.1:8787".to_owned());
+    let listener = TcpListener::bind(&listen).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            anyhow::anyhow!("{listen} is taken by another program: stop it, or choose another with --listen")
+        }
+        _ => anyhow::Error::new(error).context(format!("cannot listen on {listen}")),
+    })?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let secrets = context.secrets(true)?;
+    let store = store::open(&context.store_options(&secrets, clock.now_ms())).await?;
+    let ledger = Ledger::start(LedgerOptions {
+        store: store.clone(),
+        secrets,
+        zone: context.zone,
+        clock,
+        capacity: options.max_commands.unwrap_or(4_096).clamp(1, 1_000_000),
+    });
+    if options.demo == Some(true) {
+        let loaded = demo::load(&ledger).await.context("the demo world could not be loaded")?;
+        tracing::info!(loaded, "demo world");
+    }
+    let app = App::new(ledger.clone(), http_options(&options, &url)?);
+    app.refresh_revoked().await?;
+    let pid = std::process::id();
+    announce_server(&context.folder, &RunningServer { url: url.clone(), pid })
+        .with_context(|| format!("cannot write to {}", context.folder.display()))?;
+    print_banner(&context, &ledger, &url, options.demo == Some(true))?;
+
+    let housekeeping = tokio::spawn(keep_house(app.clone()));
+    let (stopping, stopped) = tokio::sync::oneshot::channel();
+    let stop = {
+        let ledger = ledger.clone();
+        async move {
+            let why = tokio::select! {
+                () = asked_to_stop() => None,
+                why = ledger.stopped() => Some(why),
+            };
+            tracing::info!("stopping: finishing what was accepted");
+            let _ = stopping.send(why);
+        }
+    };
+    let limits = ServerOptions {
+        max_connections: options.max_connections.unwrap_or(4_096).max(1),
+        ..ServerOptions::default()
+    };
+    server::serve(listener, app.router(), limits, stop).await;
+    housekeeping.abort();
+    let _ = housekeeping.await;
+    withdraw_server(&context.folder);
+    store.close().await;
+    match stopped.await {
+        Ok(Some(why)) => Err(anyhow::anyhow!(why).into()),
+        _ => Ok(()),
+    }
+}
+
+fn http_options(options: &Serve, url: &str) -> Result<HttpOptions, Failed> {
+    let hours = |hours: Option<u32>| i64::from(hours.unwrap_or(24)) * 3_600_000;
+    let base_path = options.base_path.clone().unwrap_or_default().trim_end_matches('/').to_owned();
+    if !base_path.is_empty() && (!base_path.starts_with('/') || base_path.contains(['{', '}', '*'])) {
+        return Err(anyhow::anyhow!("--base-path must be a path like /alias/api/v1").into());
+    }
+    if options.gift_lapse_hours == Some(0) {
+        return Err(anyhow::anyhow!("--gift-lapse-hours must be at least 1").into());
+    }
+    Ok(HttpOptions {
+        base_path,
+        public_url: options.public_url.clone().unwrap_or_else(|| url.to_owned()),
+        gift_lapse_ms: hours(options.gift_lapse_hours),
+        reverse_within_ms: hours(options.reverse_within_hours),
+        ..HttpOptions::default()
+    })
+}
+
+fn start_logging(format: Option<&str>) -> Result<(), Failed> {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("COUPON_LEDGER_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,sqlx=warn"));
+    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
+    let started = match format {
+        None | Some("text") => logs.try_init(),
+        Some("json") => logs.json().try_init(),
+        Some(other) => return Err(anyhow::anyhow!("--log-format is text or json, not {other}").into()),
+    };
+    started.map_err(|error| anyhow::anyhow!("cannot start logging: {error}").into())
+}
+
+fn print_banner(context: &Context, ledger: &Ledger, url: &str, demo: bool) -> Result<(), Failed> {
+    let folder = std::fs::canonicalize(&context.folder).unwrap_or_else(|_| context.folder.clone());
+    // With the demo world the token is worth nothing; a real ledger's standard output must not hold one.
+    let token = if demo {
+        let token = Token::new(Caller::Member(439), ledger.clock().now_ms(), 30 * 86_400);
+        token.sign(ledger.secrets())
+    } else {
+        let program = std::env::current_exe().unwrap_or_else(|_| "coupon-ledger".into());
+        format!("$({} token --data-dir {} --member 439)", program.display(), folder.display())
+    };
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "coupon-ledger {}", env!("CARGO_PKG_VERSION"))?;
+    writeln!(out, "  listens on  {url}")?;
+    writeln!(out, "  data in     {}", folder.display())?;
+    writeln!(out, "  engine      {}", ledger.store().engine())?;
+    writeln!(out, "  API docs    {url}/docs")?;
+    writeln!(out, "  try         curl -s {url}/client/couponlist -H \"Authorization: Bearer {token}\" -d state=0")?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Sweeps, and reads the list of revoked tokens again, for as long as the server runs.
+async fn keep_house(app: App) {
+    loop {
+        match sweep(&app.ledger).await {
+            Ok(0) => {}
+            Ok(coupons) => tracing::info!(coupons, "swept"),
+            Err(error) => tracing::warn!(%error, "sweep not finished"),
+        }
+        if let Err(error) = app.refresh_revoked().await {
+            tracing::warn!(%error, "the list of revoked tokens could not be read");
+        }
+        tokio::time::sleep(HOUSEKEEPING).await;
+    }
+}
+
+async fn asked_to_stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminated => {}
+    }
+}

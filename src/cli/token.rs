@@ -1,0 +1,126 @@
+//! `coupon-ledger token`: prints a token, or cuts one short.
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+
+use super::{Context, Failed};
+use crate::clock::Clock;
+use crate::config::running_server;
+use crate::directory;
+use crate::identity::{Caller, Token};
+use crate::secrets::Secrets;
+use crate::store::{self, Store};
+
+/// Whose token, for how long; or which token to revoke.
+#[derive(Debug, clap::Args)]
+#[group(id = "whose", required = true, multiple = false, args = ["member", "employee", "operator", "auditor", "revoke"])]
+pub(super) struct TokenArgs {
+    /// A member's token
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(i64).range(1..=crate::value::MAX_ID))]
+    member: Option<i64>,
+    /// An employee's token
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(i64).range(1..=crate::value::MAX_ID))]
+    employee: Option<i64>,
+    /// An operator's token
+    #[arg(long)]
+    operator: bool,
+    /// An auditor's token
+    #[arg(long)]
+    auditor: bool,
+    /// Cut this token short: every server knows within a minute
+    #[arg(long, value_name = "TOKEN")]
+    revoke: Option<String>,
+    /// How long it holds: 90s, 15m, 12h, 30d
+    #[arg(long, value_name = "TIME", default_value = "30d", value_parser = parse_ttl)]
+    ttl: i64,
+}
+
+/// `90s`, `15m`, `12h`, `30d` in seconds; at most ten years.
+fn parse_ttl(text: &str) -> Result<i64, String> {
+    let shape = || "give a time like 90s, 15m, 12h or 30d, at most ten years".to_owned();
+    let unit = text.chars().last().ok_or_else(shape)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        _ => return Err(shape()),
+    };
+    let number: i64 = text.get(..text.len() - 1).and_then(|number| number.parse().ok()).ok_or_else(shape)?;
+    let ttl = number.checked_mul(seconds).ok_or_else(shape)?;
+    if (1..=3_650 * 86_400).contains(&ttl) { Ok(ttl) } else { Err(shape()) }
+}
+
+pub(super) async fn run(context: Context, arguments: TokenArgs) -> Result<(), Failed> {
+    let secrets = context.secrets(false)?;
+    if let Some(text) = &arguments.revoke {
+        return revoke(&context, &secrets, text).await;
+    }
+    let caller = match (arguments.member, arguments.employee) {
+        (Some(id), _) => Caller::Member(id),
+        (_, Some(id)) => Caller::Employee(id),
+        _ if arguments.operator => Caller::Operator,
+        _ => Caller::Auditor,
+    };
+    warn_of_strangers(&context, &secrets, caller).await;
+    let token = Token::new(caller, Clock::System.now_ms(), arguments.ttl);
+    println!("{}", token.sign(&secrets));
+    Ok(())
+}
+
+/// A token for an id that nobody has yet is not wrong, but mostly a slip.
+async fn warn_of_strangers(context: &Context, secrets: &Secrets, caller: Caller) {
+    let options = context.store_options(secrets, Clock::System.now_ms());
+    let Ok(store) = store::open_read_only(&options).await else {
+        eprintln!("coupon-ledger: the ledger cannot be read now, so {caller} was not looked up");
+        return;
+    };
+    let known = match caller {
+        Caller::Member(id) => directory::member(&store, id).await.map(|member| member.is_some()),
+        Caller::Employee(id) => directory::employee(&store, id).await.map(|employee| employee.is_some()),
+        _ => Ok(true),
+    };
+    if matches!(known, Ok(false)) {
+        eprintln!("coupon-ledger: note: the directory has no {caller} yet");
+    }
+    store.close().await;
+}
+
+async fn revoke(context: &Context, secrets: &Secrets, text: &str) -> Result<(), Failed> {
+    let token = Token::read(text, secrets)
+        .ok_or_else(|| Failed::Refused(anyhow::anyhow!("this is not a token of this ledger")))?;
+    // The server holds the embedded ledger: what writes goes to it.
+    if context.place.database_url.is_none()
+        && let Some(server) = running_server(&context.folder)
+    {
+        match ask_server(&server.url, secrets, text).await {
+            Ok(()) => return Ok(()),
+            Err(error) => eprintln!("coupon-ledger: the server at {} does not answer ({error:#})", server.url),
+        }
+    }
+    let store: Store = store::open(&context.store_options(secrets, Clock::System.now_ms())).await?;
+    directory::revoke_token(&store, &token.id, token.expires_at_s).await?;
+    store.close().await;
+    Ok(())
+}
+
+async fn ask_server(url: &str, secrets: &Secrets, text: &str) -> anyhow::Result<()> {
+    let operator = Token::new(Caller::Operator, Clock::System.now_ms(), 60).sign(secrets);
+    let body = serde_json::json!({"revoke": text}).to_string();
+    let request = hyper::Request::post(format!("{url}/token/revoke"))
+        .header("authorization", format!("Bearer {operator}"))
+        .header("content-type", "application/json")
+        .body(Full::new(Bytes::from(body)))?;
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    let answering = async {
+        let answer = client.request(request).await?;
+        anyhow::Ok(answer.into_body().collect().await?.to_bytes())
+    };
+    let answer = tokio::time::timeout(std::time::Duration::from_secs(10), answering).await.context("time out")??;
+    let answer: serde_json::Value = serde_json::from_slice(&answer)?;
+    anyhow::ensure!(answer.get("code") == Some(&0.into()), "it answered {answer}");
+    Ok(())
+}

@@ -1,0 +1,195 @@
+//! Where settings come from: flags win over the environment, the environment over the file. And what a data folder
+//! holds beside the ledger: the root secret, and where the running server is found.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::secrets::Secrets;
+use crate::value::{hex, random};
+
+/// The file in a data folder by which other commands find the running server.
+const SERVER_FILE: &str = "server.json";
+
+/// The file in a data folder that holds the root secret.
+const SECRET_FILE: &str = "secret.key";
+
+/// Where the database is; understood by every subcommand. Each line may stand in the TOML file under its name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
+pub struct Place {
+    /// The folder of the embedded ledger, the secret and the server's address [default: ./data]
+    #[arg(long, global = true, value_name = "DIR", env = "COUPON_LEDGER_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// A postgres:// URL instead of the embedded ledger
+    #[arg(long, global = true, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+    /// A file with the root secret (64 hexadecimal digits), for several servers on one database
+    #[arg(long, global = true, value_name = "FILE", env = "COUPON_LEDGER_SECRET_FILE")]
+    pub secret_file: Option<PathBuf>,
+    /// The merchant's time zone [default: Asia/Shanghai]
+    #[arg(long, global = true, value_name = "ZONE", env = "COUPON_LEDGER_TIMEZONE")]
+    pub timezone: Option<String>,
+}
+
+/// How the server serves. Each line may stand in the TOML file under its name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
+pub struct Serve {
+    /// Where to listen [default: 127.0.0.1:8787]
+    #[arg(long, value_name = "ADDR:PORT", env = "COUPON_LEDGER_LISTEN")]
+    pub listen: Option<String>,
+    /// What clients put before a path; it goes into the shops' QR codes [default: http://<listen>]
+    #[arg(long, value_name = "URL", env = "COUPON_LEDGER_PUBLIC_URL")]
+    pub public_url: Option<String>,
+    /// Serve the routes under this path too, for example /alias/api/v1
+    #[arg(long, value_name = "PATH", env = "COUPON_LEDGER_BASE_PATH")]
+    pub base_path: Option<String>,
+    /// Load a demo world if the ledger is empty
+    #[arg(long, env = "COUPON_LEDGER_DEMO", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub demo: Option<bool>,
+    /// Hours until a gift lapses [default: 24]
+    #[arg(long, value_name = "HOURS", env = "COUPON_LEDGER_GIFT_LAPSE_HOURS")]
+    pub gift_lapse_hours: Option<u32>,
+    /// Hours within which a redemption can be reversed [default: 24]
+    #[arg(long, value_name = "HOURS", env = "COUPON_LEDGER_REVERSE_WITHIN_HOURS")]
+    pub reverse_within_hours: Option<u32>,
+    /// Commands under way at a time; further ones answer 9002 [default: 4096]
+    #[arg(long, value_name = "N", env = "COUPON_LEDGER_MAX_COMMANDS")]
+    pub max_commands: Option<usize>,
+    /// Connections at a time; further ones wait [default: 4096]
+    #[arg(long, value_name = "N", env = "COUPON_LEDGER_MAX_CONNECTIONS")]
+    pub max_connections: Option<usize>,
+    /// Logs on stderr as text or json [default: text]
+    #[arg(long, value_name = "FORMAT", env = "COUPON_LEDGER_LOG_FORMAT")]
+    pub log_format: Option<String>,
+}
+
+/// The TOML file: every option under its name, `-` written as `_`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct File {
+    /// Where the database is.
+    #[serde(flatten)]
+    pub place: FilePlace,
+    /// How the server serves.
+    #[serde(flatten)]
+    pub serve: FileServe,
+    #[serde(flatten)]
+    unknown: toml::Table,
+}
+
+macro_rules! file_part {
+    ($(#[$about:meta])* $name:ident of $whole:ident { $($field:ident: $kind:ty),* $(,)? }) => {
+        $(#[$about])*
+        #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+        #[serde(default)]
+        pub struct $name { $(#[doc = concat!("See [`", stringify!($whole), "::", stringify!($field), "`].")] pub $field: Option<$kind>),* }
+
+        impl $whole {
+            /// These settings, and the file's where they say nothing.
+            #[must_use]
+            pub fn or(self, file: $name) -> Self {
+                Self { $($field: self.$field.or(file.$field)),* }
+            }
+
+            /// These settings, and others where they say nothing.
+            #[must_use]
+            pub fn or_else(self, other: Self) -> Self {
+                Self { $($field: self.$field.or(other.$field)),* }
+            }
+        }
+    };
+}
+
+file_part!(
+    /// The file's part of [`Place`].
+    FilePlace of Place { data_dir: PathBuf, database_url: String, secret_file: PathBuf, timezone: String }
+);
+file_part!(
+    /// The file's part of [`Serve`].
+    FileServe of Serve {
+        listen: String,
+        public_url: String,
+        base_path: String,
+        demo: bool,
+        gift_lapse_hours: u32,
+        reverse_within_hours: u32,
+        max_commands: usize,
+        max_connections: usize,
+        log_format: String,
+    }
+);
+
+impl File {
+    /// Reads a file; an unknown line is an error, because it would otherwise be a setting that silently does nothing.
+    pub fn read(path: &Path) -> Result<Self, String> {
+        let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        let file: Self = toml::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
+        match file.unknown.keys().next() {
+            Some(name) => Err(format!("{}: unknown setting {name}", path.display())),
+            None => Ok(file),
+        }
+    }
+}
+
+/// The keys of a ledger: from the environment, from a given file, or from the data folder, where the first start makes
+/// them with mode 0600.
+pub fn secrets(place: &Place, folder: &Path, make: bool) -> Result<Secrets, String> {
+    if let Ok(text) = std::env::var("COUPON_LEDGER_SECRET") {
+        return Secrets::parse(&text).map_err(|error| format!("COUPON_LEDGER_SECRET: {error}"));
+    }
+    let path = place.secret_file.clone().unwrap_or_else(|| folder.join(SECRET_FILE));
+    if make && place.secret_file.is_none() && !path.exists() {
+        make_secret(folder, &path).map_err(|error| format!("cannot make {}: {error}", path.display()))?;
+    }
+    let text = std::fs::read_to_string(&path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            format!("there is no secret at {}: start the server once, or give --secret-file", path.display())
+        }
+        _ => format!("cannot read {}: {error}", path.display()),
+    })?;
+    Secrets::parse(&text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// Two servers may start on one folder at once: the first link wins, and a file that is there is complete.
+fn make_secret(folder: &Path, path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    std::fs::create_dir_all(folder)?;
+    let draft = folder.join(format!("{SECRET_FILE}.{}", hex(&random::<4>())));
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+    file.write_all(format!("{}\n", hex(&random::<32>())).as_bytes())?;
+    file.sync_all()?;
+    let linked = std::fs::hard_link(&draft, path);
+    std::fs::remove_file(&draft)?;
+    match linked {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        _ => std::fs::File::open(folder)?.sync_all(),
+    }
+}
+
+/// The server that runs on a data folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningServer {
+    /// Where it listens.
+    pub url: String,
+    /// Its process id.
+    pub pid: u32,
+}
+
+/// The server that last said it runs on this folder; it may have been killed since.
+#[must_use]
+pub fn running_server(folder: &Path) -> Option<RunningServer> {
+    serde_json::from_slice(&std::fs::read(folder.join(SERVER_FILE)).ok()?).ok()
+}
+
+/// Says that a server runs on this folder.
+pub fn announce_server(folder: &Path, server: &RunningServer) -> std::io::Result<()> {
+    let draft = folder.join(format!("{SERVER_FILE}.{}", server.pid));
+    std::fs::write(&draft, serde_json::to_vec(server)?)?;
+    std::fs::rename(draft, folder.join(SERVER_FILE))
+}
+
+/// Takes the announcement back.
+pub fn withdraw_server(folder: &Path) {
+    let _ = std::fs::remove_file(folder.join(SERVER_FILE));
+}

@@ -1,0 +1,784 @@
+//! The coupon (會員電子券): its events, what they make of it, and what may be done with it.
+//!
+//! Pure and total: no clock, no randomness, no IO, and no panic on any event ever written. A coupon keeps its id and
+//! its one stream when it changes hands. Each decision is a flat list of early returns in the precedence that the
+//! contract documents (docs/api.md); one test walks them in that order.
+
+use std::collections::BTreeMap;
+
+use chrono::NaiveDate;
+use serde::{Deserialize, Serialize};
+
+use crate::definition::{IssueLimit, Terms, valid_instants};
+use crate::facts::Facts;
+use crate::refusal::{Refusal, Wrong};
+
+/// Wrong codes that lock a gift.
+pub const GIFT_TRIES: u32 = 5;
+
+/// How a coupon was born.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// 0
+    #[default]
+    MassSend,
+    /// 1
+    OrderAmount,
+    /// 2
+    ProductGroup,
+    /// 3
+    MemberLevel,
+    /// 5
+    OneToOne,
+    /// 6
+    Birthday,
+    /// 7
+    Partner,
+    /// 8
+    Claimed,
+    /// 9
+    Imported,
+}
+
+impl Source {
+    /// The manual's `come`.
+    #[must_use]
+    pub fn come(self) -> i64 {
+        match self {
+            Self::MassSend => 0,
+            Self::OrderAmount => 1,
+            Self::ProductGroup => 2,
+            Self::MemberLevel => 3,
+            Self::OneToOne => 5,
+            Self::Birthday => 6,
+            Self::Partner => 7,
+            Self::Claimed => 8,
+            Self::Imported => 9,
+        }
+    }
+}
+
+/// What the Issued event holds: the coupon as it was born, with the terms that bind it for good.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Issue {
+    /// Its definition.
+    pub definition_id: i64,
+    /// The definition's terms at that moment.
+    pub terms: Terms,
+    /// To whom.
+    pub member_id: i64,
+    /// First local day of validity.
+    pub start_date: NaiveDate,
+    /// Last local day of validity.
+    pub end_date: NaiveDate,
+    /// The first instant of `start_date`, Unix milliseconds.
+    pub starts_at_ms: i64,
+    /// The first instant after `end_date`, Unix milliseconds.
+    pub ends_at_ms: i64,
+    /// How it was born.
+    pub source: Source,
+    /// The employee behind it, 0 if none.
+    pub employee_id: i64,
+    /// The order behind it, 0 if none.
+    pub order_id: i64,
+    /// The goods behind it, 0 if none.
+    pub goods_id: i64,
+    /// Unix milliseconds.
+    pub at_ms: i64,
+}
+
+/// Who takes a coupon's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Redeemer {
+    /// The member himself.
+    Member(i64),
+    /// An employee at the counter.
+    Employee(i64),
+}
+
+/// What happened to a coupon. Stored as JSON; docs/events.md gives each shape.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CouponEvent {
+    /// It came into being in a member's hand.
+    Issued(Box<Issue>),
+    /// Its holder opened it for the first time.
+    Viewed {
+        /// The holder.
+        member_id: i64,
+        /// Unix milliseconds.
+        at_ms: i64,
+    },
+    /// Its holder put it out for someone who knows the code.
+    Given {
+        /// The number of this gift on this coupon, from 1.
+        gift: u32,
+        /// The giver.
+        member_id: i64,
+        /// The key under which the code is derived; the code itself is nowhere stored.
+        code_key: String,
+        /// When it lapses, Unix milliseconds.
+        lapses_at_ms: i64,
+        /// Unix milliseconds.
+        at_ms: i64,
+    },
+    /// Someone tried a wrong code on the pending gift.
+    GiftCodeRejected {
+        /// Which gift.
+        gift: u32,
+        /// Who tried.
+        member_id: i64,
+        /// Unix milliseconds.
+        at_ms: i64,
+    },
+    /// The giver took the pending gift back.
+    GiftWithdrawn {
+        /// Which gift.
+        gift: u32,
+        /// Unix milliseconds.
+        at_ms: i64,
+    },
+    /// Nobody received the gift in time.
+    GiftLapsed {
+        /// Which gift.
+        gift: u32,
+        /// Unix milliseconds.
+        at_ms: i64,
+    },
+    /// It changed hands.
+    Received {
+        /// Which gift.
+        gift: u32,
+        /// Who gave it.
+        giver_id: i64,
+        /// Who holds it from now on.
+        member_id: i64,
+        /// Unix milliseconds.
+        at_ms: i64,
+    },
+    /// It was used.
+    Redeemed {
+        /// The redemption's own id.
+        redemption_id: i64,
+        /// Its holder.
+        member_id: i64,
+        /// Where.
+        shop_id: i64,
+        /// The employee who redeemed it, 0 when the member did.
+        employee_id: i64,
+        /// Unix milliseconds.
+        at_ms: i64,
+    },
+    /// The use was taken back: it is in its holder's hand again.
+    RedemptionReversed {
+        /// Which redemption.
+        redemption_id: i64,
+        /// Who, 0 for an operator without an employee's id.
+        employee_id: i64,
+        /// Why.
+        reason: String,
+        /// Unix milliseconds.
+        at_ms: i64,
+    },
+    /// Its user reviewed it. The text is kept apart, so that it can be erased.
+    Evaluated {
+        /// The user.
+        member_id: i64,
+        /// 1 to 5.
+        score: u8,
+        /// SHA-256 over salt and text, hexadecimal.
+        text_hash: String,
+        /// Unix milliseconds.
+        at_ms: i64,
+    },
+    /// Its end date passed while it was in hand. Changes no answer: dates decide.
+    Expired {
+        /// Unix milliseconds.
+        at_ms: i64,
+    },
+    /// It was taken out of the world.
+    Voided {
+        /// Who, 0 for an operator without an employee's id.
+        employee_id: i64,
+        /// Why.
+        reason: String,
+        /// Unix milliseconds.
+        at_ms: i64,
+    },
+}
+
+/// What can be asked of a coupon. The time of the command is among the [`Facts`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CouponCommand {
+    /// Issue it from a definition to a member.
+    Issue {
+        /// The definition.
+        definition_id: i64,
+        /// The member.
+        member_id: i64,
+        /// How it is born.
+        source: Source,
+        /// The employee behind it.
+        employee_id: i64,
+    },
+    /// Open it.
+    View {
+        /// Who opens it.
+        member_id: i64,
+    },
+    /// Put it out as a gift.
+    Give {
+        /// The giver.
+        member_id: i64,
+        /// How long the gift waits.
+        lapse_after_ms: i64,
+    },
+    /// Take the pending gift back.
+    Withdraw {
+        /// The giver.
+        member_id: i64,
+    },
+    /// Receive the pending gift.
+    Receive {
+        /// Who would have it.
+        member_id: i64,
+        /// The code he was told.
+        code: i64,
+    },
+    /// See what would be received; a wrong code counts as in [`CouponCommand::Receive`].
+    Peek {
+        /// Who would have it.
+        member_id: i64,
+        /// The code he was told.
+        code: i64,
+    },
+    /// Use it.
+    Redeem {
+        /// Who takes its value.
+        redeemer: Redeemer,
+        /// Where; the shop itself is among the facts.
+        shop_id: i64,
+        /// The id this redemption will have.
+        redemption_id: i64,
+        /// The shop's QR as scanned.
+        audit_url: Option<String>,
+    },
+    /// Take a use back.
+    Reverse {
+        /// Which redemption.
+        redemption_id: i64,
+        /// Who.
+        employee_id: i64,
+        /// Why.
+        reason: String,
+        /// How long after the use it is still possible.
+        within_ms: i64,
+    },
+    /// Review it.
+    Evaluate {
+        /// Who.
+        member_id: i64,
+        /// 1 to 5.
+        score: u8,
+        /// The text.
+        text: String,
+        /// What it is hashed with.
+        salt: String,
+    },
+    /// Write down what time alone has done: a lapsed gift, a passed end date.
+    Settle,
+    /// Take it out of the world.
+    Void {
+        /// Who.
+        employee_id: i64,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A member's time with a coupon. A holding ends when the gift is received, and its row is frozen then.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holding {
+    /// Whether the holder opened it.
+    pub read: bool,
+    /// Who gave it to this holder, 0 = it was issued to him.
+    pub given_by: i64,
+    /// Who received it from this holder, 0 = nobody.
+    pub received_by: i64,
+    /// When this holder gave it away, kept once it was received; Unix milliseconds, 0 = never.
+    pub given_at_ms: i64,
+}
+
+/// A gift that waits for its receiver.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gift {
+    /// Its number on this coupon.
+    pub number: u32,
+    /// When it was given, Unix milliseconds.
+    pub at_ms: i64,
+    /// From when on nobody can receive it, Unix milliseconds.
+    pub lapses_at_ms: i64,
+    /// Wrong codes tried.
+    pub wrong_codes: u32,
+}
+
+/// One use of a coupon.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Redemption {
+    /// Its own id.
+    pub id: i64,
+    /// Who held the coupon.
+    pub member_id: i64,
+    /// Where.
+    pub shop_id: i64,
+    /// The employee who redeemed it, 0 when the member did.
+    pub employee_id: i64,
+    /// Unix milliseconds.
+    pub at_ms: i64,
+    /// When it was taken back, Unix milliseconds; 0 = it stands.
+    pub reversed_at_ms: i64,
+}
+
+/// A member's review.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Review {
+    /// Whose.
+    pub member_id: i64,
+    /// 1 to 5.
+    pub score: u8,
+    /// Unix milliseconds.
+    pub at_ms: i64,
+}
+
+/// A coupon as its events make it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Coupon {
+    /// None until it is issued.
+    pub issue: Option<Box<Issue>>,
+    /// Whose hand it is in, or was in when it was used.
+    pub holder_id: i64,
+    /// Everyone who has ever held it.
+    pub holdings: BTreeMap<i64, Holding>,
+    /// The gift that waits, lapsed or not.
+    pub gift: Option<Gift>,
+    /// How many gifts there have been.
+    pub gifts: u32,
+    /// The gift by which the present holder has it, so that he may repeat its code.
+    pub received_gift: Option<u32>,
+    /// Every use, the last one possibly standing.
+    pub redemptions: Vec<Redemption>,
+    /// The one review.
+    pub review: Option<Review>,
+    /// Whether the Expired event was written.
+    pub expiry_recorded: bool,
+    /// When it was voided, Unix milliseconds.
+    pub voided_at_ms: Option<i64>,
+}
+
+impl Coupon {
+    /// The use that stands, if any.
+    #[must_use]
+    pub fn redemption(&self) -> Option<&Redemption> {
+        self.redemptions.last().filter(|redemption| redemption.reversed_at_ms == 0)
+    }
+
+    /// The gift that can still be received at this instant.
+    #[must_use]
+    pub fn pending_gift(&self, now_ms: i64) -> Option<&Gift> {
+        self.gift.as_ref().filter(|gift| now_ms < gift.lapses_at_ms)
+    }
+
+    /// Whether its holder can still do something with it, dates aside.
+    #[must_use]
+    pub fn is_in_hand(&self) -> bool {
+        self.issue.is_some() && self.voided_at_ms.is_none() && self.redemption().is_none()
+    }
+
+    fn has_held(&self, member_id: i64) -> bool {
+        self.holdings.contains_key(&member_id)
+    }
+
+    /// What time alone has done by now and nobody wrote down yet.
+    fn due(&self, now_ms: i64) -> Vec<CouponEvent> {
+        let mut events = self.lapsed_gift(now_ms);
+        let ended = self.issue.as_ref().is_some_and(|issue| issue.ends_at_ms <= now_ms);
+        if ended && self.is_in_hand() && !self.expiry_recorded {
+            events.push(CouponEvent::Expired { at_ms: now_ms });
+        }
+        events
+    }
+
+    fn lapsed_gift(&self, now_ms: i64) -> Vec<CouponEvent> {
+        match &self.gift {
+            Some(gift) if gift.lapses_at_ms <= now_ms => {
+                vec![CouponEvent::GiftLapsed { gift: gift.number, at_ms: now_ms }]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// What these events make of it; total on any event.
+    pub fn evolve(&mut self, event: &CouponEvent) {
+        match event {
+            CouponEvent::Issued(issue) => {
+                self.holder_id = issue.member_id;
+                self.holdings.insert(issue.member_id, Holding::default());
+                self.issue = Some(issue.clone());
+            }
+            CouponEvent::Viewed { member_id, .. } => {
+                self.holdings.entry(*member_id).or_default().read = true;
+            }
+            CouponEvent::Given { gift, lapses_at_ms, at_ms, .. } => {
+                self.gifts = self.gifts.max(*gift);
+                self.gift =
+                    Some(Gift { number: *gift, at_ms: *at_ms, lapses_at_ms: *lapses_at_ms, wrong_codes: 0 });
+            }
+            CouponEvent::GiftCodeRejected { .. } => {
+                if let Some(gift) = &mut self.gift {
+                    gift.wrong_codes = gift.wrong_codes.saturating_add(1);
+                }
+            }
+            CouponEvent::GiftWithdrawn { .. } | CouponEvent::GiftLapsed { .. } => self.gift = None,
+            CouponEvent::Received { gift, giver_id, member_id, at_ms } => {
+                let given_at_ms = self.gift.take().map_or(*at_ms, |gift| gift.at_ms);
+                let giver = self.holdings.entry(*giver_id).or_default();
+                giver.received_by = *member_id;
+                giver.given_at_ms = given_at_ms;
+                self.holdings.insert(*member_id, Holding { given_by: *giver_id, ..Holding::default() });
+                self.holder_id = *member_id;
+                self.received_gift = Some(*gift);
+            }
+            CouponEvent::Redeemed { redemption_id, member_id, shop_id, employee_id, at_ms } => {
+                self.redemptions.push(Redemption {
+                    id: *redemption_id,
+                    member_id: *member_id,
+                    shop_id: *shop_id,
+                    employee_id: *employee_id,
+                    at_ms: *at_ms,
+                    reversed_at_ms: 0,
+                });
+            }
+            CouponEvent::RedemptionReversed { redemption_id, at_ms, .. } => {
+                for redemption in self.redemptions.iter_mut().filter(|past| past.id == *redemption_id) {
+                    redemption.reversed_at_ms = *at_ms;
+                }
+            }
+            CouponEvent::Evaluated { member_id, score, at_ms, .. } => {
+                self.review = Some(Review { member_id: *member_id, score: *score, at_ms: *at_ms });
+            }
+            CouponEvent::Expired { .. } => self.expiry_recorded = true,
+            CouponEvent::Voided { at_ms, .. } => {
+                self.gift = None;
+                self.voided_at_ms = Some(*at_ms);
+            }
+        }
+    }
+
+    /// What follows from a command, or why nothing does. An empty answer means that all is as was asked already.
+    pub fn decide(&self, command: &CouponCommand, facts: &Facts) -> Result<Vec<CouponEvent>, Refusal> {
+        let now_ms = facts.at.ms;
+        match command {
+            CouponCommand::Issue { definition_id, member_id, source, employee_id } => {
+                self.issue(*definition_id, *member_id, *source, *employee_id, facts)
+            }
+            CouponCommand::View { member_id } => match self.holdings.get(member_id) {
+                None => Err(Refusal::NoSuchCoupon),
+                Some(holding) if self.holder_id == *member_id && !holding.read => {
+                    Ok(vec![CouponEvent::Viewed { member_id: *member_id, at_ms: now_ms }])
+                }
+                Some(_) => Ok(Vec::new()),
+            },
+            CouponCommand::Give { member_id, lapse_after_ms } => self.give(*member_id, *lapse_after_ms, facts),
+            CouponCommand::Withdraw { member_id } => {
+                if !self.has_held(*member_id) {
+                    return Err(Refusal::NoSuchCoupon);
+                }
+                match self.pending_gift(now_ms) {
+                    Some(gift) if self.holder_id == *member_id => {
+                        Ok(vec![CouponEvent::GiftWithdrawn { gift: gift.number, at_ms: now_ms }])
+                    }
+                    _ => Err(Refusal::NothingToReceive),
+                }
+            }
+            CouponCommand::Receive { member_id, code } => self.receive(*member_id, *code, facts),
+            CouponCommand::Peek { member_id, code } => {
+                if self.was_received_with(*member_id, *code, facts) {
+                    return Ok(Vec::new());
+                }
+                Ok(self.try_code(*member_id, *code, facts)?.into_iter().collect())
+            }
+            CouponCommand::Redeem { redeemer, shop_id, redemption_id, .. } => {
+                self.redeem(*redeemer, *shop_id, *redemption_id, facts)
+            }
+            CouponCommand::Reverse { redemption_id, employee_id, reason, within_ms } => {
+                self.reverse(*redemption_id, *employee_id, reason, *within_ms, facts)
+            }
+            CouponCommand::Evaluate { member_id, score, text, salt } => {
+                self.evaluate(*member_id, *score, text, salt, facts)
+            }
+            CouponCommand::Settle => Ok(self.due(now_ms)),
+            CouponCommand::Void { employee_id, reason } => {
+                if self.issue.is_none() {
+                    return Err(Refusal::NoSuchCoupon);
+                }
+                if self.voided_at_ms.is_some() {
+                    return Err(Refusal::Voided);
+                }
+                self.refuse_if_used()?;
+                let mut events = self.lapsed_gift(now_ms);
+                events.push(CouponEvent::Voided {
+                    employee_id: *employee_id,
+                    reason: reason.clone(),
+                    at_ms: now_ms,
+                });
+                Ok(events)
+            }
+        }
+    }
+
+    /// 2002 5006 310 5003; 5002 and 5001 are asked of the counters, under the head lock.
+    fn issue(
+        &self,
+        definition_id: i64,
+        member_id: i64,
+        source: Source,
+        employee_id: i64,
+        facts: &Facts,
+    ) -> Result<Vec<CouponEvent>, Refusal> {
+        if self.issue.is_some() {
+            return Err(Refusal::field("id", Wrong::Taken));
+        }
+        let definition = facts.definition.as_ref().ok_or(Refusal::NoSuchDefinition)?;
+        let offer = definition.offer.as_ref().ok_or(Refusal::NoSuchDefinition)?;
+        let claimed = source == Source::Claimed;
+        if !definition.on || offer.has_ended(facts.at.day) || (claimed && !offer.claimable) {
+            return Err(Refusal::NotOnOffer);
+        }
+        let member = facts.member.as_ref().ok_or(Refusal::NoSuchMember)?;
+        let days = offer.valid_days(facts.at.day, member.card_end)?;
+        if offer.issue_limit == IssueLimit::Levels && !offer.level_ids.contains(&member.level_id) {
+            return Err(Refusal::LevelNotEligible);
+        }
+        let (starts_at_ms, ends_at_ms) = valid_instants(facts.zone, days);
+        Ok(vec![CouponEvent::Issued(Box::new(Issue {
+            definition_id,
+            terms: offer.terms.clone(),
+            member_id,
+            start_date: days.0,
+            end_date: days.1,
+            starts_at_ms,
+            ends_at_ms,
+            source,
+            employee_id,
+            order_id: 0,
+            goods_id: 0,
+            at_ms: facts.at.ms,
+        }))])
+    }
+
+    /// 2001; then by a member 3009 3004 3001 3003 4002 3007 4001 4003 2003 3002 3010,
+    /// and by an employee 3004 3001 3003 4002 4001 4003 2003 3002.
+    fn redeem(
+        &self,
+        redeemer: Redeemer,
+        shop_id: i64,
+        redemption_id: i64,
+        facts: &Facts,
+    ) -> Result<Vec<CouponEvent>, Refusal> {
+        let Some(issue) = &self.issue else { return Err(Refusal::NoSuchCoupon) };
+        let terms = &issue.terms;
+        let now_ms = facts.at.ms;
+        let by_member = match redeemer {
+            Redeemer::Member(member_id) => {
+                self.refuse_unless_holder(member_id)?;
+                true
+            }
+            Redeemer::Employee(_) => false,
+        };
+        self.refuse_if_voided_or_used()?;
+        if self.pending_gift(now_ms).is_some() {
+            return Err(Refusal::BeingGiven);
+        }
+        if issue.ends_at_ms <= now_ms {
+            return Err(Refusal::Expired);
+        }
+        if by_member && !terms.self_redeemable {
+            return Err(Refusal::NotSelfRedeemable);
+        }
+        if now_ms < issue.starts_at_ms {
+            return Err(Refusal::NotStarted);
+        }
+        if !is_usable_on(&terms.weekdays, facts.at.weekday) {
+            return Err(Refusal::WrongWeekday);
+        }
+        if !facts.shop.as_ref().is_some_and(|shop| shop.open) {
+            return Err(Refusal::NoSuchShop);
+        }
+        if !terms.shop_ids.is_empty() && !terms.shop_ids.contains(&shop_id) {
+            return Err(Refusal::NotAtThisShop);
+        }
+        if by_member && terms.scan_required && !facts.scanned {
+            return Err(Refusal::ScanRequired);
+        }
+        let employee_id = match redeemer {
+            Redeemer::Member(_) => 0,
+            Redeemer::Employee(employee_id) => employee_id,
+        };
+        let mut events = self.lapsed_gift(now_ms);
+        events.push(CouponEvent::Redeemed {
+            redemption_id,
+            member_id: self.holder_id,
+            shop_id,
+            employee_id,
+            at_ms: now_ms,
+        });
+        Ok(events)
+    }
+
+    /// 2001, then 3009 3004 3001 4002 3008. Asking again while pending changes nothing.
+    fn give(&self, member_id: i64, lapse_after_ms: i64, facts: &Facts) -> Result<Vec<CouponEvent>, Refusal> {
+        let Some(issue) = &self.issue else { return Err(Refusal::NoSuchCoupon) };
+        let now_ms = facts.at.ms;
+        self.refuse_unless_holder(member_id)?;
+        self.refuse_if_voided_or_used()?;
+        if issue.ends_at_ms <= now_ms {
+            return Err(Refusal::Expired);
+        }
+        if !issue.terms.givable {
+            return Err(Refusal::NotGivable);
+        }
+        if self.pending_gift(now_ms).is_some() {
+            return Ok(Vec::new());
+        }
+        let mut events = self.lapsed_gift(now_ms);
+        events.push(CouponEvent::Given {
+            gift: self.gifts.saturating_add(1),
+            member_id,
+            code_key: facts.gift_codes.key_id().to_owned(),
+            lapses_at_ms: now_ms.saturating_add(lapse_after_ms).min(issue.ends_at_ms),
+            at_ms: now_ms,
+        });
+        Ok(events)
+    }
+
+    /// 7004 7003 7002 7001, and success again for the receiver who repeats his code.
+    fn receive(&self, member_id: i64, code: i64, facts: &Facts) -> Result<Vec<CouponEvent>, Refusal> {
+        if self.was_received_with(member_id, code, facts) {
+            return Ok(Vec::new());
+        }
+        if let Some(rejected) = self.try_code(member_id, code, facts)? {
+            return Ok(vec![rejected]);
+        }
+        let Some(gift) = self.pending_gift(facts.at.ms) else { return Err(Refusal::NothingToReceive) };
+        Ok(vec![CouponEvent::Received {
+            gift: gift.number,
+            giver_id: self.holder_id,
+            member_id,
+            at_ms: facts.at.ms,
+        }])
+    }
+
+    /// Whether this is its present holder, repeating the code by which he received it.
+    fn was_received_with(&self, member_id: i64, code: i64, facts: &Facts) -> bool {
+        self.pending_gift(facts.at.ms).is_none()
+            && self.holder_id == member_id
+            && self.received_gift.is_some_and(|gift| facts.gift_codes.matches(facts.id, gift, code))
+    }
+
+    /// Tries a code on the pending gift: a refusal, the event of a wrong code, or nothing when it is right.
+    fn try_code(&self, member_id: i64, code: i64, facts: &Facts) -> Result<Option<CouponEvent>, Refusal> {
+        let Some(gift) = self.pending_gift(facts.at.ms) else { return Err(Refusal::NothingToReceive) };
+        if self.holder_id == member_id {
+            return Err(Refusal::OwnGift);
+        }
+        if gift.wrong_codes >= GIFT_TRIES {
+            return Err(Refusal::GiftLocked);
+        }
+        if facts.gift_codes.matches(facts.id, gift.number, code) {
+            return Ok(None);
+        }
+        Ok(Some(CouponEvent::GiftCodeRejected { gift: gift.number, member_id, at_ms: facts.at.ms }))
+    }
+
+    /// 2004, then 3012. Reversed past its end date it expires at once: nothing would sweep it again.
+    fn reverse(
+        &self,
+        redemption_id: i64,
+        employee_id: i64,
+        reason: &str,
+        within_ms: i64,
+        facts: &Facts,
+    ) -> Result<Vec<CouponEvent>, Refusal> {
+        let now_ms = facts.at.ms;
+        let Some(redemption) = self.redemptions.iter().find(|past| past.id == redemption_id) else {
+            return Err(Refusal::NoSuchRedemption);
+        };
+        if redemption.reversed_at_ms != 0 || now_ms.saturating_sub(redemption.at_ms) > within_ms {
+            return Err(Refusal::NotReversible);
+        }
+        let mut events = vec![CouponEvent::RedemptionReversed {
+            redemption_id,
+            employee_id,
+            reason: reason.to_owned(),
+            at_ms: now_ms,
+        }];
+        if self.issue.as_ref().is_some_and(|issue| issue.ends_at_ms <= now_ms) && !self.expiry_recorded {
+            events.push(CouponEvent::Expired { at_ms: now_ms });
+        }
+        Ok(events)
+    }
+
+    /// 2001, then 3009 3004 3006 3005.
+    fn evaluate(
+        &self,
+        member_id: i64,
+        score: u8,
+        text: &str,
+        salt: &str,
+        facts: &Facts,
+    ) -> Result<Vec<CouponEvent>, Refusal> {
+        self.refuse_unless_holder(member_id)?;
+        if self.voided_at_ms.is_some() {
+            return Err(Refusal::Voided);
+        }
+        if self.redemption().is_none() {
+            return Err(Refusal::NotUsedYet);
+        }
+        if self.review.is_some() {
+            return Err(Refusal::AlreadyReviewed);
+        }
+        let text_hash = crate::secrets::review_hash(salt, text);
+        Ok(vec![CouponEvent::Evaluated { member_id, score, text_hash, at_ms: facts.at.ms }])
+    }
+
+    fn refuse_unless_holder(&self, member_id: i64) -> Result<(), Refusal> {
+        if !self.has_held(member_id) {
+            return Err(Refusal::NoSuchCoupon);
+        }
+        if self.holder_id == member_id { Ok(()) } else { Err(Refusal::GivenAway) }
+    }
+
+    fn refuse_if_voided_or_used(&self) -> Result<(), Refusal> {
+        if self.voided_at_ms.is_some() {
+            return Err(Refusal::Voided);
+        }
+        self.refuse_if_used()
+    }
+
+    fn refuse_if_used(&self) -> Result<(), Refusal> {
+        match self.redemption() {
+            Some(used) => Err(Refusal::AlreadyUsed {
+                redemption_id: used.id,
+                at_ms: used.at_ms,
+                shop_id: used.shop_id,
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether a coupon with these weekdays can be used on this one; none listed = every day.
+#[must_use]
+pub fn is_usable_on(weekdays: &[u8], weekday: u8) -> bool {
+    weekdays.is_empty() || weekdays.contains(&weekday)
+}

@@ -1,0 +1,207 @@
+//! The directory: members, employees, revoked tokens, and what else must be erasable. Never part of the log.
+
+use crate::facts::Membership;
+use crate::store::{BUCKET, Cell, Row, Statement, Store, StoreError};
+
+/// A member as the directory has him.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Member {
+    /// His id.
+    pub id: i64,
+    /// The name he shows.
+    pub nickname: String,
+    /// His picture.
+    pub headimgurl: String,
+    /// His real name.
+    pub member_name: String,
+    /// His telephone number.
+    pub phone: String,
+    /// The number of his card.
+    pub member_card: String,
+    /// His level, 0 = none.
+    pub level_id: i64,
+    /// His shop, 0 = none.
+    pub shop_id: i64,
+    /// `1,2,3`
+    pub tag_ids: String,
+    /// 19900229, 0 = unknown.
+    pub birthday: i64,
+    /// The last day of his card, 20261231; 0 = none.
+    pub card_end: i64,
+    /// When he was added, Unix milliseconds.
+    pub joined_at_ms: i64,
+}
+
+/// An employee as the directory has him.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Employee {
+    /// His id.
+    pub id: i64,
+    /// His name.
+    pub name: String,
+    /// His telephone number.
+    pub phone: String,
+    /// Where he works.
+    pub shop_id: i64,
+    /// Whether he still does.
+    pub active: bool,
+}
+
+/// A write to the directory that bears an idempotency key.
+#[derive(Clone, Debug)]
+pub struct DirectoryKey {
+    /// Who called.
+    pub caller: String,
+    /// Which operation.
+    pub operation: &'static str,
+    /// The key he chose.
+    pub key: String,
+    /// The fingerprint of the request.
+    pub request_mac: String,
+}
+
+/// What issuing needs to know of a member.
+pub async fn membership(store: &Store, member_id: i64) -> Result<Option<Membership>, StoreError> {
+    let sql = "SELECT level_id, card_end FROM members WHERE member_id = $1";
+    let rows = store.query(Statement::new(sql, [member_id.into()])).await?;
+    Ok(rows.first().map(|row| Membership {
+        level_id: row.int(0),
+        card_end: crate::clock::parse_day(&crate::clock::day_text(row.int(1))),
+    }))
+}
+
+/// A member.
+pub async fn member(store: &Store, id: i64) -> Result<Option<Member>, StoreError> {
+    let sql = "SELECT member_id, nickname, headimgurl, member_name, phone, member_card, level_id, shop_id, tag_ids,
+                      birthday, card_end, joined_at_ms FROM members WHERE member_id = $1";
+    let rows = store.query(Statement::new(sql, [id.into()])).await?;
+    Ok(rows.first().map(|row| Member {
+        id: row.int(0),
+        nickname: row.text(1).to_owned(),
+        headimgurl: row.text(2).to_owned(),
+        member_name: row.text(3).to_owned(),
+        phone: row.text(4).to_owned(),
+        member_card: row.text(5).to_owned(),
+        level_id: row.int(6),
+        shop_id: row.int(7),
+        tag_ids: row.text(8).to_owned(),
+        birthday: row.int(9),
+        card_end: row.int(10),
+        joined_at_ms: row.int(11),
+    }))
+}
+
+/// Adds a member; false when the id is taken.
+pub async fn add_member(store: &Store, member: &Member, key: Option<&DirectoryKey>) -> Result<bool, StoreError> {
+    let add = Statement::new(
+        "INSERT INTO members (member_id, nickname, headimgurl, member_name, phone, member_card, level_id, shop_id,
+                              tag_ids, birthday, card_end, joined_at_ms)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+         ON CONFLICT (member_id) DO NOTHING RETURNING member_id",
+        [
+            member.id.into(),
+            member.nickname.as_str().into(),
+            member.headimgurl.as_str().into(),
+            member.member_name.as_str().into(),
+            member.phone.as_str().into(),
+            member.member_card.as_str().into(),
+            member.level_id.into(),
+            member.shop_id.into(),
+            member.tag_ids.as_str().into(),
+            member.birthday.into(),
+            member.card_end.into(),
+            member.joined_at_ms.into(),
+        ],
+    );
+    add_with_receipt(store, add, "member", member.id, key).await
+}
+
+/// An employee.
+pub async fn employee(store: &Store, id: i64) -> Result<Option<Employee>, StoreError> {
+    let sql = "SELECT employee_id, name, phone, shop_id, active FROM employees WHERE employee_id = $1";
+    let rows = store.query(Statement::new(sql, [id.into()])).await?;
+    Ok(rows.first().map(|row| Employee {
+        id: row.int(0),
+        name: row.text(1).to_owned(),
+        phone: row.text(2).to_owned(),
+        shop_id: row.int(3),
+        active: row.int(4) == 1,
+    }))
+}
+
+/// Adds an employee; false when the id is taken.
+pub async fn add_employee(
+    store: &Store,
+    employee: &Employee,
+    key: Option<&DirectoryKey>,
+) -> Result<bool, StoreError> {
+    let add = Statement::new(
+        "INSERT INTO employees (employee_id, name, phone, shop_id, active) VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (employee_id) DO NOTHING RETURNING employee_id",
+        [
+            employee.id.into(),
+            employee.name.as_str().into(),
+            employee.phone.as_str().into(),
+            employee.shop_id.into(),
+            employee.active.into(),
+        ],
+    );
+    add_with_receipt(store, add, "employee", employee.id, key).await
+}
+
+/// Runs an insert with its receipt in one transaction; ids given by hand also move where the next ones are taken from.
+async fn add_with_receipt(
+    store: &Store,
+    add: Statement,
+    kind: &'static str,
+    id: i64,
+    key: Option<&DirectoryKey>,
+) -> Result<bool, StoreError> {
+    let mut statements = vec![
+        add,
+        Statement::new(
+            "INSERT INTO id_blocks (bucket, kind, next_id) VALUES ($1, $2, $3)
+             ON CONFLICT (bucket, kind) DO UPDATE SET next_id =
+               CASE WHEN id_blocks.next_id < excluded.next_id THEN excluded.next_id ELSE id_blocks.next_id END",
+            [BUCKET.into(), kind.into(), (id + 1).into()],
+        ),
+    ];
+    statements.extend(key.map(|key| {
+        Statement::new(
+            "INSERT INTO directory_receipts (caller, operation, key, request_mac, subject_id)
+             VALUES ($1, $2, $3, $4, $5) ON CONFLICT (caller, operation, key) DO NOTHING",
+            [
+                key.caller.as_str().into(),
+                key.operation.into(),
+                key.key.as_str().into(),
+                key.request_mac.as_str().into(),
+                id.into(),
+            ],
+        )
+    }));
+    let answers = store.write(statements).await?;
+    Ok(answers.first().is_some_and(|rows| !rows.is_empty()))
+}
+
+/// What a key did to the directory: the request's fingerprint and the id it made.
+pub async fn receipt(store: &Store, key: &DirectoryKey) -> Result<Option<(String, i64)>, StoreError> {
+    let sql = "SELECT request_mac, subject_id FROM directory_receipts
+               WHERE caller = $1 AND operation = $2 AND key = $3";
+    let parameters: [Cell; 3] = [key.caller.as_str().into(), key.operation.into(), key.key.as_str().into()];
+    let rows = store.query(Statement::new(sql, parameters)).await?;
+    Ok(rows.first().map(|row: &Row| (row.text(0).to_owned(), row.int(1))))
+}
+
+/// Cuts a token short. Every process knows within a minute.
+pub async fn revoke_token(store: &Store, token_id: &str, expires_at_s: i64) -> Result<(), StoreError> {
+    let sql = "INSERT INTO revoked_tokens (token_id, expires_at_s) VALUES ($1, $2) ON CONFLICT (token_id) DO NOTHING";
+    store.write(vec![Statement::new(sql, [token_id.into(), expires_at_s.into()])]).await?;
+    Ok(())
+}
+
+/// The tokens that were cut short and would otherwise still hold.
+pub async fn revoked_tokens(store: &Store, now_s: i64) -> Result<Vec<String>, StoreError> {
+    let sql = "SELECT token_id FROM revoked_tokens WHERE expires_at_s > $1";
+    let rows = store.query(Statement::new(sql, [now_s.into()])).await?;
+    Ok(rows.iter().map(|row| row.text(0).to_owned()).collect())
+}

@@ -1,0 +1,358 @@
+//! What the three aggregates have in common: `cqrs_es::Aggregate` over their pure `decide` and `evolve`, the names and
+//! versions of their events, and what a change of them writes beside the events.
+//!
+//! Stored events come back through [`decode`]. An event's meaning never changes: a new shape is a new version, and
+//! `decode` is where its upcaster belongs. An unknown or corrupt event is an error that names its place, never a skip.
+
+use cqrs_es::event_sink::EventSink;
+use cqrs_es::{Aggregate, DomainEvent};
+
+use crate::coupon::{Coupon, CouponCommand, CouponEvent};
+use crate::definition::{Definition, DefinitionCommand, DefinitionEvent, IssueLimit};
+use crate::facts::Facts;
+use crate::read_model::{coupon_rows, definition_rows, shop_rows};
+use crate::refusal::Refusal;
+use crate::shop::{Shop, ShopCommand, ShopEvent};
+use crate::store::{
+    AttemptGuard, Effects, LiveRow, MemberCountChange, NewEvent, OneAtATime, ReviewText, StockChange, StoredEvent, StreamId,
+};
+
+/// Which facts a command needs read before it can be decided.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs<'a> {
+    /// The definition to issue from.
+    pub definition_id: Option<i64>,
+    /// The member to issue to.
+    pub member_id: Option<i64>,
+    /// The shop to redeem at.
+    pub shop_id: Option<i64>,
+    /// The QR that was scanned.
+    pub audit_url: Option<&'a str>,
+}
+
+/// An aggregate that the ledger can run commands on.
+pub trait Entity:
+    Aggregate<Error = Refusal, Services = Facts, Command: Send + Sync> + Clone + PartialEq + 'static
+{
+    /// The shape of every event today.
+    const EVENT_VERSION: &'static str = "1.0";
+
+    /// What follows from a command, or why nothing does. Pure.
+    fn decide(&self, command: &Self::Command, facts: &Facts) -> Result<Vec<Self::Event>, Refusal>;
+
+    /// What an event makes of it. Pure and total.
+    fn evolve(&mut self, event: &Self::Event);
+
+    /// Which facts a command needs.
+    fn needs(_command: &Self::Command) -> Needs<'_> {
+        Needs::default()
+    }
+
+    /// Every live row of a stream in this state.
+    fn rows(&self, id: i64) -> Vec<LiveRow>;
+
+    /// What this state counts for: stock and member counts move by `counts(after) - counts(before)`.
+    fn counts(&self) -> Option<Counts> {
+        None
+    }
+
+    /// The guards and texts that belong to a command, beyond what follows from the states.
+    fn guard(_command: &Self::Command, _events: &[Self::Event], _facts: &Facts, _effects: &mut Effects) {}
+
+    /// The guard on a command that is refused or changes nothing but is counted all the same.
+    fn attempt(&self, _command: &Self::Command, _facts: &Facts, _refused: bool) -> Option<AttemptGuard> {
+        None
+    }
+}
+
+/// A coupon's weight in the counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// Of which definition.
+    pub definition_id: i64,
+    /// Issued to whom.
+    pub member_id: i64,
+    /// 1 while it counts, 0 once voided.
+    pub issued: i64,
+}
+
+/// What a stream's change from one state to another writes: the rows that differ, and the counters' moves.
+#[must_use]
+pub fn effects<A: Entity>(id: i64, before: &A, after: &A) -> Effects {
+    let old = before.rows(id);
+    let mut effects = Effects::default();
+    let changed = after.rows(id).into_iter();
+    effects.rows = changed.filter(|row| !old.iter().any(|old| same_row(old, row))).collect();
+    if let Some(counts) = after.counts() {
+        let by = counts.issued - before.counts().map_or(0, |before| before.issued);
+        if by != 0 {
+            let Counts { definition_id, member_id, .. } = counts;
+            effects.stock.push(StockChange::Issued { definition_id, by });
+            effects.member_counts.push(MemberCountChange { member_id, definition_id, by, limit: None });
+        }
+    }
+    effects
+}
+
+fn same_row(one: &LiveRow, other: &LiveRow) -> bool {
+    std::ptr::eq(one.table, other.table) && one.cells == other.cells
+}
+
+/// An event as it goes into the log: serialised once.
+pub fn encode<A: Entity>(event: &A::Event) -> Result<NewEvent, serde_json::Error> {
+    Ok(NewEvent {
+        event_type: event.event_type(),
+        event_version: event.event_version(),
+        payload: serde_json::to_string(event)?,
+    })
+}
+
+/// A stored event that cannot be read: names where it lies.
+#[derive(Debug, thiserror::Error)]
+#[error("position {position}, stream {stream} {aggregate_id} event {sequence} ({event_type} {event_version}): {what}")]
+pub struct CorruptEvent {
+    /// Its place in the log.
+    pub position: i64,
+    /// Its stream's type.
+    pub stream: String,
+    /// Its stream's id.
+    pub aggregate_id: String,
+    /// Its place in the stream.
+    pub sequence: i64,
+    /// What it calls itself.
+    pub event_type: String,
+    /// The version it has.
+    pub event_version: String,
+    /// What is wrong with it.
+    pub what: String,
+}
+
+/// A stored event as what happened. Where a second version of an event comes to be, its upcaster goes here.
+pub fn decode<A: Entity>(stored: &StoredEvent) -> Result<A::Event, CorruptEvent> {
+    let corrupt = |what: String| CorruptEvent {
+        position: stored.position,
+        stream: stored.aggregate_type.clone(),
+        aggregate_id: stored.aggregate_id.clone(),
+        sequence: stored.sequence,
+        event_type: stored.event_type.clone(),
+        event_version: stored.event_version.clone(),
+        what,
+    };
+    if stored.aggregate_type != A::TYPE {
+        return Err(corrupt(format!("expected an event of a {}", A::TYPE)));
+    }
+    if stored.event_version != A::EVENT_VERSION {
+        return Err(corrupt("unknown version".to_owned()));
+    }
+    let event: A::Event = serde_json::from_str(&stored.payload).map_err(|error| corrupt(error.to_string()))?;
+    if event.event_type() != stored.event_type {
+        return Err(corrupt(format!("the payload is a {}", event.event_type())));
+    }
+    Ok(event)
+}
+
+/// Folds a stream's stored events; the version is the last one's sequence.
+pub fn fold<A: Entity>(stream: &[StoredEvent]) -> Result<(A, i64), CorruptEvent> {
+    let mut state = A::default();
+    let mut version = 0;
+    for stored in stream {
+        if stored.sequence != version + 1 {
+            return Err(CorruptEvent {
+                position: stored.position,
+                stream: stored.aggregate_type.clone(),
+                aggregate_id: stored.aggregate_id.clone(),
+                sequence: stored.sequence,
+                event_type: stored.event_type.clone(),
+                event_version: stored.event_version.clone(),
+                what: format!("event {} of the stream is missing", version + 1),
+            });
+        }
+        state.evolve(&decode::<A>(stored)?);
+        version = stored.sequence;
+    }
+    Ok((state, version))
+}
+
+/// The stream of an entity.
+#[must_use]
+pub fn stream_of<A: Entity>(id: i64) -> StreamId {
+    StreamId { kind: A::TYPE, id }
+}
+
+impl Entity for Coupon {
+    fn decide(&self, command: &CouponCommand, facts: &Facts) -> Result<Vec<CouponEvent>, Refusal> {
+        Coupon::decide(self, command, facts)
+    }
+
+    fn evolve(&mut self, event: &CouponEvent) {
+        Coupon::evolve(self, event);
+    }
+
+    fn needs(command: &CouponCommand) -> Needs<'_> {
+        match command {
+            CouponCommand::Issue { definition_id, member_id, .. } => {
+                Needs { definition_id: Some(*definition_id), member_id: Some(*member_id), ..Needs::default() }
+            }
+            CouponCommand::Redeem { shop_id, audit_url, .. } => {
+                Needs { shop_id: Some(*shop_id), audit_url: audit_url.as_deref(), ..Needs::default() }
+            }
+            _ => Needs::default(),
+        }
+    }
+
+    fn rows(&self, id: i64) -> Vec<LiveRow> {
+        coupon_rows(id, self)
+    }
+
+    fn counts(&self) -> Option<Counts> {
+        let issue = self.issue.as_ref()?;
+        let issued = i64::from(self.voided_at_ms.is_none());
+        Some(Counts { definition_id: issue.definition_id, member_id: issue.member_id, issued })
+    }
+
+    fn guard(command: &CouponCommand, events: &[CouponEvent], facts: &Facts, effects: &mut Effects) {
+        match command {
+            CouponCommand::Issue { definition_id, member_id, .. } => {
+                let offer = facts.definition.as_ref().and_then(|definition| definition.offer.as_ref());
+                let Some(offer) = offer else { return };
+                if offer.issue_limit == IssueLimit::PerMember {
+                    for change in &mut effects.member_counts {
+                        change.limit = Some(offer.get_limit);
+                    }
+                }
+                if let (IssueLimit::OneAtATime, Some(CouponEvent::Issued(issue))) = (&offer.issue_limit, events.first()) {
+                    effects.one_at_a_time = Some(OneAtATime {
+                        member_id: *member_id,
+                        definition_id: *definition_id,
+                        now_ms: facts.at.ms,
+                        ends_at_ms: issue.ends_at_ms,
+                    });
+                }
+            }
+            CouponCommand::Receive { member_id, .. } | CouponCommand::Peek { member_id, .. } => {
+                let failed = events.iter().any(|event| matches!(event, CouponEvent::GiftCodeRejected { .. }));
+                effects.attempts = Some(AttemptGuard { member_id: *member_id, now_ms: facts.at.ms, failed });
+            }
+            CouponCommand::Evaluate { text, salt, .. } => {
+                effects.review = Some(ReviewText { coupon_id: facts.id, salt: salt.clone(), text: text.clone() });
+            }
+            _ => {}
+        }
+    }
+
+    fn attempt(&self, command: &CouponCommand, facts: &Facts, refused: bool) -> Option<AttemptGuard> {
+        let (CouponCommand::Receive { member_id, .. } | CouponCommand::Peek { member_id, .. }) = command else {
+            return None;
+        };
+        // The receiver who repeats his code tries nothing.
+        let tries = refused || self.pending_gift(facts.at.ms).is_some();
+        tries.then_some(AttemptGuard { member_id: *member_id, now_ms: facts.at.ms, failed: refused })
+    }
+}
+
+impl Entity for Definition {
+    fn decide(&self, command: &DefinitionCommand, facts: &Facts) -> Result<Vec<DefinitionEvent>, Refusal> {
+        Definition::decide(self, command, facts)
+    }
+
+    fn evolve(&mut self, event: &DefinitionEvent) {
+        Definition::evolve(self, event);
+    }
+
+    fn rows(&self, id: i64) -> Vec<LiveRow> {
+        definition_rows(id, self)
+    }
+
+    fn guard(_command: &DefinitionCommand, events: &[DefinitionEvent], facts: &Facts, effects: &mut Effects) {
+        for event in events {
+            let stock = match event {
+                DefinitionEvent::Defined { stock, .. } => *stock,
+                DefinitionEvent::StockChanged { stock, .. } => Some(*stock),
+                DefinitionEvent::Edited { .. } | DefinitionEvent::StateChanged { .. } => continue,
+            };
+            effects.stock.push(StockChange::Set { definition_id: facts.id, stock });
+        }
+    }
+}
+
+impl Entity for Shop {
+    fn decide(&self, command: &ShopCommand, facts: &Facts) -> Result<Vec<ShopEvent>, Refusal> {
+        Shop::decide(self, command, facts)
+    }
+
+    fn evolve(&mut self, event: &ShopEvent) {
+        Shop::evolve(self, event);
+    }
+
+    fn rows(&self, id: i64) -> Vec<LiveRow> {
+        shop_rows(id, self)
+    }
+}
+
+macro_rules! aggregate {
+    ($aggregate:ty, $name:literal, $command:ty, $event:ty) => {
+        impl Aggregate for $aggregate {
+            const TYPE: &'static str = $name;
+            type Command = $command;
+            type Event = $event;
+            type Error = Refusal;
+            type Services = Facts;
+
+            async fn handle(
+                &mut self,
+                command: Self::Command,
+                facts: &Facts,
+                sink: &EventSink<Self>,
+            ) -> Result<(), Refusal> {
+                for event in <$aggregate>::decide(self, &command, facts)? {
+                    sink.write(event, self).await;
+                }
+                Ok(())
+            }
+
+            fn apply(&mut self, event: Self::Event) {
+                <$aggregate>::evolve(self, &event);
+            }
+        }
+    };
+}
+
+aggregate!(Coupon, "coupon", CouponCommand, CouponEvent);
+aggregate!(Definition, "definition", DefinitionCommand, DefinitionEvent);
+aggregate!(Shop, "shop", ShopCommand, ShopEvent);
+
+macro_rules! domain_event {
+    ($event:ident { $($name:ident),* }) => {
+        impl DomainEvent for $event {
+            fn event_type(&self) -> String {
+                match self { $(Self::$name { .. } => stringify!($name).to_owned()),* }
+            }
+
+            fn event_version(&self) -> String {
+                "1.0".to_owned()
+            }
+        }
+
+        impl $event {
+            /// The names of every event of this aggregate, as they are stored.
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($name)),*];
+        }
+    };
+}
+
+domain_event!(CouponEvent {
+    Issued,
+    Viewed,
+    Given,
+    GiftCodeRejected,
+    GiftWithdrawn,
+    GiftLapsed,
+    Received,
+    Redeemed,
+    RedemptionReversed,
+    Evaluated,
+    Expired,
+    Voided
+});
+domain_event!(DefinitionEvent { Defined, Edited, StockChanged, StateChanged });
+domain_event!(ShopEvent { Opened, Edited, Closed, Reopened, AuditKeyRotated });

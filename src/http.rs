@@ -1,0 +1,470 @@
+//! The HTTP side: parse → execute → answer. Thin: it knows names, formats and codes, and decides nothing.
+//!
+//! Every route of the manual stands in one table ([`routes`]), from which the router, the OpenAPI description and
+//! docs/api.md are made. The order of checks is the same everywhere: signed in (1001), allowed (1002), parameters (401),
+//! then what the command says. One function, [`Failure::answer`], maps errors to the wire.
+
+mod client;
+pub mod form;
+pub mod openapi;
+mod operator;
+pub mod routes;
+pub mod server;
+mod site;
+
+use std::collections::HashSet;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::directory;
+use crate::entity::Entity;
+use crate::identity::{Caller, Token};
+use crate::ledger::writer::WriteError;
+use crate::ledger::{ExecuteError, Executed, Ledger, Meta};
+use crate::refusal::{self, Language, Refusal, Wording, Wrong};
+use crate::store::{ReceiptKey, StoreError};
+use crate::value::{hex, random};
+use form::Form;
+use routes::{Route, Run};
+
+/// The largest body that is accepted.
+pub const MAX_BODY_BYTES: usize = 64 << 10;
+
+/// What the HTTP side needs to know beside the ledger.
+#[derive(Clone, Debug)]
+pub struct HttpOptions {
+    /// Under which the routes are served as well, for example `/alias/api/v1`; empty = only at the root.
+    pub base_path: String,
+    /// What clients put before a path: it goes into the shops' QR codes.
+    pub public_url: String,
+    /// How long a gift waits for its receiver.
+    pub gift_lapse_ms: i64,
+    /// How long after a redemption it can be reversed.
+    pub reverse_within_ms: i64,
+    /// How long a body may take to arrive.
+    pub body_timeout: Duration,
+    /// How long a request may take in all.
+    pub request_timeout: Duration,
+}
+
+impl Default for HttpOptions {
+    fn default() -> Self {
+        Self {
+            base_path: String::new(),
+            public_url: "http://127.0.0.1:8787".to_owned(),
+            gift_lapse_ms: 24 * 3_600_000,
+            reverse_within_ms: 24 * 3_600_000,
+            body_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Everything a request may touch. Cheap to clone.
+#[derive(Clone)]
+pub struct App {
+    /// The ledger.
+    pub ledger: Ledger,
+    /// Settings.
+    pub options: Arc<HttpOptions>,
+    revoked: Arc<RwLock<HashSet<String>>>,
+}
+
+impl App {
+    /// An app on a ledger.
+    #[must_use]
+    pub fn new(ledger: Ledger, options: HttpOptions) -> Self {
+        Self { ledger, options: Arc::new(options), revoked: Arc::default() }
+    }
+
+    /// Reads the list of revoked tokens again; every process does so twice a minute.
+    pub async fn refresh_revoked(&self) -> Result<(), StoreError> {
+        let now_s = self.ledger.clock().now_ms() / 1000;
+        let revoked = directory::revoked_tokens(self.ledger.store(), now_s).await?;
+        *self.revoked.write().unwrap_or_else(PoisonError::into_inner) = revoked.into_iter().collect();
+        Ok(())
+    }
+
+    fn caller(&self, headers: &HeaderMap) -> Option<Caller> {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let bearer = text("authorization").and_then(|value| {
+            let (scheme, token) = value.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then_some(token)
+        });
+        let token = Token::verify(bearer.or_else(|| text("token"))?, self.ledger.secrets(), self.ledger.clock().now_ms())?;
+        let revoked = self.revoked.read().unwrap_or_else(PoisonError::into_inner);
+        (!revoked.contains(&token.id)).then_some(token.caller)
+    }
+
+    /// Every route, at the root and under the base path.
+    pub fn router(&self) -> Router {
+        let api = routes::ALL.iter().fold(Router::new(), |router, route| {
+            let serve = move |State(app): State<Self>, request: Request| serve(app, route, request);
+            router.route(route.path, post(serve))
+        });
+        let mut router = Router::new().merge(api.clone());
+        if !self.options.base_path.is_empty() {
+            router = router.nest(&self.options.base_path, api);
+        }
+        router
+            .merge(site::router())
+            .fallback(no_such_route)
+            .method_not_allowed_fallback(no_such_route)
+            .with_state(self.clone())
+            .merge(site::docs())
+    }
+}
+
+/// One request, on its way to a handler.
+pub struct Call {
+    /// Everything it may touch.
+    pub app: App,
+    /// Who calls.
+    pub caller: Caller,
+    /// Its fields.
+    pub form: Form,
+    meta: Meta,
+    key: Option<String>,
+    operation: &'static str,
+}
+
+impl Call {
+    /// The member who calls; the route's list of callers has seen to it that it is one.
+    fn member_id(&self) -> i64 {
+        match self.caller {
+            Caller::Member(id) => id,
+            _ => 0,
+        }
+    }
+
+    /// Now, in milliseconds.
+    fn now_ms(&self) -> i64 {
+        self.meta.at.ms
+    }
+
+    /// Ends the reading of fields: errors answer 401; otherwise the request's fingerprint joins its key.
+    fn checked(&mut self) -> Result<(), Failure> {
+        let canonical = self.form.finish().map_err(Failure::Fields)?;
+        let caller = self.caller.to_string();
+        let operation = self.operation;
+        self.meta.receipt = self.key.clone().map(|key| {
+            (ReceiptKey { caller, operation, key }, self.app.ledger.secrets().request_mac(&canonical))
+        });
+        Ok(())
+    }
+
+    /// Runs a command on a stream.
+    async fn execute<A: Entity>(&self, id: i64, command: &A::Command) -> Result<Executed<A>, Failure> {
+        Ok(self.app.ledger.execute::<A>(id, command, &self.meta).await?)
+    }
+
+    /// The receipt key of a write to the directory.
+    fn directory_key(&self) -> Option<directory::DirectoryKey> {
+        self.meta.receipt.as_ref().map(|(key, request_mac)| directory::DirectoryKey {
+            caller: key.caller.clone(),
+            operation: key.operation,
+            key: key.key.clone(),
+            request_mac: request_mac.clone(),
+        })
+    }
+}
+
+/// What a call answers.
+#[derive(Debug)]
+pub struct Answer {
+    data: String,
+    replayed: bool,
+}
+
+impl Answer {
+    /// An answer with this `data`.
+    pub fn new(data: &impl Serialize) -> Result<Self, Failure> {
+        let data = serde_json::to_string(data).map_err(|error| Failure::Execute(error.into()))?;
+        Ok(Self { data, replayed: false })
+    }
+
+    /// Marks the answer as a replay.
+    #[must_use]
+    pub fn replayed(mut self, replayed: bool) -> Self {
+        self.replayed = replayed;
+        self
+    }
+}
+
+/// Why a call has no answer but a refusal.
+#[derive(Debug)]
+pub enum Failure {
+    /// 1001
+    NotSignedIn,
+    /// 1002
+    NotAllowed,
+    /// 401 on fields.
+    Fields(Vec<(&'static str, Wrong)>),
+    /// 401 on the body, with the HTTP status that says what is wrong with it.
+    Body(StatusCode, Wrong),
+    /// A refusal that is the replay of an earlier answer.
+    Replayed(Refusal),
+    /// What the ledger says.
+    Execute(ExecuteError),
+    /// 9004
+    NoSuchRoute,
+    /// 9002
+    TooSlow,
+}
+
+impl From<ExecuteError> for Failure {
+    fn from(error: ExecuteError) -> Self {
+        Self::Execute(error)
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Execute(refusal.into())
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Execute(error.into())
+    }
+}
+
+/// A refusal on the wire.
+struct Refused {
+    status: StatusCode,
+    wording: &'static Wording,
+    info: Option<Value>,
+    data: Value,
+    retry_after_s: Option<u32>,
+    replayed: bool,
+}
+
+impl Refused {
+    fn new(status: StatusCode, wording: &'static Wording) -> Self {
+        Self { status, wording, info: None, data: Value::Null, retry_after_s: None, replayed: false }
+    }
+
+    fn unavailable() -> Self {
+        Self {
+            retry_after_s: Some(1),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, &refusal::UNAVAILABLE)
+        }
+    }
+
+    fn business(refusal: &Refusal, language: Language) -> Self {
+        let mut refused = Self::new(StatusCode::OK, refusal.wording());
+        match refusal {
+            Refusal::Field { field, why } => refused.info = Some(json!({ *field: why.text(field, language) })),
+            Refusal::AlreadyUsed { redemption_id, at_ms, shop_id } => {
+                refused.data = json!({"id": redemption_id, "create_date": at_ms / 1000, "shop_id": shop_id});
+            }
+            Refusal::WrongGiftCode { attempts_left } => refused.data = json!({"attempts_left": attempts_left}),
+            Refusal::TooManyAttempts => {
+                refused.status = StatusCode::TOO_MANY_REQUESTS;
+                refused.retry_after_s = Some(600);
+            }
+            _ => {}
+        }
+        refused
+    }
+}
+
+impl Failure {
+    /// The one place where errors become answers; what is our fault is logged here, once.
+    fn answer(&self, language: Language, request_id: &str) -> Refused {
+        match self {
+            Self::NotSignedIn => Refused::new(StatusCode::UNAUTHORIZED, &refusal::NOT_SIGNED_IN),
+            Self::NotAllowed => Refused::new(StatusCode::FORBIDDEN, &refusal::NOT_ALLOWED),
+            Self::NoSuchRoute => Refused::new(StatusCode::NOT_FOUND, &refusal::NO_SUCH_ROUTE),
+            Self::TooSlow => Refused::unavailable(),
+            Self::Fields(errors) => {
+                let info = errors.iter().map(|(field, why)| ((*field).to_owned(), why.text(field, language).into()));
+                Refused {
+                    info: Some(Value::Object(info.collect())),
+                    ..Refused::new(StatusCode::OK, &refusal::BAD_PARAMETERS)
+                }
+            }
+            Self::Body(status, why) => Refused {
+                info: Some(json!({"body": why.text("body", language)})),
+                ..Refused::new(*status, &refusal::BAD_PARAMETERS)
+            },
+            Self::Replayed(refusal) => Refused { replayed: true, ..Refused::business(refusal, language) },
+            Self::Execute(error) => match error {
+                ExecuteError::Refused(refusal) => Refused::business(refusal, language),
+                ExecuteError::Conflict => Refused::new(StatusCode::OK, &refusal::CHANGED_MEANWHILE),
+                ExecuteError::Busy
+                | ExecuteError::ShuttingDown
+                | ExecuteError::Write(WriteError::Unavailable(_) | WriteError::Unknown(_) | WriteError::Closed) => {
+                    Refused::unavailable()
+                }
+                ExecuteError::Read(source) => {
+                    tracing::error!(request_id, error = %source, "the ledger cannot be read");
+                    match source.as_ref() {
+                        StoreError::Corrupt { .. } => Refused::internal(request_id),
+                        _ => Refused::unavailable(),
+                    }
+                }
+                ExecuteError::Write(WriteError::Rejected(_))
+                | ExecuteError::Corrupt(_)
+                | ExecuteError::Encode(_) => {
+                    tracing::error!(request_id, %error, "internal error");
+                    Refused::internal(request_id)
+                }
+            },
+        }
+    }
+}
+
+impl Refused {
+    fn internal(request_id: &str) -> Self {
+        Self {
+            data: json!({"request_id": request_id}),
+            ..Self::new(StatusCode::INTERNAL_SERVER_ERROR, &refusal::INTERNAL)
+        }
+    }
+}
+
+fn language(headers: &HeaderMap) -> Language {
+    let wanted = headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let first = wanted.split([',', ';']).next().unwrap_or_default().trim().to_ascii_lowercase();
+    match first.as_str() {
+        "zh" | "zh-cn" | "zh-sg" | "zh-hans" | "zh-hans-cn" => Language::Simplified,
+        first if first == "en" || first.starts_with("en-") => Language::English,
+        _ => Language::Traditional,
+    }
+}
+
+/// A client's own id for the request if it has a sane shape, or one of ours.
+fn request_id(headers: &HeaderMap) -> String {
+    let theirs = headers.get("x-request-id").and_then(|value| value.to_str().ok());
+    let sane = |id: &&str| {
+        (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    };
+    theirs.filter(sane).map_or_else(|| hex(&random::<8>()), ToOwned::to_owned)
+}
+
+async fn serve(app: App, route: &'static Route, request: Request) -> Response {
+    let started = Instant::now();
+    let language = language(request.headers());
+    let request_id = request_id(request.headers());
+    let timeout = app.options.request_timeout;
+    let metrics = app.ledger.metrics().clone();
+    let outcome = match tokio::time::timeout(timeout, answer(app, route, request, &request_id)).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(Failure::TooSlow),
+    };
+    let (code, mut response) = match outcome {
+        Ok(answer) => (0, success(&answer)),
+        Err(failure) => {
+            let refused = failure.answer(language, &request_id);
+            (refused.wording.code, refusal_response(refused, language))
+        }
+    };
+    if let Ok(id) = HeaderValue::from_str(&request_id) {
+        response.headers_mut().insert("x-request-id", id);
+    }
+    metrics.count_request(route.path, code, started.elapsed().as_secs_f64());
+    tracing::debug!(request_id, route = route.path, code, elapsed = ?started.elapsed(), "answered");
+    response
+}
+
+async fn answer(app: App, route: &'static Route, request: Request, request_id: &str) -> Result<Answer, Failure> {
+    let caller = app.caller(request.headers()).ok_or(Failure::NotSignedIn)?;
+    if !route.callers.iter().any(|kind| kind.includes(caller)) {
+        return Err(Failure::NotAllowed);
+    }
+    let key = if route.writes { idempotency_key(request.headers())? } else { None };
+    let form = read_form(&app, request).await?;
+    let at = app.ledger.now();
+    let meta = Meta { caller, at, request_id: request_id.to_owned(), receipt: None };
+    let call = Call { app, caller, form, meta, key, operation: route.path };
+    match route.run {
+        Run::Client(run) => client::run(run, call).await,
+        Run::Operator(run) => operator::run(run, call).await,
+    }
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Failure> {
+    let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    match key.to_str() {
+        Ok(key) if (6..=64).contains(&key.len()) && key.bytes().all(allowed) => Ok(Some(key.to_owned())),
+        _ => Err(Failure::Fields(vec![("Idempotency-Key", Wrong::NotAKey)])),
+    }
+}
+
+async fn read_form(app: &App, request: Request) -> Result<Form, Failure> {
+    let content_type = request.headers().get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?").to_owned());
+    let too_large = || Failure::Body(StatusCode::PAYLOAD_TOO_LARGE, Wrong::BodyTooLarge);
+    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    if announced.and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > MAX_BODY_BYTES as u64) {
+        return Err(too_large());
+    }
+    let reading = Limited::new(request.into_body(), MAX_BODY_BYTES).collect();
+    let body = match tokio::time::timeout(app.options.body_timeout, reading).await {
+        Err(_) => return Err(Failure::Body(StatusCode::REQUEST_TIMEOUT, Wrong::BodyTooSlow)),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
+        Ok(Err(_)) => return Err(Failure::Body(StatusCode::BAD_REQUEST, Wrong::BodyUnreadable)),
+        Ok(Ok(body)) => body.to_bytes(),
+    };
+    let Some(content_type) = content_type else {
+        // No body needs no type: routes without required fields may be called bare.
+        return if body.is_empty() {
+            Ok(Form::default())
+        } else {
+            Err(Failure::Body(StatusCode::UNSUPPORTED_MEDIA_TYPE, Wrong::BodyType))
+        };
+    };
+    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let form = match essence.as_str() {
+        "application/json" => Form::from_json(&body),
+        "application/x-www-form-urlencoded" => Form::from_form(&body),
+        _ => return Err(Failure::Body(StatusCode::UNSUPPORTED_MEDIA_TYPE, Wrong::BodyType)),
+    };
+    form.map_err(|why| Failure::Fields(vec![("body", why)]))
+}
+
+async fn no_such_route(headers: HeaderMap) -> Response {
+    let language = language(&headers);
+    refusal_response(Failure::NoSuchRoute.answer(language, ""), language)
+}
+
+fn success(answer: &Answer) -> Response {
+    let body = format!(r#"{{"code":0,"info":"成功","data":{}}}"#, answer.data);
+    let mut response = json_response(StatusCode::OK, body);
+    if answer.replayed {
+        response.headers_mut().insert("idempotency-replayed", HeaderValue::from_static("true"));
+    }
+    response
+}
+
+fn refusal_response(refused: Refused, language: Language) -> Response {
+    let Refused { status, wording, info, data, retry_after_s, replayed } = refused;
+    let info = info.unwrap_or_else(|| wording.text(language).into());
+    let body = json!({"code": wording.code, "info": info, "data": data}).to_string();
+    let mut response = json_response(status, body);
+    let headers = response.headers_mut();
+    if let Some(seconds) = retry_after_s {
+        headers.insert(header::RETRY_AFTER, seconds.into());
+    }
+    if replayed {
+        headers.insert("idempotency-replayed", HeaderValue::from_static("true"));
+    }
+    response
+}
+
+fn json_response(status: StatusCode, body: String) -> Response {
+    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
+    (status, headers, Body::from(body)).into_response()
+}

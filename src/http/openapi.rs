@@ -1,0 +1,179 @@
+//! The API's description, made from the table of routes: `/openapi.json` and docs/api.md.
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value, json};
+
+use super::routes::{ALL, Field, Holds, Route};
+use crate::refusal::{ALL_WORDINGS, Language};
+use crate::value::MAX_ID;
+
+/// The OpenAPI 3.1 document.
+#[must_use]
+pub fn document() -> Value {
+    let mut paths = Map::new();
+    for route in ALL {
+        paths.insert(route.path.to_owned(), json!({"post": operation(route)}));
+    }
+    for (path, about, kind) in [
+        ("/healthz", "Whether the process runs", "text/plain"),
+        ("/readyz", "Whether it can take commands: 503 while the database is away or its clock is off", "text/plain"),
+        ("/metrics", "Prometheus' text format", "text/plain"),
+        ("/openapi.json", "This document", "application/json"),
+    ] {
+        let content = json!({"description": "OK", "content": {kind: {}}});
+        paths.insert(
+            path.to_owned(),
+            json!({"get": {"summary": about, "tags": ["operations"], "security": [], "responses": {"200": content}}}),
+        );
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "coupon-ledger",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Every call of the manual is POST, with a JSON or a form body: the same fields either way, \
+                integers as numbers or decimal strings, lists as JSON, as a,b,c or as repeated fields. Every answer is \
+                {code, info, data}; code 0 is success and info then 成功. Refusals answer HTTP 200 with their code, \
+                besides those that HTTP itself knows (401, 403, 404, 405, 408, 413, 415, 429, 503, 500). Dates are the \
+                merchant's local time.",
+        },
+        "components": {
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "token": {"type": "apiKey", "in": "header", "name": "token"},
+            },
+        },
+        "security": [{"bearer": []}, {"token": []}],
+        "paths": paths,
+    })
+}
+
+fn operation(route: &Route) -> Value {
+    let properties: Map<_, _> =
+        route.fields.iter().map(|field| (field.name.to_owned(), schema(field))).collect();
+    let required: Vec<_> = route.fields.iter().filter(|field| field.required).map(|field| field.name).collect();
+    let schema = json!({"type": "object", "properties": properties, "required": required});
+    let request: Value = serde_json::from_str(route.request).unwrap_or_default();
+    let data: Value = serde_json::from_str(route.data).unwrap_or_default();
+    let answer = json!({"code": 0, "info": "成功", "data": data});
+    let mut parameters = vec![json!({
+        "name": "Accept-Language", "in": "header", "schema": {"type": "string", "enum": ["zh-TW", "zh-CN", "en"]},
+        "description": "the language of a refusal's info; Traditional Chinese by default",
+    })];
+    if route.writes {
+        parameters.push(json!({
+            "name": "Idempotency-Key", "in": "header",
+            "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{6,64}$"},
+            "description": "the same key with the same body answers the same again, with Idempotency-Replayed: true",
+        }));
+    }
+    let callers: Vec<_> = route.callers.iter().map(|who| who.name()).collect();
+    json!({
+        "summary": route.about,
+        "description": format!("Callers: {}. Refusals in order of precedence: {}.", callers.join(", "), refusals(route)),
+        "operationId": route.path.trim_start_matches('/').replace('/', "_"),
+        "tags": [route.path.split('/').nth(1).unwrap_or_default()],
+        "parameters": parameters,
+        "requestBody": {
+            "required": !required.is_empty(),
+            "content": {
+                "application/json": {"schema": schema, "example": request},
+                "application/x-www-form-urlencoded": {"schema": schema},
+            },
+        },
+        "responses": {
+            "200": {
+                "description": "success (code 0), or a refusal with its code",
+                "content": {"application/json": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["code", "info", "data"],
+                        "properties": {
+                            "code": {"type": "integer"},
+                            "info": {"description": "成功; a text; with code 401 an object {field: why}"},
+                            "data": {},
+                        },
+                    },
+                    "example": answer,
+                }},
+            },
+            "401": {"description": "1001: no token, not ours, or expired"},
+            "403": {"description": "1002: not for this kind of caller"},
+            "503": {"description": "9002: try again with the same key after Retry-After seconds"},
+        },
+    })
+}
+
+fn refusals(route: &Route) -> String {
+    let mut codes = vec![1001, 1002, 401];
+    if route.writes {
+        codes.push(6001);
+    }
+    codes.extend(route.refusals);
+    crate::value::list_text(&codes).replace(',', " ")
+}
+
+fn schema(field: &Field) -> Value {
+    let mut schema = match field.holds {
+        Holds::Id => json!({"type": "integer", "minimum": 1, "maximum": MAX_ID}),
+        Holds::Int(min, max) => json!({"type": "integer", "minimum": min, "maximum": max}),
+        Holds::Flag => json!({"type": "integer", "enum": [0, 1]}),
+        Holds::Text(max) => json!({"type": "string", "maxLength": max}),
+        Holds::Day => json!({"type": "string", "format": "date"}),
+        Holds::Money => json!({"type": "string", "pattern": "^[0-9]{1,12}(\\.[0-9]{1,2})?$"}),
+        Holds::Ints(_) => json!({"type": "string", "description": "1,2,3"}),
+        Holds::DayOrDays => json!({"type": ["string", "integer"]}),
+    };
+    if let Value::Object(schema) = &mut schema {
+        schema.insert("description".to_owned(), field.about.into());
+    }
+    schema
+}
+
+fn holds(field: &Field) -> String {
+    match field.holds {
+        Holds::Id => "id".to_owned(),
+        Holds::Int(min, MAX_ID) => format!("integer from {min}"),
+        Holds::Int(min, max) => format!("integer {min} to {max}"),
+        Holds::Flag => "0 or 1".to_owned(),
+        Holds::Text(max) => format!("text, at most {max} characters"),
+        Holds::Day => "day, `2018-11-01`".to_owned(),
+        Holds::Money => "money, `10.00`".to_owned(),
+        Holds::Ints(MAX_ID) => "list of ids".to_owned(),
+        Holds::Ints(max) => format!("list of integers up to {max}"),
+        Holds::DayOrDays => "day or number of days".to_owned(),
+    }
+}
+
+/// The part of docs/api.md that follows from the tables: codes and routes. A test keeps the file equal to it.
+#[must_use]
+pub fn markdown() -> String {
+    let mut text = String::from("## Codes\n\n| code | info | 简体 | English |\n|---|---|---|---|\n| 0 | 成功 | | |\n");
+    for wording in ALL_WORDINGS {
+        let words = [Language::Traditional, Language::Simplified, Language::English].map(|l| wording.text(l));
+        let _ = writeln!(text, "| {} | {} |", wording.code, words.join(" | "));
+    }
+    text.push_str("\n## Routes\n");
+    for route in ALL {
+        let callers: Vec<_> = route.callers.iter().map(|who| who.name()).collect();
+        let key = if route.writes { " Takes an `Idempotency-Key`." } else { "" };
+        let _ = write!(
+            text,
+            "\n### POST {}\n\n{}. Callers: {}.{key}\n\nRefusals in order: {}.\n\n",
+            route.path,
+            route.about,
+            callers.join(", "),
+            refusals(route)
+        );
+        if !route.fields.is_empty() {
+            text.push_str("| field | holds | |\n|---|---|---|\n");
+        }
+        for field in route.fields {
+            let star = if field.required { "\\*" } else { "" };
+            let _ = writeln!(text, "| {star}{} | {} | {} |", field.name, holds(field), field.about);
+        }
+        let _ = write!(text, "\n```json\n{}\n{}\n```\n", route.request, route.data);
+    }
+    text
+}

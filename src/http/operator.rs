@@ -1,0 +1,547 @@
+//! The employees' and operators' side, as far as the member's side needs it to be fed.
+
+use serde_json::{Value, json};
+
+use super::{Answer, Call, Failure, client};
+use crate::clock::{day_number, day_text};
+use crate::coupon::{Coupon, CouponCommand, Redeemer, Source};
+use crate::definition::{Definition, DefinitionCommand, IssueLimit, Kind, Offer, Terms, Validity};
+use crate::directory::{self, Employee, Member};
+use crate::identity::{Caller, Token};
+use crate::read_model::pages::{self, DefinitionRow, ShopRow};
+use crate::refusal::{Refusal, Wrong};
+use crate::shop::{Shop, ShopCommand, ShopDetails};
+use crate::store::StoreError;
+use crate::value::{MAX_ID, list_text, money_text};
+
+/// The most days that a validity may count.
+const MAX_DAYS: i64 = 36_500;
+
+/// Every call of these pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operator {
+    /// `/elecoupons/add`
+    DefinitionAdd,
+    /// `/elecoupons/edit`
+    DefinitionEdit,
+    /// `/elecoupons/info`
+    DefinitionInfo,
+    /// `/elecoupons/getlist`
+    DefinitionList,
+    /// `/elecoupons/state`
+    DefinitionState,
+    /// `/elecoupons/inventory`
+    DefinitionInventory,
+    /// `/shop/add`
+    ShopAdd,
+    /// `/shop/edit`
+    ShopEdit,
+    /// `/shop/get`
+    ShopGet,
+    /// `/shop/list`
+    ShopList,
+    /// `/shop/auditqrcode`
+    ShopAuditQrCode,
+    /// `/shop/rotateauditkey`
+    ShopRotateAuditKey,
+    /// `/member/add`
+    MemberAdd,
+    /// `/member/get`
+    MemberGet,
+    /// `/user/add`
+    EmployeeAdd,
+    /// `/user/info`
+    EmployeeInfo,
+    /// `/sendelecoupon/one`
+    SendOne,
+    /// `/user/auditelecoupon`
+    AuditCoupon,
+    /// `/user/reverseelecoupon`
+    ReverseCoupon,
+    /// `/user/voidelecoupon`
+    VoidCoupon,
+    /// `/token/revoke`
+    RevokeToken,
+}
+
+pub(super) async fn run(which: Operator, call: Call) -> Result<Answer, Failure> {
+    match which {
+        Operator::DefinitionAdd => definition_add(call).await,
+        Operator::DefinitionEdit => definition_edit(call).await,
+        Operator::DefinitionInfo => definition_info(call).await,
+        Operator::DefinitionList => definition_list(call).await,
+        Operator::DefinitionState => definition_state(call).await,
+        Operator::DefinitionInventory => definition_inventory(call).await,
+        Operator::ShopAdd => shop_add(call).await,
+        Operator::ShopEdit => shop_edit(call).await,
+        Operator::ShopGet => shop_get(call).await,
+        Operator::ShopList => shop_list(call).await,
+        Operator::ShopAuditQrCode => shop_audit_qr_code(call).await,
+        Operator::ShopRotateAuditKey => shop_rotate_audit_key(call).await,
+        Operator::MemberAdd => member_add(call).await,
+        Operator::MemberGet => member_get(call).await,
+        Operator::EmployeeAdd => employee_add(call).await,
+        Operator::EmployeeInfo => employee_info(call).await,
+        Operator::SendOne => send_one(call).await,
+        Operator::AuditCoupon => audit_coupon(call).await,
+        Operator::ReverseCoupon => reverse_coupon(call).await,
+        Operator::VoidCoupon => void_coupon(call).await,
+        Operator::RevokeToken => revoke_token(call).await,
+    }
+}
+
+/// Reads what `/elecoupons/add` and `/edit` have in common.
+fn read_offer(call: &mut Call) -> Offer {
+    let form = &mut call.form;
+    let kind = if form.int("type", 1, 2) == 2 { Kind::Exchange } else { Kind::Cash };
+    let title = form.text("title", 100);
+    let deduction_cents = match kind {
+        Kind::Cash => form.money("deduction"),
+        Kind::Exchange => form.optional_money("deduction").unwrap_or_default(),
+    };
+    let minimum_order_cents = form.optional_money("money").unwrap_or_default();
+    let validity = match form.int("validity_type", 1, 3) {
+        1 => {
+            let (start, end) = (form.day("start_num"), form.day("end_num"));
+            if end < start {
+                form.wrong("end_num", Wrong::EndBeforeStart);
+            }
+            Validity::Fixed { start, end }
+        }
+        2 => Validity::FromReceipt {
+            starts_after_days: form.int("start_num", 0, MAX_DAYS) as u32,
+            valid_days: form.int("end_num", 1, MAX_DAYS) as u32,
+        },
+        _ => Validity::MemberCard,
+    };
+    let mut weekdays: Vec<u8> = form.ints("use_week", 7).into_iter().map(|day| day as u8).collect();
+    weekdays.sort_unstable();
+    weekdays.dedup();
+    let issue_limit = match form.int("get_limit_type", 1, 4) {
+        1 => IssueLimit::Unlimited,
+        2 => IssueLimit::PerMember,
+        3 => IssueLimit::OneAtATime,
+        _ => IssueLimit::Levels,
+    };
+    let get_limit = match issue_limit {
+        IssueLimit::PerMember => form.int("get_limit", 1, MAX_ID),
+        _ => form.optional_int("get_limit", 0, MAX_ID).unwrap_or_default(),
+    };
+    let level_ids = form.ints("level_ids", MAX_ID);
+    if issue_limit == IssueLimit::Levels && level_ids.is_empty() {
+        form.wrong("level_ids", Wrong::Required);
+    }
+    Offer {
+        terms: Terms {
+            kind,
+            title,
+            deduction_cents,
+            minimum_order_cents,
+            weekdays,
+            givable: form.int("is_giving", 0, 1) == 1,
+            stackable: form.flag("use_limit", false),
+            rules: form.optional_text("rules", 5_000).unwrap_or_default(),
+            shop_ids: form.ints("shop_ids", MAX_ID),
+            self_redeemable: form.flag("is_self", true),
+            scan_required: form.flag("need_scan", false),
+        },
+        validity,
+        issue_limit,
+        get_limit,
+        level_ids,
+        claimable: form.flag("is_claim", false),
+    }
+}
+
+async fn definition_add(mut call: Call) -> Result<Answer, Failure> {
+    let offer = Box::new(read_offer(&mut call));
+    let stock = call.form.optional_int("num", 0, MAX_ID).filter(|num| *num != 0);
+    call.checked()?;
+    let id = call.app.ledger.next_id("definition", true).await?;
+    let command = DefinitionCommand::Define { offer, stock, employee_id: call.caller.employee_id() };
+    let done = call.execute::<Definition>(id, &command).await?;
+    Answer::new(&json!({"id": done.id})).map(|answer| answer.replayed(done.replayed))
+}
+
+async fn definition_edit(mut call: Call) -> Result<Answer, Failure> {
+    let id = call.form.id("id");
+    let offer = Box::new(read_offer(&mut call));
+    call.checked()?;
+    let command = DefinitionCommand::Edit { offer, employee_id: call.caller.employee_id() };
+    let done = call.execute::<Definition>(id, &command).await?;
+    Answer::new(&json!({"id": done.id})).map(|answer| answer.replayed(done.replayed))
+}
+
+/// A definition with the keys of the manual's `/elecoupons/info`, then ours.
+pub(super) fn definition_json(row: &DefinitionRow) -> Value {
+    let (start_num, end_num) = match row.validity_type {
+        1 => (row.start_date.clone(), row.end_date.clone()),
+        2 => (row.starts_after_days.to_string(), row.valid_days.to_string()),
+        _ => (String::new(), String::new()),
+    };
+    json!({
+        "id": row.id,
+        "type": row.kind,
+        "title": row.title,
+        "num": row.stock.unwrap_or_default(),
+        "inventory": row.inventory(),
+        "code": 0,
+        "deduction": money_text(row.deduction_cents),
+        "money": money_text(row.minimum_order_cents),
+        "validity_type": row.validity_type,
+        "validity": row.valid_days,
+        "start_date": row.start_date,
+        "end_date": row.end_date,
+        "use_week": row.weekdays,
+        "is_giving": i64::from(row.givable),
+        "get_limit_type": row.issue_limit,
+        "get_limit": row.get_limit,
+        "use_limit": i64::from(row.stackable),
+        "rules": row.rules,
+        "user_id": row.employee_id,
+        "start_num": start_num,
+        "end_num": end_num,
+        "is_self": i64::from(row.self_redeemable),
+        "is_claim": i64::from(row.claimable),
+        "need_scan": i64::from(row.scan_required),
+        "shop_ids": row.shop_ids,
+        "level_ids": row.level_ids,
+        "state": i64::from(row.on),
+    })
+}
+
+async fn definition_info(mut call: Call) -> Result<Answer, Failure> {
+    let id = call.form.id("id");
+    call.checked()?;
+    let row = pages::definition(call.app.ledger.store(), id).await?.ok_or(Refusal::NoSuchDefinition)?;
+    Answer::new(&definition_json(&row))
+}
+
+async fn definition_list(mut call: Call) -> Result<Answer, Failure> {
+    let slice = call.form.slice();
+    call.checked()?;
+    let rows = pages::definitions(call.app.ledger.store(), slice).await?;
+    Answer::new(&rows.iter().map(definition_json).collect::<Vec<_>>())
+}
+
+async fn definition_state(mut call: Call) -> Result<Answer, Failure> {
+    let id = call.form.id("id");
+    let on = call.form.int("state", 0, 1) == 1;
+    call.checked()?;
+    let command = DefinitionCommand::ChangeState { on, employee_id: call.caller.employee_id() };
+    let done = call.execute::<Definition>(id, &command).await?;
+    Answer::new(&json!({"id": done.id, "state": i64::from(done.state.on)}))
+        .map(|answer| answer.replayed(done.replayed))
+}
+
+async fn definition_inventory(mut call: Call) -> Result<Answer, Failure> {
+    let id = call.form.id("id");
+    let num = call.form.int("num", 1, MAX_ID);
+    let more = call.form.int("type", 0, 1) == 1;
+    call.checked()?;
+    let by = if more { num } else { -num };
+    let command = DefinitionCommand::ChangeStock { by, employee_id: call.caller.employee_id() };
+    let done = call.execute::<Definition>(id, &command).await?;
+    Answer::new(&json!({"id": done.id, "num": done.state.stock.unwrap_or_default()}))
+        .map(|answer| answer.replayed(done.replayed))
+}
+
+fn read_shop_details(call: &mut Call) -> ShopDetails {
+    ShopDetails {
+        name: call.form.text("shop_name", 100),
+        phone: call.form.text("phone", 30),
+        address: call.form.text("address", 300),
+    }
+}
+
+async fn shop_add(mut call: Call) -> Result<Answer, Failure> {
+    let details = read_shop_details(&mut call);
+    call.checked()?;
+    // Shops and partners share one sequence of ids.
+    let id = call.app.ledger.next_id("shop", true).await?;
+    let command = ShopCommand::Open { details, employee_id: call.caller.employee_id() };
+    let done = call.execute::<Shop>(id, &command).await?;
+    let details = done.state.details.clone().unwrap_or_default();
+    Answer::new(&json!({
+        "shop_name": details.name,
+        "phone": details.phone,
+        "address": details.address,
+        "id": done.id.to_string(),
+    }))
+    .map(|answer| answer.replayed(done.replayed))
+}
+
+async fn shop_edit(mut call: Call) -> Result<Answer, Failure> {
+    let id = call.form.id("id");
+    let details = read_shop_details(&mut call);
+    let open = call.form.int("state", 0, 1) == 1;
+    call.checked()?;
+    let command = ShopCommand::Edit { details, open, employee_id: call.caller.employee_id() };
+    let done = call.execute::<Shop>(id, &command).await?;
+    let details = done.state.details.clone().unwrap_or_default();
+    Answer::new(&json!({
+        "id": done.id,
+        "shop_name": details.name,
+        "phone": details.phone,
+        "address": details.address,
+        "state": i64::from(done.state.open),
+    }))
+    .map(|answer| answer.replayed(done.replayed))
+}
+
+fn shop_json(shop: &ShopRow) -> Value {
+    json!({
+        "id": shop.id,
+        "shop_name": shop.name,
+        "title": "",
+        "address": shop.address,
+        "phone": shop.phone,
+        "state": i64::from(shop.open),
+        "user_id": shop.employee_id,
+    })
+}
+
+async fn shop_get(mut call: Call) -> Result<Answer, Failure> {
+    let id = call.form.id("id");
+    call.checked()?;
+    let shop = pages::shop(call.app.ledger.store(), id).await?.ok_or(Refusal::NoSuchShop)?;
+    Answer::new(&shop_json(&shop))
+}
+
+async fn shop_list(mut call: Call) -> Result<Answer, Failure> {
+    let slice = call.form.slice_if_asked();
+    call.checked()?;
+    let shops = pages::shops(call.app.ledger.store(), slice).await?;
+    Answer::new(&shops.iter().map(shop_json).collect::<Vec<_>>())
+}
+
+/// The signed URL of a shop's QR and its picture.
+fn shop_qr(call: &Call, id: i64, audit_key: u32) -> Result<Value, Failure> {
+    let url = call.app.ledger.secrets().shop_url(&call.app.options.public_url, id, audit_key);
+    let code = qrcode::QrCode::new(url.as_bytes()).map_err(|error| {
+        Failure::from(StoreError::Corrupt {
+            table: "the shop's QR".to_owned(),
+            column: "url".to_owned(),
+            what: error.to_string(),
+        })
+    })?;
+    let svg = code.render::<qrcode::render::svg::Color<'_>>().min_dimensions(240, 240).build();
+    Ok(json!({"url": url, "svg": svg}))
+}
+
+async fn shop_audit_qr_code(mut call: Call) -> Result<Answer, Failure> {
+    let id = call.form.id("id");
+    call.checked()?;
+    let (shop, version) = call.app.ledger.load::<Shop>(id).await?;
+    if version == 0 {
+        return Err(Refusal::NoSuchShop.into());
+    }
+    Answer::new(&shop_qr(&call, id, shop.audit_key)?)
+}
+
+async fn shop_rotate_audit_key(mut call: Call) -> Result<Answer, Failure> {
+    let id = call.form.id("id");
+    call.checked()?;
+    let command = ShopCommand::RotateAuditKey { employee_id: call.caller.employee_id() };
+    let done = call.execute::<Shop>(id, &command).await?;
+    let answer = Answer::new(&shop_qr(&call, done.id, done.state.audit_key)?)?;
+    Ok(answer.replayed(done.replayed))
+}
+
+/// What this key did to the directory before: the id it made.
+async fn replayed_id(call: &Call) -> Result<Option<i64>, Failure> {
+    let Some(key) = call.directory_key() else { return Ok(None) };
+    match directory::receipt(call.app.ledger.store(), &key).await? {
+        None => Ok(None),
+        Some((request_mac, id)) if request_mac == key.request_mac => Ok(Some(id)),
+        Some(_) => Err(Refusal::KeyReused.into()),
+    }
+}
+
+async fn member_add(mut call: Call) -> Result<Answer, Failure> {
+    let form = &mut call.form;
+    let wanted_id = form.optional_int("id", 1, MAX_ID);
+    let mut member = Member {
+        id: 0,
+        nickname: form.optional_text("nickname", 100).unwrap_or_default(),
+        headimgurl: form.optional_text("headimgurl", 500).unwrap_or_default(),
+        member_name: form.optional_text("member_name", 100).unwrap_or_default(),
+        phone: form.optional_text("phone", 30).unwrap_or_default(),
+        member_card: form.optional_text("member_card", 50).unwrap_or_default(),
+        level_id: form.optional_int("level_id", 0, MAX_ID).unwrap_or_default(),
+        shop_id: form.optional_int("shop_id", 0, MAX_ID).unwrap_or_default(),
+        tag_ids: list_text(&form.ints("tag_ids", MAX_ID)),
+        birthday: form.optional_day("birthday").map_or(0, day_number),
+        card_end: form.optional_day("card_end").map_or(0, day_number),
+        joined_at_ms: 0,
+    };
+    call.checked()?;
+    if let Some(id) = replayed_id(&call).await? {
+        return Ok(Answer::new(&json!({"id": id}))?.replayed(true));
+    }
+    member.joined_at_ms = call.now_ms();
+    let (store, key) = (call.app.ledger.store().clone(), call.directory_key());
+    let id = add_to_directory(&call, wanted_id, "member", |id| {
+        let (store, key, member) = (store.clone(), key.clone(), Member { id, ..member.clone() });
+        async move { directory::add_member(&store, &member, key.as_ref()).await }
+    })
+    .await?;
+    Answer::new(&json!({"id": id}))
+}
+
+async fn employee_add(mut call: Call) -> Result<Answer, Failure> {
+    let form = &mut call.form;
+    let wanted_id = form.optional_int("id", 1, MAX_ID);
+    let employee = Employee {
+        id: 0,
+        name: form.text("name", 100),
+        phone: form.optional_text("phone", 30).unwrap_or_default(),
+        shop_id: form.id("shop_id"),
+        active: form.flag("state", true),
+    };
+    call.checked()?;
+    if let Some(id) = replayed_id(&call).await? {
+        return Ok(Answer::new(&json!({"id": id}))?.replayed(true));
+    }
+    pages::shop(call.app.ledger.store(), employee.shop_id).await?.ok_or(Refusal::NoSuchShop)?;
+    let (store, key) = (call.app.ledger.store().clone(), call.directory_key());
+    let id = add_to_directory(&call, wanted_id, "employee", |id| {
+        let (store, key, employee) = (store.clone(), key.clone(), Employee { id, ..employee.clone() });
+        async move { directory::add_employee(&store, &employee, key.as_ref()).await }
+    })
+    .await?;
+    Answer::new(&json!({"id": id}))
+}
+
+/// Adds under the id asked for, or under the next one that is free.
+async fn add_to_directory<F: Future<Output = Result<bool, StoreError>>>(
+    call: &Call,
+    wanted_id: Option<i64>,
+    kind: &'static str,
+    add: impl Fn(i64) -> F,
+) -> Result<i64, Failure> {
+    if let Some(id) = wanted_id {
+        return if add(id).await? { Ok(id) } else { Err(Refusal::field("id", Wrong::Taken).into()) };
+    }
+    loop {
+        let id = call.app.ledger.next_id(kind, true).await?;
+        if add(id).await? {
+            return Ok(id);
+        }
+    }
+}
+
+async fn member_get(mut call: Call) -> Result<Answer, Failure> {
+    let id = call.form.id("id");
+    call.checked()?;
+    let ledger = &call.app.ledger;
+    let member = directory::member(ledger.store(), id).await?.ok_or(Refusal::NoSuchMember)?;
+    Answer::new(&json!({
+        "id": member.id,
+        "phone": member.phone,
+        "member_name": member.member_name,
+        "member_card": member.member_card,
+        "join_date": ledger.zone().date_time(member.joined_at_ms),
+        "birthday": day_text(member.birthday),
+        "state": 1,
+        "level": {"id": member.level_id},
+        "shop_id": member.shop_id,
+        "tag_ids": member.tag_ids,
+        "card_end": day_text(member.card_end),
+        "wechat_user": {"nickname": member.nickname, "headimgurl": member.headimgurl},
+    }))
+}
+
+async fn employee_info(mut call: Call) -> Result<Answer, Failure> {
+    let id = call.form.id("id");
+    call.checked()?;
+    let store = call.app.ledger.store();
+    let employee = directory::employee(store, id).await?.ok_or(Refusal::NoSuchMember)?;
+    let shop = pages::shop(store, employee.shop_id).await?;
+    Answer::new(&json!({
+        "id": employee.id,
+        "name": employee.name,
+        "phone": employee.phone,
+        "shop_id": employee.shop_id,
+        "state": i64::from(employee.active),
+        "shop_name": shop.map(|shop| shop.name).unwrap_or_default(),
+    }))
+}
+
+async fn send_one(mut call: Call) -> Result<Answer, Failure> {
+    let definition_id = call.form.id("coupon_id");
+    let member_id = call.form.id("member_id");
+    call.checked()?;
+    let id = call.app.ledger.next_id("coupon", false).await?;
+    let command = CouponCommand::Issue {
+        definition_id,
+        member_id,
+        source: Source::OneToOne,
+        employee_id: call.caller.employee_id(),
+    };
+    let done = call.execute::<Coupon>(id, &command).await?;
+    Answer::new(&json!({"id": done.id})).map(|answer| answer.replayed(done.replayed))
+}
+
+/// The employee who calls, if he still works here.
+async fn employee_at_work(call: &Call) -> Result<Employee, Failure> {
+    let Caller::Employee(id) = call.caller else { return Err(Failure::NotAllowed) };
+    let employee = directory::employee(call.app.ledger.store(), id).await?.ok_or(Refusal::NoSuchMember)?;
+    if employee.active { Ok(employee) } else { Err(Failure::NotAllowed) }
+}
+
+async fn audit_coupon(mut call: Call) -> Result<Answer, Failure> {
+    let id = call.form.id("mem_coupon_id");
+    call.checked()?;
+    let employee = employee_at_work(&call).await?;
+    let redemption_id = call.app.ledger.next_id("redemption", false).await?;
+    let command = CouponCommand::Redeem {
+        redeemer: Redeemer::Employee(employee.id),
+        shop_id: employee.shop_id,
+        redemption_id,
+        audit_url: None,
+    };
+    let done = call.execute::<Coupon>(id, &command).await?;
+    let member_id = done.state.redemptions.last().map_or(0, |used| used.member_id);
+    Answer::new(&client::redeemed(&done, Some(member_id))).map(|answer| answer.replayed(done.replayed))
+}
+
+async fn reverse_coupon(mut call: Call) -> Result<Answer, Failure> {
+    let redemption_id = call.form.id("id");
+    let reason = call.form.text("reason", 200);
+    call.checked()?;
+    if matches!(call.caller, Caller::Employee(_)) {
+        employee_at_work(&call).await?;
+    }
+    let found = pages::redemption(call.app.ledger.store(), redemption_id).await?;
+    let coupon_id = found.ok_or(Refusal::NoSuchRedemption)?.coupon_id;
+    let command = CouponCommand::Reverse {
+        redemption_id,
+        employee_id: call.caller.employee_id(),
+        reason,
+        within_ms: call.app.options.reverse_within_ms,
+    };
+    let done = call.execute::<Coupon>(coupon_id, &command).await?;
+    Answer::new(&json!({"id": redemption_id, "mem_coupon_id": done.id}))
+        .map(|answer| answer.replayed(done.replayed))
+}
+
+async fn void_coupon(mut call: Call) -> Result<Answer, Failure> {
+    let id = call.form.id("mem_coupon_id");
+    let reason = call.form.text("reason", 200);
+    call.checked()?;
+    let command = CouponCommand::Void { employee_id: call.caller.employee_id(), reason };
+    let done = call.execute::<Coupon>(id, &command).await?;
+    Answer::new(&json!({"id": done.id})).map(|answer| answer.replayed(done.replayed))
+}
+
+async fn revoke_token(mut call: Call) -> Result<Answer, Failure> {
+    let text = call.form.text("revoke", 500);
+    call.checked()?;
+    let Some(token) = Token::read(&text, call.app.ledger.secrets()) else {
+        return Err(Failure::Fields(vec![("revoke", Wrong::NotAToken)]));
+    };
+    directory::revoke_token(call.app.ledger.store(), &token.id, token.expires_at_s).await?;
+    call.app.refresh_revoked().await?;
+    Answer::new(&json!({"revoked": token.id}))
+}

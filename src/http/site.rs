@@ -1,0 +1,79 @@
+//! What is served beside the manual's routes: health, metrics, the API's description, and the page behind a shop's QR.
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+
+use super::{App, openapi};
+use crate::read_model::pages;
+use crate::store::MAX_CLOCK_SKEW_MS;
+
+pub(super) fn router() -> Router<App> {
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/qr/{shop_id}/{audit_key}/{signature}", get(shop_page))
+}
+
+/// Swagger UI from the binary itself: it works without a network.
+pub(super) fn docs() -> Router {
+    let config = utoipa_swagger_ui::Config::new(["/openapi.json"]).try_it_out_enabled(true).persist_authorization(true);
+    utoipa_swagger_ui::SwaggerUi::new("/docs")
+        .external_url_unchecked("/openapi.json", openapi::document())
+        .config(config)
+        .into()
+}
+
+async fn ready(State(app): State<App>) -> Response {
+    let ledger = &app.ledger;
+    let ping = ledger.store().ping(ledger.clock().now_ms());
+    let unready = |why: String| (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")).into_response();
+    match tokio::time::timeout(std::time::Duration::from_secs(2), ping).await {
+        Err(_) => unready("the database does not answer".to_owned()),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "not ready");
+            unready("the database is away".to_owned())
+        }
+        Ok(Ok(skew_ms)) => {
+            ledger.metrics().clock_skew_ms.set(skew_ms);
+            if ledger.clock().is_system() && skew_ms.abs() > MAX_CLOCK_SKEW_MS {
+                return unready(format!("the clock is {skew_ms} ms off the database's"));
+            }
+            "ready\n".into_response()
+        }
+    }
+}
+
+async fn metrics(State(app): State<App>) -> Response {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], app.ledger.metrics().text()).into_response()
+}
+
+/// What a browser shows that opens a shop's QR: the shop's name, if the QR is ours and not revoked.
+async fn shop_page(State(app): State<App>, Path((shop, key, signature)): Path<(String, String, String)>) -> Response {
+    let url = format!("{}/qr/{shop}/{key}/{signature}", app.options.public_url.trim_end_matches('/'));
+    let row = match app.ledger.secrets().signed_shop(&url) {
+        None => None,
+        Some((id, audit_key)) => match pages::shop(app.ledger.store(), id).await {
+            Ok(shop) => shop.filter(|shop| shop.open && shop.audit_key == audit_key),
+            Err(_) => return (StatusCode::SERVICE_UNAVAILABLE, "503\n").into_response(),
+        },
+    };
+    let (status, title) = match row {
+        Some(shop) => (StatusCode::OK, escape(&shop.name)),
+        None => (StatusCode::NOT_FOUND, "二維碼無效".to_owned()),
+    };
+    let page = format!(
+        "<!doctype html><html lang=\"zh-Hant\"><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width\"><title>{title}</title><h1>{title}</h1></html>"
+    );
+    let policy = "default-src 'none'; style-src 'unsafe-inline'";
+    (status, [(header::CONTENT_SECURITY_POLICY, policy)], Html(page)).into_response()
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}

@@ -1,0 +1,140 @@
+//! Who calls: bearer tokens, and what a caller may do.
+//!
+//! A token is `cl1.<payload>.<signature>`: checked without the database, ended by its own date, and cut short by the
+//! list of revoked tokens that every process reads again within a minute. Sign-in proper will mint the same tokens.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+
+use crate::secrets::Secrets;
+use crate::value::{hex, random};
+
+/// Whoever makes a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Caller {
+    /// A member, by his id.
+    Member(i64),
+    /// A shop's employee, by his id.
+    Employee(i64),
+    /// An operator.
+    Operator,
+    /// An auditor: reads everything, changes nothing.
+    Auditor,
+    /// The ledger itself: sweeps and the demo world.
+    System,
+}
+
+impl Caller {
+    /// The kind of caller, as metadata and metrics name it.
+    #[must_use]
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Member(_) => "member",
+            Self::Employee(_) => "employee",
+            Self::Operator => "operator",
+            Self::Auditor => "auditor",
+            Self::System => "system",
+        }
+    }
+
+    /// The id behind the manual's `user_id`: the employee's, or 0.
+    #[must_use]
+    pub fn employee_id(self) -> i64 {
+        match self {
+            Self::Employee(id) => id,
+            _ => 0,
+        }
+    }
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Member(id) | Self::Employee(id) => write!(f, "{}:{id}", self.kind()),
+            _ => f.write_str(self.kind()),
+        }
+    }
+}
+
+/// What a token says, once its signature is checked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    /// Whose it is.
+    #[serde(rename = "c")]
+    pub caller: Caller,
+    /// Its own id, by which it can be revoked.
+    #[serde(rename = "t")]
+    pub id: String,
+    /// From when on it is worthless, Unix seconds.
+    #[serde(rename = "e")]
+    pub expires_at_s: i64,
+}
+
+impl Token {
+    /// A new token for a caller, valid for `ttl_s` seconds from `now_ms`.
+    #[must_use]
+    pub fn new(caller: Caller, now_ms: i64, ttl_s: i64) -> Self {
+        Self { caller, id: hex(&random::<8>()), expires_at_s: (now_ms / 1000).saturating_add(ttl_s) }
+    }
+
+    /// The token as it travels.
+    #[must_use]
+    pub fn sign(&self, secrets: &Secrets) -> String {
+        let payload = serde_json::to_vec(self).unwrap_or_default();
+        let payload = URL_SAFE_NO_PAD.encode(payload);
+        let signature = secrets.sign_token(&payload);
+        format!("cl1.{payload}.{signature}")
+    }
+
+    /// The token in a text, if this ledger signed it and it has not ended.
+    #[must_use]
+    pub fn verify(text: &str, secrets: &Secrets, now_ms: i64) -> Option<Self> {
+        let token = Self::read(text, secrets)?;
+        (now_ms < token.expires_at_s.saturating_mul(1000)).then_some(token)
+    }
+
+    /// The token in a text, if this ledger signed it, ended or not: what revoking needs.
+    #[must_use]
+    pub fn read(text: &str, secrets: &Secrets) -> Option<Self> {
+        let (payload, signature) = text.trim().strip_prefix("cl1.")?.split_once('.')?;
+        if !secrets.token_is_ours(payload, signature) {
+            return None;
+        }
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_holds_until_its_end_and_only_under_its_secret() {
+        let secrets = Secrets::from_root([1; 32]);
+        let token = Token::new(Caller::Member(439), 1_000_000, 60);
+        let text = token.sign(&secrets);
+        assert_eq!(Token::verify(&text, &secrets, 1_059_999), Some(token.clone()));
+        assert_eq!(Token::verify(&text, &secrets, 1_060_000), None);
+        assert_eq!(Token::verify(&text, &Secrets::from_root([2; 32]), 1_000_000), None);
+        assert_eq!(Token::read(&text, &secrets), Some(token));
+        for garbage in ["", "cl1", "cl1.", "cl1..", "cl1.e30.", "cl1.e30.AAAA", "cl2.a.b"] {
+            assert_eq!(Token::read(garbage, &secrets), None);
+        }
+    }
+
+    #[test]
+    fn a_token_with_one_changed_character_is_not_ours() {
+        let secrets = Secrets::from_root([1; 32]);
+        let text = Token::new(Caller::Operator, 0, 60).sign(&secrets);
+        for at in 4..text.len() - 1 {
+            let mut other = text.clone().into_bytes();
+            other[at] = if other[at] == b'A' { b'B' } else { b'A' };
+            let other = String::from_utf8(other).unwrap();
+            assert!(other == text || Token::read(&other, &secrets).is_none(), "{other}");
+        }
+    }
+}

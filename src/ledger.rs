@@ -1,0 +1,531 @@
+//! Commands: the one loop that turns a command into events, and the only way into the log.
+//!
+//! `execute` loads the stream, reads the facts the command needs, asks the pure `decide`, and hands the append to the
+//! [`writer`]. Promises: an answered command is on disk; a key used twice is answered once; an outcome that appends
+//! nothing is given only from state read after the command arrived. Must never read a clock or a random source for a
+//! decision: both come in with [`Meta`] and the command.
+
+pub mod loader;
+mod turns;
+pub mod writer;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cqrs_es::{AggregateContext, AggregateError, EventEnvelope, EventStore};
+use tokio::sync::Semaphore;
+
+use crate::clock::{Clock, Moment, Zone};
+use crate::definition::Definition;
+use crate::directory;
+use crate::entity::{CorruptEvent, Entity, Needs, decode, effects, encode, fold, stream_of};
+use crate::facts::Facts;
+use crate::identity::Caller;
+use crate::metrics::Metrics;
+use crate::refusal::{Refusal, Wrong};
+use crate::secrets::Secrets;
+use crate::shop::Shop;
+use crate::store::{
+    Append, AttemptGuard, EPOCH, Effects, Outcome, ReceiptKey, Store, StoreError, StoredEvent, StreamAppend, StreamId,
+};
+use crate::value::{hex, random};
+use loader::Loader;
+use turns::Turns;
+use writer::{WriteError, Writer};
+
+/// How often a command is decided again after its stream moved under it.
+const MAX_CONFLICTS: u32 = 3;
+
+/// How many definitions and shops are remembered; beyond it the memory starts anew.
+const MAX_REMEMBERED: usize = 10_000;
+
+/// How many ids are reserved at a time.
+const ID_BLOCK: i64 = 1_000;
+
+/// Who asks, when, and under which key.
+#[derive(Clone, Debug)]
+pub struct Meta {
+    /// Who.
+    pub caller: Caller,
+    /// When.
+    pub at: Moment,
+    /// Names the request in logs and in the events it causes.
+    pub request_id: String,
+    /// The idempotency key with the operation and the fingerprint of the request.
+    pub receipt: Option<(ReceiptKey, String)>,
+}
+
+/// Why a command has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecuteError {
+    /// A business answer.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The stream moved under the command again and again.
+    #[error("changed meanwhile")]
+    Conflict,
+    /// Too many commands are under way.
+    #[error("too many commands are waiting")]
+    Busy,
+    /// The writer could not commit it.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// The database could not be read.
+    #[error("the ledger cannot be read: {0}")]
+    Read(Arc<StoreError>),
+    /// An event of the stream cannot be understood.
+    #[error("corrupt event: {0}")]
+    Corrupt(#[from] CorruptEvent),
+    /// An event cannot be serialised.
+    #[error("event not serialisable: {0}")]
+    Encode(#[from] serde_json::Error),
+    /// The ledger is closing.
+    #[error("the ledger is shutting down")]
+    ShuttingDown,
+}
+
+impl From<StoreError> for ExecuteError {
+    fn from(error: StoreError) -> Self {
+        Self::Read(Arc::new(error))
+    }
+}
+
+/// What a command did.
+#[derive(Clone, Debug)]
+pub struct Executed<A: Entity> {
+    /// The stream's id; of the first call's stream where the answer is a replay.
+    pub id: i64,
+    /// The state right after these events: answers are rendered from it, and only from it.
+    pub state: A,
+    /// The events; empty where all was as asked already.
+    pub events: Vec<A::Event>,
+    /// Whether the key had been used, and this is what it did then.
+    pub replayed: bool,
+}
+
+/// The ledger. Cheap to clone.
+#[derive(Clone)]
+pub struct Ledger {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    writer: Writer,
+    loader: Loader,
+    turns: Turns,
+    in_flight: Semaphore,
+    capacity: usize,
+    secrets: Secrets,
+    zone: Zone,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    definitions: Remembered<Definition>,
+    shops: Remembered<Shop>,
+    ids: tokio::sync::Mutex<HashMap<&'static str, (i64, i64)>>,
+}
+
+/// States of small, hot streams, each with the version the writer will check. Never a ground for a refusal.
+struct Remembered<A>(Mutex<HashMap<i64, (A, i64)>>);
+
+impl<A: Clone> Remembered<A> {
+    fn get(&self, id: i64) -> Option<(A, i64)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    fn put(&self, id: i64, state: &A, version: i64) {
+        let mut remembered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if remembered.len() >= MAX_REMEMBERED {
+            remembered.clear();
+        }
+        remembered.insert(id, (state.clone(), version));
+    }
+}
+
+/// What the ledger is built from.
+pub struct LedgerOptions {
+    /// The log.
+    pub store: Store,
+    /// The keys.
+    pub secrets: Secrets,
+    /// The merchant's calendar.
+    pub zone: Zone,
+    /// The time.
+    pub clock: Clock,
+    /// How many commands may be under way.
+    pub capacity: usize,
+}
+
+/// Facts read for a command, and the streams they came from.
+struct Read {
+    facts: Facts,
+    unchanged: Vec<(StreamId, i64)>,
+    remembered: bool,
+}
+
+impl Ledger {
+    /// Starts a ledger on a store.
+    #[must_use]
+    pub fn start(options: LedgerOptions) -> Self {
+        let LedgerOptions { store, secrets, zone, clock, capacity } = options;
+        let metrics = Arc::new(Metrics::default());
+        let inner = Inner {
+            writer: Writer::start(store.clone(), clock.clone(), metrics.clone(), capacity),
+            loader: Loader::start(&store),
+            turns: Turns::default(),
+            in_flight: Semaphore::new(capacity),
+            capacity,
+            store,
+            secrets,
+            zone,
+            clock,
+            metrics,
+            definitions: Remembered(Mutex::default()),
+            shops: Remembered(Mutex::default()),
+            ids: tokio::sync::Mutex::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The log.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// The keys.
+    #[must_use]
+    pub fn secrets(&self) -> &Secrets {
+        &self.inner.secrets
+    }
+
+    /// The merchant's calendar.
+    #[must_use]
+    pub fn zone(&self) -> Zone {
+        self.inner.zone
+    }
+
+    /// The time.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.inner.clock
+    }
+
+    /// What is measured.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.inner.metrics
+    }
+
+    /// Now, in the merchant's calendar.
+    #[must_use]
+    pub fn now(&self) -> Moment {
+        self.inner.zone.moment(self.inner.clock.now_ms())
+    }
+
+    /// How many commands are under way.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.inner.capacity - self.inner.in_flight.available_permits()
+    }
+
+    /// Waits until this process must not write any more, and says why.
+    pub async fn stopped(&self) -> String {
+        self.inner.writer.stopped().await
+    }
+
+    /// A new id of a kind; `tidy` kinds (few and read by people) are reserved one by one.
+    pub async fn next_id(&self, kind: &'static str, tidy: bool) -> Result<i64, ExecuteError> {
+        if tidy {
+            return Ok(self.inner.store.reserve_ids(kind, 1).await?);
+        }
+        let mut blocks = self.inner.ids.lock().await;
+        let (next, end) = blocks.get(kind).copied().unwrap_or_default();
+        let (next, end) = if next < end {
+            (next, end)
+        } else {
+            let first = self.inner.store.reserve_ids(kind, ID_BLOCK).await?;
+            (first, first + ID_BLOCK)
+        };
+        blocks.insert(kind, (next + 1, end));
+        Ok(next)
+    }
+
+    /// The state of a stream and its version, read after this call.
+    pub async fn load<A: Entity>(&self, id: i64) -> Result<(A, i64), ExecuteError> {
+        Ok(fold::<A>(&self.inner.loader.load(stream_of::<A>(id)).await?)?)
+    }
+
+    /// Runs a command on a stream: load, decide, append, and again when the stream moved.
+    pub async fn execute<A: Entity>(
+        &self,
+        id: i64,
+        command: &A::Command,
+        meta: &Meta,
+    ) -> Result<Executed<A>, ExecuteError> {
+        let Ok(_permit) = self.inner.in_flight.try_acquire() else {
+            self.inner.metrics.busy.inc();
+            return Err(ExecuteError::Busy);
+        };
+        let stream = stream_of::<A>(id);
+        let _turn = self.inner.turns.wait(stream).await;
+        let mut conflicts = 0;
+        let mut may_remember = true;
+        loop {
+            let (before, version) = self.load::<A>(id).await?;
+            let Read { facts, unchanged, remembered } =
+                self.read_facts(id, A::needs(command), meta, may_remember).await?;
+            let decided = before.decide(command, &facts);
+            let events = match decided {
+                Ok(events) if !events.is_empty() => events,
+                // A refusal must not rest on remembered facts: read them and ask again.
+                _ if remembered => {
+                    may_remember = false;
+                    continue;
+                }
+                unchanging => {
+                    if let Some(replayed) = self.replay::<A>(meta).await? {
+                        return Ok(replayed);
+                    }
+                    let refused = unchanging.is_err();
+                    if let Some(guard) = before.attempt(command, &facts, refused) {
+                        self.count_attempt(guard).await?;
+                    }
+                    unchanging?;
+                    return Ok(Executed { id, state: before, events: Vec::new(), replayed: false });
+                }
+            };
+            let mut after = before.clone();
+            events.iter().for_each(|event| after.evolve(event));
+            let mut changes = effects(id, &before, &after);
+            A::guard(command, &events, &facts, &mut changes);
+            let part = StreamAppend {
+                stream,
+                expected_version: version,
+                events: events.iter().map(encode::<A>).collect::<Result<_, _>>()?,
+            };
+            let append = new_append(vec![part], unchanged, meta, changes);
+            match self.inner.writer.submit(append).await? {
+                Outcome::Committed { .. } => {
+                    self.inner.metrics.count_events::<A>(&events);
+                    return Ok(Executed { id, state: after, events, replayed: false });
+                }
+                Outcome::Refused(refusal) => return Err(refusal.into()),
+                Outcome::ReceiptExists => {
+                    // A receipt is never deleted, so it is there; should it not be, another try will tell.
+                    return self.replay::<A>(meta).await?.ok_or(ExecuteError::Conflict);
+                }
+                Outcome::Conflict => {
+                    self.inner.metrics.conflicts.inc();
+                    conflicts += 1;
+                    if conflicts > MAX_CONFLICTS {
+                        return Err(ExecuteError::Conflict);
+                    }
+                    may_remember = false;
+                }
+            }
+        }
+    }
+
+    /// What this key did when it was used, if it was: the same events, the state right after them.
+    pub async fn replay<A: Entity>(&self, meta: &Meta) -> Result<Option<Executed<A>>, ExecuteError> {
+        let Some((key, request_mac)) = &meta.receipt else { return Ok(None) };
+        let Some(receipt) = self.inner.store.receipt(key).await? else { return Ok(None) };
+        if receipt.request_mac != *request_mac {
+            return Err(Refusal::KeyReused.into());
+        }
+        let caused = self.inner.store.events_after(receipt.position - 1, receipt.event_count).await?;
+        let ours: Vec<&StoredEvent> = caused.iter().filter(|event| event.aggregate_type == A::TYPE).collect();
+        let Some(last) = ours.last() else { return Ok(None) };
+        let id = last.aggregate_id.parse().unwrap_or_default();
+        let mut stream = self.inner.loader.load(stream_of::<A>(id)).await?;
+        stream.retain(|event| event.sequence <= last.sequence);
+        let (state, _) = fold::<A>(&stream)?;
+        let events = ours.iter().map(|event| decode::<A>(event)).collect::<Result<_, _>>()?;
+        Ok(Some(Executed { id, state, events, replayed: true }))
+    }
+
+    /// Counts a try at a gift code that wrote no event, or refuses it.
+    async fn count_attempt(&self, guard: AttemptGuard) -> Result<(), ExecuteError> {
+        let append = Append {
+            append_id: hex(&random::<16>()),
+            epoch: EPOCH,
+            streams: Vec::new(),
+            unchanged: Vec::new(),
+            receipt: None,
+            metadata: "{}".into(),
+            effects: Effects { attempts: Some(guard), ..Effects::default() },
+        };
+        match self.inner.writer.submit(append).await? {
+            Outcome::Refused(refusal) => Err(refusal.into()),
+            _ => Ok(()),
+        }
+    }
+
+    async fn read_facts(
+        &self,
+        id: i64,
+        needs: Needs<'_>,
+        meta: &Meta,
+        may_remember: bool,
+    ) -> Result<Read, ExecuteError> {
+        let inner = &self.inner;
+        let mut facts = Facts::at(id, meta.at, inner.zone, inner.secrets.gift_codes().clone());
+        let mut unchanged = Vec::new();
+        let mut remembered = false;
+        if let Some(definition_id) = needs.definition_id {
+            let (definition, version, old) = self.recall(&inner.definitions, definition_id, may_remember).await?;
+            remembered |= old;
+            unchanged.push((stream_of::<Definition>(definition_id), version));
+            facts.definition = Some(definition);
+        }
+        if let Some(member_id) = needs.member_id {
+            facts.member = directory::membership(&inner.store, member_id).await?;
+        }
+        if let Some(shop_id) = needs.shop_id {
+            let (shop, version, old) = self.recall(&inner.shops, shop_id, may_remember).await?;
+            remembered |= old;
+            unchanged.push((stream_of::<Shop>(shop_id), version));
+            let scanned = needs.audit_url.and_then(|url| inner.secrets.signed_shop(url));
+            facts.scanned = scanned == Some((shop_id, shop.audit_key));
+            facts.shop = Some(shop);
+        }
+        Ok(Read { facts, unchanged, remembered })
+    }
+
+    /// A small hot stream's state: remembered if that may be, else read. The last part tells which.
+    async fn recall<A: Entity>(
+        &self,
+        known: &Remembered<A>,
+        id: i64,
+        may_remember: bool,
+    ) -> Result<(A, i64, bool), ExecuteError> {
+        if may_remember && let Some((state, version)) = known.get(id) {
+            return Ok((state, version, true));
+        }
+        let (state, version) = self.load::<A>(id).await?;
+        if version > 0 {
+            known.put(id, &state, version);
+        }
+        Ok((state, version, false))
+    }
+}
+
+fn new_append(
+    streams: Vec<StreamAppend>,
+    unchanged: Vec<(StreamId, i64)>,
+    meta: &Meta,
+    effects: Effects,
+) -> Append {
+    let append_id = hex(&random::<16>());
+    let caller = meta.caller.to_string();
+    let mut metadata = serde_json::Map::new();
+    let mut put = |name: &str, value: &str| metadata.insert(name.to_owned(), value.into());
+    put("append_id", &append_id);
+    put("caller", &caller);
+    put("caller_kind", meta.caller.kind());
+    put("request_id", &meta.request_id);
+    // Nothing causes commands but requests yet: the request is cause and correlation.
+    put("causation_id", &meta.request_id);
+    put("correlation_id", &meta.request_id);
+    if let Some((key, _)) = &meta.receipt {
+        put("idempotency_key", &key.key);
+    }
+    let metadata = serde_json::Value::Object(metadata).to_string().into();
+    Append { append_id, epoch: EPOCH, streams, unchanged, receipt: meta.receipt.clone(), metadata, effects }
+}
+
+/// A stream's state as `cqrs_es` hands it around: the aggregate, and what committing on it needs.
+pub struct Loaded<A> {
+    aggregate: A,
+    before: A,
+    id: i64,
+    version: i64,
+}
+
+impl<A: Entity> AggregateContext<A> for Loaded<A> {
+    fn aggregate(&mut self) -> &mut A {
+        &mut self.aggregate
+    }
+}
+
+fn foreign(error: ExecuteError) -> AggregateError<Refusal> {
+    match error {
+        ExecuteError::Refused(refusal) => AggregateError::UserError(refusal),
+        ExecuteError::Conflict => AggregateError::AggregateConflict,
+        ExecuteError::Corrupt(error) => AggregateError::DeserializationError(Box::new(error)),
+        other => AggregateError::UnexpectedError(Box::new(other)),
+    }
+}
+
+fn numeric(aggregate_id: &str) -> Result<i64, AggregateError<Refusal>> {
+    aggregate_id.parse().map_err(|_| foreign(Refusal::field("id", Wrong::NotANumber).into()))
+}
+
+/// The ledger as a `cqrs_es` event store: what it commits goes through the same writer, rows and counters included.
+impl<A: Entity> EventStore<A> for Ledger {
+    type AC = Loaded<A>;
+
+    async fn load_events(&self, aggregate_id: &str) -> Result<Vec<EventEnvelope<A>>, AggregateError<Refusal>> {
+        let stream = stream_of::<A>(numeric(aggregate_id)?);
+        let stored = self.inner.loader.load(stream).await.map_err(foreign)?;
+        let envelope = |event: &StoredEvent| {
+            Ok(EventEnvelope {
+                aggregate_id: event.aggregate_id.clone(),
+                sequence: usize::try_from(event.sequence).unwrap_or_default(),
+                payload: decode::<A>(event).map_err(|error| foreign(error.into()))?,
+                metadata: serde_json::from_str(&event.metadata).unwrap_or_default(),
+            })
+        };
+        stored.iter().map(envelope).collect()
+    }
+
+    async fn load_aggregate(&self, aggregate_id: &str) -> Result<Loaded<A>, AggregateError<Refusal>> {
+        let id = numeric(aggregate_id)?;
+        let (aggregate, version) = self.load::<A>(id).await.map_err(foreign)?;
+        Ok(Loaded { before: aggregate.clone(), aggregate, id, version })
+    }
+
+    async fn commit(
+        &self,
+        events: Vec<A::Event>,
+        context: Loaded<A>,
+        metadata: HashMap<String, String>,
+    ) -> Result<Vec<EventEnvelope<A>>, AggregateError<Refusal>> {
+        let Loaded { before, id, version, .. } = context;
+        if events.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut after = before.clone();
+        events.iter().for_each(|event| after.evolve(event));
+        let encoded = events.iter().map(encode::<A>).collect::<Result<_, _>>();
+        let encoded = encoded.map_err(|error| foreign(error.into()))?;
+        let part = StreamAppend { stream: stream_of::<A>(id), expected_version: version, events: encoded };
+        let mut append = Append {
+            append_id: hex(&random::<16>()),
+            epoch: EPOCH,
+            streams: vec![part],
+            unchanged: Vec::new(),
+            receipt: None,
+            metadata: "{}".into(),
+            effects: effects(id, &before, &after),
+        };
+        let mut described = metadata.clone();
+        described.insert("append_id".to_owned(), append.append_id.clone());
+        append.metadata = serde_json::to_string(&described).map_err(|error| foreign(error.into()))?.into();
+        match self.inner.writer.submit(append).await {
+            Ok(Outcome::Committed { .. }) => {}
+            Ok(Outcome::Refused(refusal)) => return Err(AggregateError::UserError(refusal)),
+            Ok(Outcome::Conflict | Outcome::ReceiptExists) => return Err(AggregateError::AggregateConflict),
+            Err(error) => return Err(foreign(error.into())),
+        }
+        let first = usize::try_from(version).unwrap_or_default() + 1;
+        let envelope = |(offset, payload)| EventEnvelope {
+            aggregate_id: id.to_string(),
+            sequence: first + offset,
+            payload,
+            metadata: described.clone(),
+        };
+        Ok(events.into_iter().enumerate().map(envelope).collect())
+    }
+}

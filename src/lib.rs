@@ -1,0 +1,30 @@
+//! An event-sourced ledger for the coupons (電子券) that a merchant gives its members.
+//!
+//! Everything that ever happened to a coupon is one stream of immutable events; every list, page and figure is
+//! computed from those streams. Imports go one way:
+//!
+//! ```text
+//! coupon, definition, shop (facts, refusal, secrets, clock, value)
+//!   ← store ← read_model ← entity ← ledger ← sweep, demo ← http, cli ← main
+//! ```
+
+pub mod clock;
+pub mod cli;
+pub mod config;
+pub mod coupon;
+pub mod definition;
+pub mod demo;
+pub mod directory;
+pub mod entity;
+pub mod facts;
+pub mod http;
+pub mod identity;
+pub mod ledger;
+pub mod metrics;
+pub mod read_model;
+pub mod refusal;
+pub mod secrets;
+pub mod shop;
+pub mod store;
+pub mod sweep;
+pub mod value;

@@ -1,0 +1,267 @@
+//! Live read models: which rows a stream's state has. The SELECTs that answer pages are in [`pages`].
+//!
+//! Each function is pure. A stream's rows are upserted whole in the append's transaction, so rebuilding them is
+//! replaying the stream, and comparing them is a diff.
+
+pub mod pages;
+
+use crate::clock::day_number;
+use crate::coupon::{Coupon, Holding, Issue};
+use crate::definition::{Definition, IssueLimit, Kind, Offer, Validity};
+use crate::shop::Shop;
+use crate::store::Column::{Int, Text};
+use crate::store::{Cell, LiveRow, LiveTable};
+use crate::value::list_text;
+
+/// `projections/wallet.sql`
+pub static WALLET: LiveTable = LiveTable {
+    name: "wallet_v1",
+    columns: &[
+        Int("member_id"),
+        Int("coupon_id"),
+        Int("definition_id"),
+        Int("in_hand"),
+        Int("starts_at_ms"),
+        Int("ends_at_ms"),
+        Int("start_date"),
+        Int("end_date"),
+        Int("issued_at_ms"),
+        Int("used_at_ms"),
+        Int("given_at_ms"),
+        Int("gift_lapses_at_ms"),
+        Int("kind"),
+        Int("used_by"),
+        Int("given_by"),
+        Int("received_by"),
+        Int("score"),
+        Int("evaluated_at_ms"),
+        Int("is_read"),
+        Int("voided"),
+        Int("expiry_recorded"),
+        Int("source"),
+        Int("employee_id"),
+        Int("order_id"),
+        Int("goods_id"),
+        Int("issued_to"),
+        Int("deduction_cents"),
+        Int("self_redeemable"),
+        Text("title"),
+        Text("weekdays"),
+        Text("shop_ids"),
+    ],
+    key_columns: 2,
+};
+
+/// `projections/redemptions.sql`
+pub static REDEMPTIONS: LiveTable = LiveTable {
+    name: "redemptions_v1",
+    columns: &[
+        Int("redemption_id"),
+        Int("coupon_id"),
+        Int("definition_id"),
+        Int("member_id"),
+        Int("shop_id"),
+        Int("employee_id"),
+        Int("used_at_ms"),
+        Int("reversed_at_ms"),
+        Text("title"),
+    ],
+    key_columns: 1,
+};
+
+/// `projections/definitions.sql`
+pub static DEFINITIONS: LiveTable = LiveTable {
+    name: "definitions_v1",
+    columns: &[
+        Int("definition_id"),
+        Int("is_on"),
+        Int("kind"),
+        Text("title"),
+        Int("deduction_cents"),
+        Int("minimum_order_cents"),
+        Int("validity_type"),
+        Int("start_date"),
+        Int("end_date"),
+        Int("starts_after_days"),
+        Int("valid_days"),
+        Text("weekdays"),
+        Int("givable"),
+        Int("stackable"),
+        Text("rules"),
+        Text("shop_ids"),
+        Int("self_redeemable"),
+        Int("scan_required"),
+        Int("issue_limit"),
+        Int("get_limit"),
+        Text("level_ids"),
+        Int("claimable"),
+        Int("employee_id"),
+    ],
+    key_columns: 1,
+};
+
+/// `projections/shops.sql`
+pub static SHOPS: LiveTable = LiveTable {
+    name: "shops_v1",
+    columns: &[
+        Int("shop_id"),
+        Int("is_open"),
+        Int("audit_key"),
+        Text("name"),
+        Text("phone"),
+        Text("address"),
+        Int("employee_id"),
+    ],
+    key_columns: 1,
+};
+
+/// The manual's number of a definition's type.
+#[must_use]
+pub fn kind_number(kind: Kind) -> i64 {
+    match kind {
+        Kind::Cash => 1,
+        Kind::Exchange => 2,
+    }
+}
+
+/// Every live row of a coupon: its wallet rows, then its redemptions.
+#[must_use]
+pub fn coupon_rows(id: i64, coupon: &Coupon) -> Vec<LiveRow> {
+    let Some(issue) = &coupon.issue else { return Vec::new() };
+    let mut rows: Vec<LiveRow> = coupon
+        .holdings
+        .iter()
+        .map(|(member_id, holding)| wallet_row(id, coupon, issue, *member_id, holding))
+        .collect();
+    rows.extend(coupon.redemptions.iter().map(|used| LiveRow {
+        table: &REDEMPTIONS,
+        cells: vec![
+            used.id.into(),
+            id.into(),
+            issue.definition_id.into(),
+            used.member_id.into(),
+            used.shop_id.into(),
+            used.employee_id.into(),
+            used.at_ms.into(),
+            used.reversed_at_ms.into(),
+            issue.terms.title.as_str().into(),
+        ],
+    }));
+    rows
+}
+
+/// A giver's row is frozen at receipt: it is no longer the holder's, and only `voided` still follows the coupon.
+fn wallet_row(id: i64, coupon: &Coupon, issue: &Issue, member_id: i64, holding: &Holding) -> LiveRow {
+    let terms = &issue.terms;
+    let holds = coupon.holder_id == member_id;
+    let used = coupon.redemption().filter(|_| holds);
+    let gift = coupon.gift.as_ref().filter(|_| holds);
+    let review = coupon.review.as_ref().filter(|review| review.member_id == member_id);
+    let used_by = match used {
+        _ if !holds => member_id,
+        Some(used) if used.employee_id != 0 => used.employee_id,
+        Some(used) => used.member_id,
+        None => 0,
+    };
+    let given_at_ms = match gift {
+        Some(gift) => gift.at_ms,
+        None if holds => 0,
+        None => holding.given_at_ms,
+    };
+    let cells: Vec<Cell> = vec![
+        member_id.into(),
+        id.into(),
+        issue.definition_id.into(),
+        (holds && coupon.is_in_hand()).into(),
+        issue.starts_at_ms.into(),
+        issue.ends_at_ms.into(),
+        day_number(issue.start_date).into(),
+        day_number(issue.end_date).into(),
+        issue.at_ms.into(),
+        used.map_or(0, |used| used.at_ms).into(),
+        given_at_ms.into(),
+        gift.map_or(0, |gift| gift.lapses_at_ms).into(),
+        kind_number(terms.kind).into(),
+        used_by.into(),
+        holding.given_by.into(),
+        (if holds { 0 } else { holding.received_by }).into(),
+        review.map_or(0, |review| i64::from(review.score)).into(),
+        review.map_or(0, |review| review.at_ms).into(),
+        holding.read.into(),
+        coupon.voided_at_ms.is_some().into(),
+        (holds && coupon.expiry_recorded).into(),
+        issue.source.come().into(),
+        issue.employee_id.into(),
+        issue.order_id.into(),
+        issue.goods_id.into(),
+        issue.member_id.into(),
+        terms.deduction_cents.into(),
+        terms.self_redeemable.into(),
+        terms.title.as_str().into(),
+        list_text(&terms.weekdays).into(),
+        list_text(&terms.shop_ids).into(),
+    ];
+    LiveRow { table: &WALLET, cells }
+}
+
+/// The one live row of a definition.
+#[must_use]
+pub fn definition_rows(id: i64, definition: &Definition) -> Vec<LiveRow> {
+    let Some(offer) = &definition.offer else { return Vec::new() };
+    let Offer { terms, validity, .. } = &**offer;
+    let (validity_type, start, end, after, days) = match validity {
+        Validity::Fixed { start, end } => (1, day_number(*start), day_number(*end), 0, 0),
+        Validity::FromReceipt { starts_after_days, valid_days } => {
+            (2, 0, 0, i64::from(*starts_after_days), i64::from(*valid_days))
+        }
+        Validity::MemberCard => (3, 0, 0, 0, 0),
+    };
+    let issue_limit = match offer.issue_limit {
+        IssueLimit::Unlimited => 1,
+        IssueLimit::PerMember => 2,
+        IssueLimit::OneAtATime => 3,
+        IssueLimit::Levels => 4,
+    };
+    let cells: Vec<Cell> = vec![
+        id.into(),
+        definition.on.into(),
+        kind_number(terms.kind).into(),
+        terms.title.as_str().into(),
+        terms.deduction_cents.into(),
+        terms.minimum_order_cents.into(),
+        validity_type.into(),
+        start.into(),
+        end.into(),
+        after.into(),
+        days.into(),
+        list_text(&terms.weekdays).into(),
+        terms.givable.into(),
+        terms.stackable.into(),
+        terms.rules.as_str().into(),
+        list_text(&terms.shop_ids).into(),
+        terms.self_redeemable.into(),
+        terms.scan_required.into(),
+        issue_limit.into(),
+        offer.get_limit.into(),
+        list_text(&offer.level_ids).into(),
+        offer.claimable.into(),
+        definition.employee_id.into(),
+    ];
+    vec![LiveRow { table: &DEFINITIONS, cells }]
+}
+
+/// The one live row of a shop.
+#[must_use]
+pub fn shop_rows(id: i64, shop: &Shop) -> Vec<LiveRow> {
+    let Some(details) = &shop.details else { return Vec::new() };
+    let cells = vec![
+        id.into(),
+        shop.open.into(),
+        i64::from(shop.audit_key).into(),
+        details.name.as_str().into(),
+        details.phone.as_str().into(),
+        details.address.as_str().into(),
+        shop.employee_id.into(),
+    ];
+    vec![LiveRow { table: &SHOPS, cells }]
+}

@@ -1,0 +1,400 @@
+//! Every way in which a command is refused, with its code and its words.
+//!
+//! One table: the codes are those of the HTTP contract (docs/api.md), the texts stand here in three languages, and
+//! nothing else in the program knows either. A refusal is a business answer, not a failure.
+
+use std::fmt;
+
+/// Why a command was refused. The names say why; [`Refusal::code`] is what the wire says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// 310: no member or employee has this id.
+    NoSuchMember,
+    /// 401: a field cannot be accepted, and why.
+    Field {
+        /// The field's name in the request.
+        field: &'static str,
+        /// What is wrong with it.
+        why: Wrong,
+    },
+    /// 2001: no such coupon, or not the caller's: the same answer.
+    NoSuchCoupon,
+    /// 2002
+    NoSuchDefinition,
+    /// 2003: no such shop, the shop is closed, or the QR is not ours.
+    NoSuchShop,
+    /// 2004: no such redemption, or not the caller's.
+    NoSuchRedemption,
+    /// 3001
+    AlreadyUsed {
+        /// The redemption that used it.
+        redemption_id: i64,
+        /// When, in Unix milliseconds.
+        at_ms: i64,
+        /// Where.
+        shop_id: i64,
+    },
+    /// 3002
+    NotAtThisShop,
+    /// 3003
+    BeingGiven,
+    /// 3004
+    Voided,
+    /// 3005
+    AlreadyReviewed,
+    /// 3006
+    NotUsedYet,
+    /// 3007: staff must redeem it.
+    NotSelfRedeemable,
+    /// 3008
+    NotGivable,
+    /// 3009: given away, no longer the caller's to use.
+    GivenAway,
+    /// 3010: the shop's QR must be scanned.
+    ScanRequired,
+    /// 3012: reversed already, or too late.
+    NotReversible,
+    /// 4001
+    NotStarted,
+    /// 4002
+    Expired,
+    /// 4003
+    WrongWeekday,
+    /// 5001
+    SoldOut,
+    /// 5002
+    LimitReached,
+    /// 5003
+    LevelNotEligible,
+    /// 5006: switched off, ended, or the member's card has no end.
+    NotOnOffer,
+    /// 6001: the idempotency key was used with another body.
+    KeyReused,
+    /// 7001
+    WrongGiftCode {
+        /// Tries left before the gift locks.
+        attempts_left: u32,
+    },
+    /// 7002
+    GiftLocked,
+    /// 7003
+    NothingToReceive,
+    /// 7004
+    OwnGift,
+    /// 9001: ten failed gift codes within an hour.
+    TooManyAttempts,
+}
+
+/// What is wrong with a field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wrong {
+    /// It is needed and not there.
+    Required,
+    /// Not a whole number.
+    NotANumber,
+    /// A number outside its range.
+    OutOfRange {
+        /// The smallest.
+        min: i64,
+        /// The largest.
+        max: i64,
+    },
+    /// A text with too many characters.
+    TooLong {
+        /// The most.
+        max: usize,
+    },
+    /// A text with characters that cannot be kept.
+    ControlCharacters,
+    /// A list with too many entries.
+    TooMany {
+        /// The most.
+        max: usize,
+    },
+    /// Not a text.
+    NotAText,
+    /// Not a list of whole numbers.
+    NotAList,
+    /// Not a day like 2018-11-01.
+    NotADay,
+    /// Not an amount with at most two decimals.
+    NotMoney,
+    /// The end lies before the start.
+    EndBeforeStart,
+    /// The id is taken.
+    Taken,
+    /// It cannot be given together with another field.
+    NotTogetherWith(&'static str),
+    /// An unlimited stock cannot be made smaller.
+    StockUnlimited,
+    /// Stock cannot fall below what is issued.
+    StockBelowIssued {
+        /// How many are issued.
+        issued: i64,
+    },
+    /// An idempotency key of another shape.
+    NotAKey,
+    /// Not a token of this ledger.
+    NotAToken,
+    /// The body cannot be read.
+    BodyUnreadable,
+    /// The body is too large.
+    BodyTooLarge,
+    /// The body came too slowly.
+    BodyTooSlow,
+    /// The body is of another content type.
+    BodyType,
+}
+
+impl Wrong {
+    /// What to tell the caller about this field.
+    #[must_use]
+    pub fn text(&self, field: &str, language: Language) -> String {
+        let [traditional, simplified, english] = match self {
+            Self::Required => {
+                [format!("{field}不能為空"), format!("{field}不能为空"), format!("{field} is required")]
+            }
+            Self::NotANumber => [
+                format!("{field}必須是數字"),
+                format!("{field}必须是数字"),
+                format!("{field} must be a whole number"),
+            ],
+            Self::OutOfRange { min, max } => [
+                format!("{field}必須在{min}到{max}之間"),
+                format!("{field}必须在{min}到{max}之间"),
+                format!("{field} must be between {min} and {max}"),
+            ],
+            Self::TooLong { max } => [
+                format!("{field}不能超過{max}個字"),
+                format!("{field}不能超过{max}个字"),
+                format!("{field} must not be longer than {max} characters"),
+            ],
+            Self::ControlCharacters => [
+                format!("{field}含有控制字元"),
+                format!("{field}含有控制字符"),
+                format!("{field} contains control characters"),
+            ],
+            Self::TooMany { max } => [
+                format!("{field}不能超過{max}項"),
+                format!("{field}不能超过{max}项"),
+                format!("{field} must not have more than {max} entries"),
+            ],
+            Self::NotAText => {
+                [format!("{field}必須是字串"), format!("{field}必须是字符串"), format!("{field} must be a text")]
+            }
+            Self::NotAList => [
+                format!("{field}必須是數字列表"),
+                format!("{field}必须是数字列表"),
+                format!("{field} must be a list of whole numbers"),
+            ],
+            Self::NotADay => [
+                format!("{field}必須是日期，如2018-11-01"),
+                format!("{field}必须是日期，如2018-11-01"),
+                format!("{field} must be a day like 2018-11-01"),
+            ],
+            Self::NotMoney => [
+                format!("{field}必須是金額，最多兩位小數"),
+                format!("{field}必须是金额，最多两位小数"),
+                format!("{field} must be an amount with at most two decimals"),
+            ],
+            Self::EndBeforeStart => [
+                format!("{field}不能早於開始日期"),
+                format!("{field}不能早于开始日期"),
+                format!("{field} must not be before the start"),
+            ],
+            Self::Taken => {
+                [format!("{field}已存在"), format!("{field}已存在"), format!("{field} is taken")]
+            }
+            Self::NotTogetherWith(other) => [
+                format!("{field}不能與{other}同時使用"),
+                format!("{field}不能与{other}同时使用"),
+                format!("{field} cannot be given together with {other}"),
+            ],
+            Self::StockUnlimited => [
+                "庫存不限量，不能減少".to_owned(),
+                "库存不限量，不能减少".to_owned(),
+                "the stock is unlimited and cannot be made smaller".to_owned(),
+            ],
+            Self::StockBelowIssued { issued } => [
+                format!("庫存不能少於已發放的{issued}"),
+                format!("库存不能少于已发放的{issued}"),
+                format!("the stock cannot fall below the {issued} issued"),
+            ],
+            Self::NotAKey => [
+                format!("{field}必須是6到64個字母、數字、_或-"),
+                format!("{field}必须是6到64个字母、数字、_或-"),
+                format!("{field} must be 6 to 64 letters, digits, _ or -"),
+            ],
+            Self::NotAToken => [
+                format!("{field}不是本帳本的令牌"),
+                format!("{field}不是本账本的令牌"),
+                format!("{field} is not a token of this ledger"),
+            ],
+            Self::BodyUnreadable => [
+                "請求內容無法解析".to_owned(),
+                "请求内容无法解析".to_owned(),
+                "the body cannot be read".to_owned(),
+            ],
+            Self::BodyTooLarge => [
+                "請求內容過大".to_owned(),
+                "请求内容过大".to_owned(),
+                "the body is too large".to_owned(),
+            ],
+            Self::BodyTooSlow => [
+                "請求內容接收逾時".to_owned(),
+                "请求内容接收超时".to_owned(),
+                "the body did not arrive in time".to_owned(),
+            ],
+            Self::BodyType => [
+                "僅接受application/json或application/x-www-form-urlencoded".to_owned(),
+                "仅接受application/json或application/x-www-form-urlencoded".to_owned(),
+                "only application/json and application/x-www-form-urlencoded are accepted".to_owned(),
+            ],
+        };
+        match language {
+            Language::Traditional => traditional,
+            Language::Simplified => simplified,
+            Language::English => english,
+        }
+    }
+}
+
+/// The language of a refusal's text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Language {
+    /// Traditional Chinese, the default.
+    #[default]
+    Traditional,
+    /// `Accept-Language: zh-CN`
+    Simplified,
+    /// `Accept-Language: en`
+    English,
+}
+
+/// A code of the contract with its text in Traditional Chinese, Simplified Chinese and English.
+pub struct Wording {
+    /// The `code` of the answer.
+    pub code: i64,
+    /// Its `info`, by language.
+    pub text: [&'static str; 3],
+}
+
+impl Wording {
+    /// The text in the language asked for.
+    #[must_use]
+    pub fn text(&self, language: Language) -> &'static str {
+        let [traditional, simplified, english] = self.text;
+        match language {
+            Language::Traditional => traditional,
+            Language::Simplified => simplified,
+            Language::English => english,
+        }
+    }
+}
+
+macro_rules! wordings {
+    ($($name:ident = $code:literal, $traditional:literal, $simplified:literal, $english:literal;)*) => {
+        $(#[doc = concat!("Code ", $code, ": ", $english)]
+        pub const $name: Wording = Wording { code: $code, text: [$traditional, $simplified, $english] };)*
+        /// Every code that the server answers, in order.
+        pub const ALL_WORDINGS: &[&Wording] = &[$(&$name),*];
+    };
+}
+
+wordings! {
+    NO_SUCH_MEMBER = 310, "會員或員工不存在", "会员或员工不存在", "no such member or employee";
+    BAD_PARAMETERS = 401, "參數錯誤", "参数错误", "bad parameters";
+    NOT_SIGNED_IN = 1001, "未登錄或登錄已過期", "未登录或登录已过期", "not signed in, or the token has expired";
+    NOT_ALLOWED = 1002, "無權限", "无权限", "not allowed for this caller";
+    NO_SUCH_COUPON = 2001, "電子券不存在", "电子券不存在", "no such coupon, or not yours";
+    NO_SUCH_DEFINITION = 2002, "電子券定義不存在", "电子券定义不存在", "no such coupon definition";
+    NO_SUCH_SHOP = 2003, "門店不存在、已關閉或二維碼無效", "门店不存在、已关闭或二维码无效", "no such shop, shop closed, or not our QR";
+    NO_SUCH_REDEMPTION = 2004, "核銷記錄不存在", "核销记录不存在", "no such redemption, or not yours";
+    ALREADY_USED = 3001, "電子券已使用", "电子券已使用", "already used";
+    NOT_AT_THIS_SHOP = 3002, "該門店不可使用此電子券", "该门店不可使用此电子券", "not redeemable at this shop";
+    BEING_GIVEN = 3003, "電子券正在贈送中", "电子券正在赠送中", "being given away";
+    VOIDED = 3004, "電子券已作廢", "电子券已作废", "voided";
+    ALREADY_REVIEWED = 3005, "已評價", "已评价", "already reviewed";
+    NOT_USED_YET = 3006, "電子券尚未使用", "电子券尚未使用", "not used yet";
+    NOT_SELF_REDEEMABLE = 3007, "此電子券須由員工核銷", "此电子券须由员工核销", "not self-redeemable: staff must redeem it";
+    NOT_GIVABLE = 3008, "此電子券不可贈送", "此电子券不可赠送", "may not be given away";
+    GIVEN_AWAY = 3009, "電子券已送出", "电子券已送出", "given away: no longer yours to use";
+    SCAN_REQUIRED = 3010, "請掃描門店核銷二維碼", "请扫描门店核销二维码", "the shop's QR must be scanned";
+    NOT_REVERSIBLE = 3012, "核銷無法撤銷", "核销无法撤销", "cannot be reversed: already reversed, or too late";
+    NOT_STARTED = 4001, "電子券未到使用時間", "电子券未到使用时间", "not started yet";
+    EXPIRED = 4002, "電子券已過期", "电子券已过期", "expired";
+    WRONG_WEEKDAY = 4003, "今日不可使用", "今日不可使用", "not usable on this weekday";
+    SOLD_OUT = 5001, "電子券庫存不足", "电子券库存不足", "sold out";
+    LIMIT_REACHED = 5002, "已達領取上限", "已达领取上限", "per-member limit reached";
+    LEVEL_NOT_ELIGIBLE = 5003, "會員等級不符", "会员等级不符", "member level not eligible";
+    NOT_ON_OFFER = 5006, "電子券不可領取", "电子券不可领取", "not on offer";
+    KEY_REUSED = 6001, "冪等鍵已用於其他請求", "幂等键已用于其他请求", "idempotency key used with another body";
+    CHANGED_MEANWHILE = 6003, "資料已變更，請重試", "资料已变更，请重试", "changed meanwhile, try again";
+    WRONG_GIFT_CODE = 7001, "驗證碼錯誤", "验证码错误", "wrong gift code";
+    GIFT_LOCKED = 7002, "驗證碼錯誤次數過多，贈送已鎖定", "验证码错误次数过多，赠送已锁定", "gift locked after five wrong codes";
+    NOTHING_TO_RECEIVE = 7003, "沒有可接收的電子券", "没有可接收的电子券", "nothing to receive here";
+    OWN_GIFT = 7004, "不能接收自己贈送的電子券", "不能接收自己赠送的电子券", "cannot receive your own gift";
+    TOO_MANY_REQUESTS = 9001, "請求過於頻繁", "请求过于频繁", "too many requests";
+    UNAVAILABLE = 9002, "服務暫時不可用，請以相同冪等鍵重試", "服务暂时不可用，请以相同幂等键重试", "temporarily unavailable, retry with the same key";
+    NO_SUCH_ROUTE = 9004, "接口不存在", "接口不存在", "no such route or method";
+    INTERNAL = 9999, "系統錯誤", "系统错误", "internal error";
+}
+
+impl Refusal {
+    /// The code and words of this refusal.
+    #[must_use]
+    pub fn wording(&self) -> &'static Wording {
+        match self {
+            Self::NoSuchMember => &NO_SUCH_MEMBER,
+            Self::Field { .. } => &BAD_PARAMETERS,
+            Self::NoSuchCoupon => &NO_SUCH_COUPON,
+            Self::NoSuchDefinition => &NO_SUCH_DEFINITION,
+            Self::NoSuchShop => &NO_SUCH_SHOP,
+            Self::NoSuchRedemption => &NO_SUCH_REDEMPTION,
+            Self::AlreadyUsed { .. } => &ALREADY_USED,
+            Self::NotAtThisShop => &NOT_AT_THIS_SHOP,
+            Self::BeingGiven => &BEING_GIVEN,
+            Self::Voided => &VOIDED,
+            Self::AlreadyReviewed => &ALREADY_REVIEWED,
+            Self::NotUsedYet => &NOT_USED_YET,
+            Self::NotSelfRedeemable => &NOT_SELF_REDEEMABLE,
+            Self::NotGivable => &NOT_GIVABLE,
+            Self::GivenAway => &GIVEN_AWAY,
+            Self::ScanRequired => &SCAN_REQUIRED,
+            Self::NotReversible => &NOT_REVERSIBLE,
+            Self::NotStarted => &NOT_STARTED,
+            Self::Expired => &EXPIRED,
+            Self::WrongWeekday => &WRONG_WEEKDAY,
+            Self::SoldOut => &SOLD_OUT,
+            Self::LimitReached => &LIMIT_REACHED,
+            Self::LevelNotEligible => &LEVEL_NOT_ELIGIBLE,
+            Self::NotOnOffer => &NOT_ON_OFFER,
+            Self::KeyReused => &KEY_REUSED,
+            Self::WrongGiftCode { .. } => &WRONG_GIFT_CODE,
+            Self::GiftLocked => &GIFT_LOCKED,
+            Self::NothingToReceive => &NOTHING_TO_RECEIVE,
+            Self::OwnGift => &OWN_GIFT,
+            Self::TooManyAttempts => &TOO_MANY_REQUESTS,
+        }
+    }
+
+    /// The `code` of the answer.
+    #[must_use]
+    pub fn code(&self) -> i64 {
+        self.wording().code
+    }
+
+    /// A 401 on one field.
+    #[must_use]
+    pub fn field(field: &'static str, why: Wrong) -> Self {
+        Self::Field { field, why }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.wording().text(Language::English), self.code())
+    }
+}
+
+impl std::error::Error for Refusal {}

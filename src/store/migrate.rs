@@ -1,0 +1,91 @@
+//! Which SQL a ledger is made of, in order, and how it is brought up to date.
+//!
+//! Each step runs once, in a transaction of its own, and is remembered in `schema_versions`. Steps are only ever added
+//! (expand, then contract). A ledger with more steps than this program knows was written by a newer one.
+
+use super::connect::OpenError;
+
+/// One step.
+struct Step {
+    name: &'static str,
+    sqlite: &'static str,
+    postgres: &'static str,
+}
+
+macro_rules! both {
+    ($name:literal, $path:literal) => {
+        Step { name: $name, sqlite: include_str!($path), postgres: include_str!($path) }
+    };
+}
+
+/// Every step that a ledger has taken, in order. Never reorder, never edit one that was released.
+const STEPS: &[Step] = &[
+    Step {
+        name: "0001_log",
+        sqlite: include_str!("../../migrations/sqlite/0001_log.sql"),
+        postgres: include_str!("../../migrations/postgres/0001_log.sql"),
+    },
+    both!("0002_directory", "../../migrations/0002_directory.sql"),
+    both!("wallet_v1", "../../projections/wallet.sql"),
+    both!("redemptions_v1", "../../projections/redemptions.sql"),
+    both!("stock_v1", "../../projections/stock.sql"),
+    both!("member_counts_v1", "../../projections/member_counts.sql"),
+    both!("definitions_v1", "../../projections/definitions.sql"),
+    both!("shops_v1", "../../projections/shops.sql"),
+];
+
+/// The number of the last step.
+pub const SCHEMA_VERSION: i64 = STEPS.len() as i64;
+
+const VERSIONS: &str = "CREATE TABLE IF NOT EXISTS schema_versions (
+    version BIGINT NOT NULL PRIMARY KEY, name TEXT NOT NULL, applied_at_ms BIGINT NOT NULL)";
+
+/// An SQL file in the words of one engine: see `migrations/0002_directory.sql`.
+fn dialect(sql: &str, marker: &str, integers: bool) -> String {
+    let sql = sql.replace(&format!("-- {marker}: "), "");
+    if integers { sql.replace("BIGINT", "INTEGER") } else { sql }
+}
+
+fn refuse_newer(found: i64) -> Result<(), OpenError> {
+    if found > SCHEMA_VERSION { Err(OpenError::NewerLedger { found, known: SCHEMA_VERSION }) } else { Ok(()) }
+}
+
+/// Brings a SQLite ledger up to date on the connection that holds the data folder's lock.
+pub fn sqlite(connection: &mut rusqlite::Connection, now_ms: i64) -> Result<(), OpenError> {
+    connection.execute_batch(VERSIONS)?;
+    let found: i64 = connection.query_row("SELECT COALESCE(MAX(version), 0) FROM schema_versions", [], |row| row.get(0))?;
+    refuse_newer(found)?;
+    for (version, step) in (1_i64..).zip(STEPS).skip(found as usize) {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(&dialect(step.sqlite, "sqlite", true))?;
+        transaction.execute("INSERT INTO schema_versions VALUES (?1, ?2, ?3)", (version, step.name, now_ms))?;
+        transaction.commit()?;
+        tracing::info!(version, step = step.name, "migrated");
+    }
+    Ok(())
+}
+
+/// Brings a PostgreSQL ledger up to date; several servers may start at once.
+pub async fn postgres(connection: &mut sqlx::PgConnection, now_ms: i64) -> Result<(), OpenError> {
+    use sqlx::Connection as _;
+    // One at a time: the lock is given back with the transaction.
+    let mut transaction = connection.begin().await?;
+    sqlx::query("SELECT pg_advisory_xact_lock(7201340219)").execute(&mut *transaction).await?;
+    sqlx::raw_sql(VERSIONS).execute(&mut *transaction).await?;
+    let found: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(version), 0) FROM schema_versions")
+        .fetch_one(&mut *transaction)
+        .await?;
+    refuse_newer(found)?;
+    for (version, step) in (1_i64..).zip(STEPS).skip(found as usize) {
+        sqlx::raw_sql(&dialect(step.postgres, "postgres", false)).execute(&mut *transaction).await?;
+        sqlx::query("INSERT INTO schema_versions VALUES ($1, $2, $3)")
+            .bind(version)
+            .bind(step.name)
+            .bind(now_ms)
+            .execute(&mut *transaction)
+            .await?;
+        tracing::info!(version, step = step.name, "migrated");
+    }
+    transaction.commit().await?;
+    Ok(())
+}

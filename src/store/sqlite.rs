@@ -1,0 +1,595 @@
+//! The embedded engine: SQLite in the data folder.
+//!
+//! Exactly one connection writes or checkpoints, on one thread, in one process: an OS lock on a file beside the
+//! database sees to that. Readers are read-only and never checkpoint. That also keeps clear of SQLite's WAL-reset bug
+//! (fixed in 3.51.3), which needs two connections that write or checkpoint. Everything written is a bounded job of
+//! that thread, appends first. An I/O error on write or commit ends the process: what is on disk is then unknown, and
+//! the next start reads it.
+
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rusqlite::{CachedStatement, Connection, OpenFlags, params, types::ValueRef};
+use tokio::sync::oneshot;
+
+use super::admission::{Known, Plan, Questions, admit};
+use super::connect::OpenError;
+use super::{
+    Append, AppendError, BUCKET, Cell, Column, EPOCH, LiveTable, Outcome, Row, Statement, StoreError, StoredEvent, StreamId,
+    migrate,
+};
+use crate::clock::Clock;
+
+/// The WAL is written back when nobody waits and it is longer than this …
+const IDLE_CHECKPOINT_BYTES: u64 = 4 << 20;
+/// … after this long without work …
+const IDLE_AFTER: Duration = Duration::from_millis(100);
+/// … and in any case when it is longer than this.
+const MAX_WAL_BYTES: u64 = 64 << 20;
+
+type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+
+/// The embedded engine. Cheap to clone.
+#[derive(Clone)]
+pub struct SqliteStore {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    writer: Arc<Queue>,
+    readers: Arc<Queue>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Held until the last thread is gone; the operating system frees it however the process ends.
+    lock: Mutex<Option<File>>,
+}
+
+impl SqliteStore {
+    /// Takes the data folder, opens the database in it and brings it up to date.
+    pub fn open(folder: &Path, now_ms: i64) -> Result<Self, OpenError> {
+        std::fs::create_dir_all(folder).map_err(|source| folder_error(folder, source))?;
+        let lock = take_lock(folder)?;
+        let path = folder.join("ledger.db");
+        let mut writer = Connection::open(&path)?;
+        prepare_writer(&mut writer)?;
+        migrate::sqlite(&mut writer, now_ms)?;
+        Self::start(Some(writer), &path, Some(lock))
+    }
+
+    /// Opens the database of a folder for reading; a server may be running on it.
+    pub fn open_read_only(folder: &Path) -> Result<Self, OpenError> {
+        let path = folder.join("ledger.db");
+        if !path.exists() {
+            return Err(OpenError::NoLedger(folder.display().to_string()));
+        }
+        Self::start(None, &path, None)
+    }
+
+    fn start(writer: Option<Connection>, path: &Path, lock: Option<File>) -> Result<Self, OpenError> {
+        let mut threads = Vec::new();
+        let (writes, reads) = (Arc::new(Queue::default()), Arc::new(Queue::default()));
+        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new()
+                .name(name.to_owned())
+                .spawn(work)
+                .map_err(|source| folder_error(path, source))
+        };
+        if let Some(connection) = writer {
+            let (queue, wal) = (writes.clone(), path.with_extension("db-wal"));
+            threads.push(spawn("ledger-writer", Box::new(move || write_loop(connection, &queue, &wal)))?);
+        } else {
+            writes.close();
+        }
+        let readers = std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8));
+        for _ in 0..readers {
+            let connection = open_reader(path)?;
+            let queue = reads.clone();
+            threads.push(spawn("ledger-reader", Box::new(move || read_loop(connection, &queue)))?);
+        }
+        let inner = Inner {
+            writer: writes,
+            readers: reads,
+            threads: Mutex::new(threads),
+            lock: Mutex::new(lock),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    pub(super) async fn load(&self, streams: &[StreamId]) -> Result<Vec<Vec<StoredEvent>>, StoreError> {
+        let streams = streams.to_vec();
+        self.inner.readers.run(false, move |connection| load(connection, &streams)).await?
+    }
+
+    pub(super) async fn events_after(&self, position: i64, limit: i64) -> Result<Vec<StoredEvent>, StoreError> {
+        self.inner
+            .readers
+            .run(false, move |connection| {
+                let mut statement = connection.prepare_cached(
+                    "SELECT position, aggregate_type, aggregate_id, sequence, event_type, event_version, payload,
+                            metadata, recorded_at_ms
+                     FROM events WHERE bucket = ?1 AND position > ?2 ORDER BY position LIMIT ?3",
+                )?;
+                let rows = statement.query_map((BUCKET, position, limit), read_event)?;
+                Ok(rows.collect::<Result<_, _>>()?)
+            })
+            .await?
+    }
+
+    pub(super) async fn query(&self, statement: Statement) -> Result<Vec<Row>, StoreError> {
+        self.inner.readers.run(false, move |connection| rows(connection, &statement)).await?
+    }
+
+    pub(super) async fn write(&self, statements: Vec<Statement>) -> Result<Vec<Vec<Row>>, StoreError> {
+        self.inner
+            .writer
+            .run(false, move |connection| {
+                in_transaction(connection, |connection| {
+                    statements.iter().map(|statement| rows(connection, statement)).collect()
+                })
+            })
+            .await?
+    }
+
+    pub(super) async fn append(&self, batch: Arc<[Append]>, clock: Clock) -> Result<Vec<Outcome>, AppendError> {
+        let unavailable = |error| AppendError::Unavailable(Arc::new(error));
+        self.inner
+            .writer
+            .run(true, move |connection| append(connection, &batch, clock.now_ms()))
+            .await
+            .map_err(unavailable)?
+    }
+
+    pub(super) async fn close(&self) {
+        self.inner.writer.close();
+        self.inner.readers.close();
+        let inner = self.inner.clone();
+        let joined = tokio::task::spawn_blocking(move || {
+            let threads = std::mem::take(&mut *inner.threads.lock().unwrap_or_else(PoisonError::into_inner));
+            for thread in threads {
+                let _ = thread.join();
+            }
+            inner.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+        });
+        if let Err(error) = joined.await {
+            tracing::error!(%error, "closing the database failed");
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.writer.close();
+        self.readers.close();
+    }
+}
+
+fn folder_error(path: &Path, source: std::io::Error) -> OpenError {
+    OpenError::Folder { path: path.display().to_string(), source }
+}
+
+fn take_lock(folder: &Path) -> Result<File, OpenError> {
+    let path = folder.join("ledger.lock");
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|source| folder_error(&path, source))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse {
+            folder: folder.display().to_string(),
+            holder: crate::config::running_server(folder)
+                .map(|server| format!(" by the server at {} (process {})", server.url, server.pid))
+                .unwrap_or_default(),
+        }),
+        Err(TryLockError::Error(source)) => Err(folder_error(&path, source)),
+    }
+}
+
+fn prepare_writer(connection: &mut Connection) -> Result<(), OpenError> {
+    connection.busy_timeout(Duration::from_millis(200))?;
+    connection.execute_batch(
+        "PRAGMA journal_mode = WAL;
+         PRAGMA synchronous = FULL;
+         PRAGMA recursive_triggers = ON;
+         PRAGMA wal_autocheckpoint = 0;
+         PRAGMA temp_store = MEMORY;
+         PRAGMA cache_size = -65536;",
+    )?;
+    let mode: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(OpenError::UnsafeSetting { setting: "journal_mode".to_owned(), value: mode });
+    }
+    connection.set_prepared_statement_cache_capacity(128);
+    Ok(())
+}
+
+fn open_reader(path: &Path) -> Result<Connection, OpenError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -32768; PRAGMA temp_store = MEMORY;")?;
+    connection.set_prepared_statement_cache_capacity(128);
+    Ok(connection)
+}
+
+/// Jobs that wait for a thread, the urgent ones first.
+#[derive(Default)]
+struct Queue {
+    jobs: Mutex<Jobs>,
+    arrived: Condvar,
+}
+
+#[derive(Default)]
+struct Jobs {
+    urgent: VecDeque<Job>,
+    other: VecDeque<Job>,
+    closed: bool,
+}
+
+enum Next {
+    Job(Job),
+    Idle,
+    Closed,
+}
+
+impl Queue {
+    /// Runs a job on a thread of this queue and waits for its answer.
+    async fn run<T: Send + 'static>(
+        &self,
+        urgent: bool,
+        job: impl FnOnce(&mut Connection) -> T + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        let job: Job = Box::new(move |connection| {
+            // Whoever asked may have gone away; what was asked is done all the same.
+            let _ = answer.send(job(connection));
+        });
+        {
+            let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+            if jobs.closed {
+                return Err(StoreError::Closed);
+            }
+            if urgent { jobs.urgent.push_back(job) } else { jobs.other.push_back(job) }
+        }
+        self.arrived.notify_one();
+        answered.await.map_err(|_| StoreError::Closed)
+    }
+
+    fn next(&self, idle_after: Duration) -> Next {
+        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(job) = jobs.urgent.pop_front().or_else(|| jobs.other.pop_front()) {
+                return Next::Job(job);
+            }
+            if jobs.closed {
+                return Next::Closed;
+            }
+            let (woken, waited) =
+                self.arrived.wait_timeout(jobs, idle_after).unwrap_or_else(PoisonError::into_inner);
+            jobs = woken;
+            if waited.timed_out() && jobs.urgent.is_empty() && jobs.other.is_empty() && !jobs.closed {
+                return Next::Idle;
+            }
+        }
+    }
+
+    /// No further jobs; those that wait are still done.
+    fn close(&self) {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        self.arrived.notify_all();
+    }
+}
+
+fn read_loop(mut connection: Connection, queue: &Queue) {
+    loop {
+        match queue.next(Duration::from_secs(60)) {
+            Next::Job(job) => job(&mut connection),
+            Next::Idle => {}
+            Next::Closed => return,
+        }
+    }
+}
+
+fn write_loop(mut connection: Connection, queue: &Queue, wal: &PathBuf) {
+    let wal_bytes = || std::fs::metadata(wal).map_or(0, |file| file.len());
+    loop {
+        match queue.next(IDLE_AFTER) {
+            Next::Job(job) => {
+                job(&mut connection);
+                if wal_bytes() > MAX_WAL_BYTES {
+                    checkpoint(&connection);
+                }
+            }
+            Next::Idle if wal_bytes() > IDLE_CHECKPOINT_BYTES => checkpoint(&connection),
+            Next::Idle => {}
+            Next::Closed => {
+                checkpoint(&connection);
+                return;
+            }
+        }
+    }
+}
+
+/// Writes the WAL back into the database and starts it anew. A reader that still looks at it puts that off, no more.
+fn checkpoint(connection: &Connection) {
+    let started = std::time::Instant::now();
+    let outcome = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+    match outcome {
+        Ok(busy) => tracing::debug!(busy, elapsed = ?started.elapsed(), "checkpoint"),
+        Err(error) => end_process_on_io_error(&error),
+    }
+}
+
+/// After a failed write nobody knows what is on disk: nothing may be answered from memory any more.
+fn end_process_on_io_error(error: &rusqlite::Error) {
+    use rusqlite::ErrorCode as Code;
+    let Some(code) = error.sqlite_error_code() else { return };
+    if matches!(
+        code,
+        Code::SystemIoFailure | Code::DiskFull | Code::DatabaseCorrupt | Code::NotADatabase | Code::ReadOnly
+    ) {
+        tracing::error!(%error, "the database cannot be written; the server ends so that nothing false is answered");
+        std::process::exit(2);
+    }
+}
+
+/// Runs work in a transaction. A failed commit is rolled back; an I/O error ends the process.
+fn in_transaction<T>(
+    connection: &mut Connection,
+    work: impl FnOnce(&Connection) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let outcome = connection
+        .execute_batch("BEGIN IMMEDIATE")
+        .map_err(StoreError::from)
+        .and_then(|()| work(connection))
+        .and_then(|done| Ok(connection.execute_batch("COMMIT").map(|()| done)?));
+    if let Err(error) = &outcome {
+        if let StoreError::Sqlite(error) = error {
+            end_process_on_io_error(error);
+        }
+        if !connection.is_autocommit()
+            && let Err(error) = connection.execute_batch("ROLLBACK")
+        {
+            end_process_on_io_error(&error);
+        }
+    }
+    outcome
+}
+
+fn append(connection: &mut Connection, batch: &[Append], now_ms: i64) -> Result<Vec<Outcome>, AppendError> {
+    let mut old_epoch = None;
+    let outcomes = in_transaction(connection, |connection| {
+        let (head, last_ms, epoch): (i64, i64, i64) = connection
+            .prepare_cached("SELECT position, last_ms, epoch FROM log_head WHERE bucket = ?1")?
+            .query_row([BUCKET], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        if epoch != EPOCH || batch.iter().any(|append| append.epoch != epoch) {
+            old_epoch = Some(epoch);
+            return Ok(Vec::new());
+        }
+        let known = know(connection, &Questions::of(batch))?;
+        let (plan, outcomes) = admit(batch, known, head, now_ms.max(last_ms));
+        if !plan.is_empty() {
+            write_plan(connection, &plan)?;
+        }
+        Ok(outcomes)
+    });
+    if let Some(found) = old_epoch {
+        return Err(AppendError::OldEpoch { found });
+    }
+    outcomes.map_err(|error| {
+        let statement = error.is_statement_error();
+        let error = Arc::new(error);
+        if statement { AppendError::Rejected(error) } else { AppendError::Unavailable(error) }
+    })
+}
+
+fn know(connection: &Connection, questions: &Questions) -> Result<Known, StoreError> {
+    let mut known = Known::default();
+    let mut version = connection.prepare_cached(
+        "SELECT COALESCE(MAX(sequence), 0) FROM events WHERE aggregate_type = ?1 AND aggregate_id = ?2 AND bucket = ?3",
+    )?;
+    for stream in &questions.streams {
+        let found: i64 = version.query_row(params![stream.kind, stream.id.to_string(), BUCKET], |row| row.get(0))?;
+        known.versions.insert(*stream, found);
+    }
+    let mut receipt = connection.prepare_cached(
+        "SELECT 1 FROM receipts WHERE bucket = ?1 AND caller = ?2 AND operation = ?3 AND key = ?4",
+    )?;
+    for key in &questions.receipts {
+        if receipt.exists(params![BUCKET, key.caller, key.operation, key.key])? {
+            known.receipts.insert(key.clone());
+        }
+    }
+    let mut stock =
+        connection.prepare_cached("SELECT stock, issued FROM stock_v1 WHERE bucket = ?1 AND definition_id = ?2")?;
+    for id in &questions.stock {
+        let mut found = stock.query(params![BUCKET, id])?;
+        if let Some(row) = found.next()? {
+            known.stock.insert(*id, (row.get(0)?, row.get(1)?));
+        }
+    }
+    let mut count = connection.prepare_cached(
+        "SELECT issued FROM member_counts_v1 WHERE bucket = ?1 AND member_id = ?2 AND definition_id = ?3",
+    )?;
+    for key in &questions.member_counts {
+        let mut found = count.query(params![BUCKET, key.0, key.1])?;
+        if let Some(row) = found.next()? {
+            known.member_counts.insert(*key, row.get(0)?);
+        }
+    }
+    let mut latest = connection.prepare_cached(
+        "SELECT COALESCE(MAX(ends_at_ms), 0) FROM wallet_v1
+         WHERE bucket = ?1 AND member_id = ?2 AND definition_id = ?3 AND issued_to = ?2 AND voided = 0",
+    )?;
+    for key in &questions.latest_ends {
+        known.latest_ends.insert(*key, latest.query_row(params![BUCKET, key.0, key.1], |row| row.get(0))?);
+    }
+    let mut attempts = connection
+        .prepare_cached("SELECT at_ms FROM gift_attempts WHERE bucket = ?1 AND member_id = ?2 AND at_ms > ?3")?;
+    for (member_id, since) in &questions.attempts {
+        let found = attempts.query_map(params![BUCKET, member_id, since], |row| row.get(0))?;
+        known.attempts.insert(*member_id, found.collect::<Result<_, _>>()?);
+    }
+    Ok(known)
+}
+
+/// Lock order everywhere: heads, receipts, counters, rows. With one connection it costs nothing to keep.
+fn write_plan(connection: &Connection, plan: &Plan<'_>) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("UPDATE log_head SET position = ?1, last_ms = ?2 WHERE bucket = ?3")?
+        .execute((plan.head, plan.recorded_at_ms, BUCKET))?;
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO events (bucket, position, aggregate_type, aggregate_id, sequence, event_type, event_version,
+                             payload, metadata, recorded_at_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+    )?;
+    for planned in &plan.events {
+        let event = planned.event;
+        insert.execute(params![
+            BUCKET,
+            planned.position,
+            planned.stream.kind,
+            planned.stream.id.to_string(),
+            planned.sequence,
+            event.event_type,
+            event.event_version,
+            event.payload,
+            planned.append.metadata.as_ref(),
+            plan.recorded_at_ms,
+        ])?;
+    }
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO receipts (bucket, caller, operation, key, request_mac, position, event_count)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?;
+    for receipt in &plan.receipts {
+        let key = receipt.key;
+        insert.execute(params![
+            BUCKET,
+            key.caller,
+            key.operation,
+            key.key,
+            receipt.request_mac,
+            receipt.position,
+            receipt.event_count
+        ])?;
+    }
+    let mut upsert = connection.prepare_cached(
+        "INSERT INTO stock_v1 (bucket, definition_id, stock, issued) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (bucket, definition_id) DO UPDATE SET stock = excluded.stock, issued = excluded.issued",
+    )?;
+    for (definition_id, stock, issued) in &plan.stock {
+        upsert.execute((BUCKET, definition_id, stock, issued))?;
+    }
+    let mut upsert = connection.prepare_cached(
+        "INSERT INTO member_counts_v1 (bucket, member_id, definition_id, issued) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (bucket, member_id, definition_id) DO UPDATE SET issued = excluded.issued",
+    )?;
+    for (member_id, definition_id, issued) in &plan.member_counts {
+        upsert.execute((BUCKET, member_id, definition_id, issued))?;
+    }
+    for (table, rows) in &plan.rows {
+        let mut upsert = connection.prepare_cached(&upsert_sql(table))?;
+        for row in rows {
+            upsert.raw_bind_parameter(1, BUCKET)?;
+            bind(&mut upsert, 2, &row.cells)?;
+            upsert.raw_execute()?;
+        }
+    }
+    let mut insert =
+        connection.prepare_cached("INSERT INTO gift_attempts (bucket, member_id, at_ms) VALUES (?1, ?2, ?3)")?;
+    for (member_id, at_ms) in &plan.attempts {
+        insert.execute((BUCKET, member_id, at_ms))?;
+    }
+    let mut insert =
+        connection.prepare_cached("INSERT INTO reviews (coupon_id, salt, text) VALUES (?1, ?2, ?3)")?;
+    for review in &plan.reviews {
+        insert.execute((review.coupon_id, &review.salt, &review.text))?;
+    }
+    Ok(())
+}
+
+/// `INSERT … ON CONFLICT DO UPDATE` of a whole row.
+fn upsert_sql(table: &LiveTable) -> String {
+    let names: Vec<_> = table.columns.iter().copied().map(Column::name).collect();
+    let places: Vec<_> = (1..=names.len() + 1).map(|place| format!("?{place}")).collect();
+    let (keys, rest) = names.split_at(table.key_columns.min(names.len()));
+    let updates: Vec<_> = rest.iter().map(|name| format!("{name} = excluded.{name}")).collect();
+    format!(
+        "INSERT INTO {} (bucket, {}) VALUES ({}) ON CONFLICT (bucket, {}) DO UPDATE SET {}",
+        table.name,
+        names.join(", "),
+        places.join(", "),
+        keys.join(", "),
+        updates.join(", ")
+    )
+}
+
+fn bind(statement: &mut CachedStatement<'_>, first: usize, cells: &[Cell]) -> Result<(), rusqlite::Error> {
+    for (place, cell) in (first..).zip(cells) {
+        match cell {
+            Cell::Int(value) => statement.raw_bind_parameter(place, value)?,
+            Cell::Text(value) => statement.raw_bind_parameter(place, value)?,
+        }
+    }
+    Ok(())
+}
+
+fn rows(connection: &Connection, statement: &Statement) -> Result<Vec<Row>, StoreError> {
+    let mut prepared = connection.prepare_cached(statement.sql)?;
+    // $1, $2 … are names to SQLite: their numbers follow the order of appearance, so they are bound by name.
+    for (place, cell) in (1..).zip(&statement.parameters) {
+        if let Some(index) = prepared.parameter_index(&format!("${place}"))? {
+            bind(&mut prepared, index, std::slice::from_ref(cell))?;
+        }
+    }
+    let columns = prepared.column_count();
+    let mut found = prepared.raw_query();
+    let mut rows = Vec::new();
+    while let Some(row) = found.next()? {
+        let cells = (0..columns).map(|column| match row.get_ref(column)? {
+            ValueRef::Integer(value) => Ok(Cell::Int(value)),
+            ValueRef::Text(text) => Ok(Cell::Text(String::from_utf8_lossy(text).into_owned())),
+            ValueRef::Null => Ok(Cell::Text(String::new())),
+            ValueRef::Real(_) | ValueRef::Blob(_) => Err(StoreError::Corrupt {
+                table: statement.sql.chars().take(60).collect(),
+                column: column.to_string(),
+                what: "neither a number nor a text".to_owned(),
+            }),
+        });
+        rows.push(Row(cells.collect::<Result<_, _>>()?));
+    }
+    Ok(rows)
+}
+
+fn load(connection: &Connection, streams: &[StreamId]) -> Result<Vec<Vec<StoredEvent>>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT position, aggregate_type, aggregate_id, sequence, event_type, event_version, payload, metadata,
+                recorded_at_ms
+         FROM events WHERE aggregate_type = ?1 AND aggregate_id = ?2 AND bucket = ?3 ORDER BY sequence",
+    )?;
+    let one = |stream: &StreamId, statement: &mut CachedStatement<'_>| -> Result<Vec<StoredEvent>, StoreError> {
+        let rows = statement.query_map(params![stream.kind, stream.id.to_string(), BUCKET], read_event)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    };
+    streams.iter().map(|stream| one(stream, &mut statement)).collect()
+}
+
+fn read_event(row: &rusqlite::Row<'_>) -> Result<StoredEvent, rusqlite::Error> {
+    Ok(StoredEvent {
+        position: row.get(0)?,
+        aggregate_type: row.get(1)?,
+        aggregate_id: row.get(2)?,
+        sequence: row.get(3)?,
+        event_type: row.get(4)?,
+        event_version: row.get(5)?,
+        payload: row.get(6)?,
+        metadata: row.get(7)?,
+        recorded_at_ms: row.get(8)?,
+    })
+}

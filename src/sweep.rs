@@ -1,0 +1,130 @@
+//! The sweep: writes down what time alone has done, passed end dates and lapsed gifts. It changes no answer, because
+//! dates decide everywhere; it makes history and statistics complete.
+//!
+//! Exactly once per coupon, whatever the number of processes: the coupon's own version sees to that. A lease only
+//! keeps several processes from doing the same work.
+
+use futures::StreamExt as _;
+
+use crate::coupon::{Coupon, CouponCommand};
+use crate::identity::Caller;
+use crate::ledger::{ExecuteError, Ledger, Meta};
+use crate::read_model::pages::{self, Due};
+use crate::store::{BUCKET, Statement, StoreError};
+use crate::value::{hex, random};
+
+/// A coupon's end is swept this long after it: by then no command that was given before it can still be under way.
+pub const SETTLED_AFTER_MS: i64 = 120_000;
+
+/// Coupons per page.
+const PAGE: i64 = 1_000;
+
+/// Commands under way at a time: enough to fill batches, few enough to leave room for members.
+const CONCURRENCY: usize = 128;
+
+/// How long a process may work without renewing its lease.
+const LEASE_MS: i64 = 60_000;
+
+/// Sweeps everything that is due and returns how many coupons it wrote something about. 0 also when another process
+/// is at it.
+pub async fn sweep(ledger: &Ledger) -> Result<usize, ExecuteError> {
+    if !take_lease(ledger).await? {
+        return Ok(0);
+    }
+    let swept = sweep_gifts(ledger).await?;
+    let swept = swept + sweep_ends(ledger).await?;
+    set_checkpoint(ledger, "sweep lease", 0).await?;
+    Ok(swept)
+}
+
+async fn sweep_gifts(ledger: &Ledger) -> Result<usize, ExecuteError> {
+    let mut swept = 0;
+    loop {
+        let now_ms = ledger.clock().now_ms();
+        let lapsed = pages::lapsed(ledger.store(), now_ms, PAGE).await?;
+        let settled = settle(ledger, lapsed).await;
+        swept += settled;
+        // Nothing came of a whole page: what is left cannot be settled now, and has been logged.
+        if settled == 0 || !take_lease(ledger).await? {
+            return Ok(swept);
+        }
+    }
+}
+
+async fn sweep_ends(ledger: &Ledger) -> Result<usize, ExecuteError> {
+    let until_ms = ledger.clock().now_ms() - SETTLED_AFTER_MS;
+    let done_ms = checkpoint(ledger, "expiry").await?;
+    let mut from = Due { at_ms: done_ms, coupon_id: i64::MAX };
+    let mut swept = 0;
+    loop {
+        let page = pages::ended(ledger.store(), from, until_ms, PAGE).await?;
+        let Some(last) = page.last().copied() else { break };
+        swept += settle(ledger, page.into_iter().map(|due| due.coupon_id).collect()).await;
+        if !take_lease(ledger).await? {
+            return Ok(swept);
+        }
+        from = last;
+    }
+    if until_ms > done_ms {
+        set_checkpoint(ledger, "expiry", until_ms).await?;
+    }
+    Ok(swept)
+}
+
+/// Settles coupons side by side, so that they fill batches; returns how many had something to write.
+async fn settle(ledger: &Ledger, coupons: Vec<i64>) -> usize {
+    let at = ledger.now();
+    let request_id = format!("sweep-{}", hex(&random::<6>()));
+    let meta = Meta { caller: Caller::System, at, request_id, receipt: None };
+    futures::stream::iter(coupons.into_iter().map(|id| settle_one(ledger, id, &meta)))
+        .buffer_unordered(CONCURRENCY)
+        .filter(|wrote| std::future::ready(*wrote))
+        .count()
+        .await
+}
+
+async fn settle_one(ledger: &Ledger, id: i64, meta: &Meta) -> bool {
+    loop {
+        match ledger.execute::<Coupon>(id, &CouponCommand::Settle, meta).await {
+            Ok(done) => return !done.events.is_empty(),
+            // Members first: the sweep has time.
+            Err(ExecuteError::Busy) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+            Err(error) => {
+                tracing::warn!(coupon_id = id, %error, "coupon not swept");
+                return false;
+            }
+        }
+    }
+}
+
+/// Takes or renews the lease; false while another process has it.
+async fn take_lease(ledger: &Ledger) -> Result<bool, StoreError> {
+    let now_ms = ledger.clock().now_ms();
+    let lease_until = now_ms + LEASE_MS;
+    // The low digits name the holder, so that one process can renew what is its own.
+    let holder = i64::from(std::process::id() % 1_000);
+    let value = lease_until / 1_000 * 1_000 + holder;
+    let rows = ledger
+        .store()
+        .write(vec![Statement::new(
+            "INSERT INTO checkpoints (bucket, name, value) VALUES ($1, 'sweep lease', $2)
+             ON CONFLICT (bucket, name) DO UPDATE SET value = excluded.value
+             WHERE checkpoints.value < $3 OR checkpoints.value % 1000 = $4 RETURNING value",
+            [BUCKET.into(), value.into(), now_ms.into(), holder.into()],
+        )])
+        .await?;
+    Ok(rows.first().is_some_and(|rows| !rows.is_empty()))
+}
+
+async fn checkpoint(ledger: &Ledger, name: &'static str) -> Result<i64, StoreError> {
+    let sql = "SELECT value FROM checkpoints WHERE bucket = $1 AND name = $2";
+    let rows = ledger.store().query(Statement::new(sql, [BUCKET.into(), name.into()])).await?;
+    Ok(rows.first().map_or(0, |row| row.int(0)))
+}
+
+async fn set_checkpoint(ledger: &Ledger, name: &'static str, value: i64) -> Result<(), StoreError> {
+    let sql = "INSERT INTO checkpoints (bucket, name, value) VALUES ($1, $2, $3)
+               ON CONFLICT (bucket, name) DO UPDATE SET value = excluded.value";
+    ledger.store().write(vec![Statement::new(sql, [BUCKET.into(), name.into(), value.into()])]).await?;
+    Ok(())
+}
