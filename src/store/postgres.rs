@@ -263,7 +263,7 @@ fn connect_options(url: &str) -> Result<PgConnectOptions, OpenError> {
     }
     let options = PgConnectOptions::from_str(url).map_err(|error| OpenError::BadUrl(error.to_string()))?;
     Ok(options.application_name("coupon-ledger").options([
-        ("default_transaction_isolation", "read committed"),
+        ("default_transaction_isolation", "read\\ committed"),
         ("lock_timeout", LOCK_TIMEOUT),
         ("statement_timeout", "30s"),
         ("idle_in_transaction_session_timeout", "15s"),
