@@ -1,1 +1,16 @@
-fn main(){}
+//! Every test of the ledger as its users meet it, on both engines. `tests/run` sets up what they need.
+
+#![allow(missing_docs, reason = "tests are named as rules; their names are their documentation")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::too_many_lines,
+    reason = "a test that meets what it does not expect should end there"
+)]
+
+#[macro_use]
+mod harness;
+mod model;
+mod proxy;
+mod samples;
