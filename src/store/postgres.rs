@@ -404,6 +404,8 @@ async fn work(
 
 /// One statement answers every question of the batch: `what` says which, `place` which of its keys.
 async fn know(connection: &mut PgConnection, questions: &Questions) -> Result<Known, StoreError> {
+    // Scalar or fenced (OFFSET 0) subqueries throughout: in a join the planner, who sees one bucket in every key, would
+    // rather read the whole bucket once than probe the index for each key.
     const KNOW: &str = "
         SELECT 1::bigint AS what, q.place, COALESCE((
                  SELECT e.sequence FROM events e
@@ -411,18 +413,21 @@ async fn know(connection: &mut PgConnection, questions: &Questions) -> Result<Kn
                  ORDER BY e.sequence DESC LIMIT 1), 0) AS a, 0::bigint AS b
         FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS q (kind, id, place)
         UNION ALL
-        SELECT 2, q.place, 0, 0
+        SELECT 2, q.place, COALESCE((
+                 SELECT 1 FROM receipts r
+                 WHERE r.bucket = $1 AND r.caller = q.caller AND r.operation = q.operation AND r.key = q.key
+                 LIMIT 1), 0), 0
         FROM unnest($4::text[], $5::text[], $6::text[]) WITH ORDINALITY AS q (caller, operation, key, place)
-        WHERE EXISTS (SELECT 1 FROM receipts r WHERE r.bucket = $1 AND r.caller = q.caller
-                      AND r.operation = q.operation AND r.key = q.key)
         UNION ALL
         SELECT 3, q.place, s.stock, s.issued
         FROM unnest($7::bigint[]) WITH ORDINALITY AS q (definition_id, place)
-        JOIN stock_v1 s ON s.bucket = $1 AND s.definition_id = q.definition_id
+        CROSS JOIN LATERAL (
+          SELECT * FROM stock_v1 WHERE bucket = $1 AND definition_id = q.definition_id OFFSET 0) AS s
         UNION ALL
-        SELECT 4, q.place, c.issued, 0
+        SELECT 4, q.place, COALESCE((
+                 SELECT c.issued FROM member_counts_v1 c
+                 WHERE c.bucket = $1 AND c.member_id = q.member_id AND c.definition_id = q.definition_id), 0), 0
         FROM unnest($8::bigint[], $9::bigint[]) WITH ORDINALITY AS q (member_id, definition_id, place)
-        JOIN member_counts_v1 c ON c.bucket = $1 AND c.member_id = q.member_id AND c.definition_id = q.definition_id
         UNION ALL
         SELECT 5, q.place, COALESCE((
                  SELECT max(w.ends_at_ms) FROM wallet_v1 w
@@ -432,7 +437,9 @@ async fn know(connection: &mut PgConnection, questions: &Questions) -> Result<Kn
         UNION ALL
         SELECT 6, q.place, g.at_ms, 0
         FROM unnest($12::bigint[], $13::bigint[]) WITH ORDINALITY AS q (member_id, since, place)
-        JOIN gift_attempts g ON g.bucket = $1 AND g.member_id = q.member_id AND g.at_ms > q.since";
+        CROSS JOIN LATERAL (
+          SELECT at_ms FROM gift_attempts WHERE bucket = $1 AND member_id = q.member_id AND at_ms > q.since OFFSET 0
+        ) AS g";
     let streams: Vec<StreamId> = questions.streams.iter().copied().collect();
     let stock: Vec<i64> = questions.stock.iter().copied().collect();
     let counts: Vec<(i64, i64)> = questions.member_counts.iter().copied().collect();
@@ -464,7 +471,7 @@ async fn know(connection: &mut PgConnection, questions: &Questions) -> Result<Kn
         let place = usize::try_from(place - 1).unwrap_or(usize::MAX);
         match what {
             1 => known.versions.extend(streams.get(place).map(|stream| (*stream, a))),
-            2 => known.receipts.extend(questions.receipts.get(place).cloned()),
+            2 => known.receipts.extend(questions.receipts.get(place).filter(|_| a == 1).cloned()),
             3 => known.stock.extend(stock.get(place).map(|id| (*id, (a, b)))),
             4 => known.member_counts.extend(counts.get(place).map(|key| (*key, a))),
             5 => known.latest_ends.extend(ends.get(place).map(|key| (*key, a))),
