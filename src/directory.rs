@@ -91,8 +91,19 @@ pub async fn member(store: &Store, id: i64) -> Result<Option<Member>, StoreError
     }))
 }
 
-/// Adds a member; false when the id is taken.
-pub async fn add_member(store: &Store, member: &Member, key: Option<&DirectoryKey>) -> Result<bool, StoreError> {
+/// What became of an addition to the directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Added {
+    /// It is there.
+    Yes,
+    /// The id is taken.
+    Taken,
+    /// The idempotency key was used meanwhile.
+    KeyUsed,
+}
+
+/// Adds a member.
+pub async fn add_member(store: &Store, member: &Member, key: Option<&DirectoryKey>) -> Result<Added, StoreError> {
     let add = Statement::new(
         "INSERT INTO members (member_id, nickname, headimgurl, member_name, phone, member_card, level_id, shop_id,
                               tag_ids, birthday, card_end, joined_at_ms)
@@ -129,12 +140,12 @@ pub async fn employee(store: &Store, id: i64) -> Result<Option<Employee>, StoreE
     }))
 }
 
-/// Adds an employee; false when the id is taken.
+/// Adds an employee.
 pub async fn add_employee(
     store: &Store,
     employee: &Employee,
     key: Option<&DirectoryKey>,
-) -> Result<bool, StoreError> {
+) -> Result<Added, StoreError> {
     let add = Statement::new(
         "INSERT INTO employees (employee_id, name, phone, shop_id, active) VALUES ($1, $2, $3, $4, $5)
          ON CONFLICT (employee_id) DO NOTHING RETURNING employee_id",
@@ -156,9 +167,9 @@ async fn add_with_receipt(
     kind: &'static str,
     id: i64,
     key: Option<&DirectoryKey>,
-) -> Result<bool, StoreError> {
+) -> Result<Added, StoreError> {
     let mut statements = vec![
-        add,
+        add.must_return(),
         Statement::new(
             "INSERT INTO id_blocks (bucket, kind, next_id) VALUES ($1, $2, $3)
              ON CONFLICT (bucket, kind) DO UPDATE SET next_id =
@@ -169,7 +180,7 @@ async fn add_with_receipt(
     statements.extend(key.map(|key| {
         Statement::new(
             "INSERT INTO directory_receipts (caller, operation, key, request_mac, subject_id)
-             VALUES ($1, $2, $3, $4, $5) ON CONFLICT (caller, operation, key) DO NOTHING",
+             VALUES ($1, $2, $3, $4, $5) ON CONFLICT (caller, operation, key) DO NOTHING RETURNING subject_id",
             [
                 key.caller.as_str().into(),
                 key.operation.into(),
@@ -178,9 +189,15 @@ async fn add_with_receipt(
                 id.into(),
             ],
         )
+        .must_return()
     }));
+    let whole = statements.len();
     let answers = store.write(statements).await?;
-    Ok(answers.first().is_some_and(|rows| !rows.is_empty()))
+    Ok(match answers.last() {
+        Some(rows) if answers.len() == whole && !(key.is_some() && rows.is_empty()) => Added::Yes,
+        _ if answers.len() == 1 => Added::Taken,
+        _ => Added::KeyUsed,
+    })
 }
 
 /// What a key did to the directory: the request's fingerprint and the id it made.

@@ -118,8 +118,8 @@ impl App {
         }
         router
             .merge(site::router())
-            .fallback(no_such_route)
-            .method_not_allowed_fallback(no_such_route)
+            .fallback(|headers| no_such_route(StatusCode::NOT_FOUND, headers))
+            .method_not_allowed_fallback(|headers| no_such_route(StatusCode::METHOD_NOT_ALLOWED, headers))
             .with_state(self.clone())
             .merge(site::docs())
     }
@@ -216,10 +216,10 @@ pub enum Failure {
     Replayed(Refusal),
     /// What the ledger says.
     Execute(ExecuteError),
-    /// 9004
-    NoSuchRoute,
-    /// 9002
+    /// 9002: it goes on, and the same key tells later what became of it.
     TooSlow,
+    /// 9999
+    Panicked,
 }
 
 impl From<ExecuteError> for Failure {
@@ -286,8 +286,11 @@ impl Failure {
         match self {
             Self::NotSignedIn => Refused::new(StatusCode::UNAUTHORIZED, &refusal::NOT_SIGNED_IN),
             Self::NotAllowed => Refused::new(StatusCode::FORBIDDEN, &refusal::NOT_ALLOWED),
-            Self::NoSuchRoute => Refused::new(StatusCode::NOT_FOUND, &refusal::NO_SUCH_ROUTE),
             Self::TooSlow => Refused::unavailable(),
+            Self::Panicked => {
+                tracing::error!(request_id, "a handler panicked");
+                Refused::internal(request_id)
+            }
             Self::Fields(errors) => {
                 let info = errors.iter().map(|(field, why)| ((*field).to_owned(), why.text(field, language).into()));
                 Refused {
@@ -360,8 +363,11 @@ async fn serve(app: App, route: &'static Route, request: Request) -> Response {
     let request_id = request_id(request.headers());
     let timeout = app.options.request_timeout;
     let metrics = app.ledger.metrics().clone();
-    let outcome = match tokio::time::timeout(timeout, answer(app, route, request, &request_id)).await {
-        Ok(outcome) => outcome,
+    // A task of its own: what was accepted is finished even if the client goes away.
+    let answering = tokio::spawn(answer(app, route, request, request_id.clone()));
+    let outcome = match tokio::time::timeout(timeout, answering).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_)) => Err(Failure::Panicked),
         Err(_) => Err(Failure::TooSlow),
     };
     let (code, mut response) = match outcome {
@@ -379,7 +385,7 @@ async fn serve(app: App, route: &'static Route, request: Request) -> Response {
     response
 }
 
-async fn answer(app: App, route: &'static Route, request: Request, request_id: &str) -> Result<Answer, Failure> {
+async fn answer(app: App, route: &'static Route, request: Request, request_id: String) -> Result<Answer, Failure> {
     let caller = app.caller(request.headers()).ok_or(Failure::NotSignedIn)?;
     if !route.callers.iter().any(|kind| kind.includes(caller)) {
         return Err(Failure::NotAllowed);
@@ -387,7 +393,7 @@ async fn answer(app: App, route: &'static Route, request: Request, request_id: &
     let key = if route.writes { idempotency_key(request.headers())? } else { None };
     let form = read_form(&app, request).await?;
     let at = app.ledger.now();
-    let meta = Meta { caller, at, request_id: request_id.to_owned(), receipt: None };
+    let meta = Meta { caller, at, request_id, receipt: None };
     let call = Call { app, caller, form, meta, key, operation: route.path };
     match route.run {
         Run::Client(run) => client::run(run, call).await,
@@ -435,9 +441,8 @@ async fn read_form(app: &App, request: Request) -> Result<Form, Failure> {
     form.map_err(|why| Failure::Fields(vec![("body", why)]))
 }
 
-async fn no_such_route(headers: HeaderMap) -> Response {
-    let language = language(&headers);
-    refusal_response(Failure::NoSuchRoute.answer(language, ""), language)
+async fn no_such_route(status: StatusCode, headers: HeaderMap) -> Response {
+    refusal_response(Refused::new(status, &refusal::NO_SUCH_ROUTE), language(&headers))
 }
 
 fn success(answer: &Answer) -> Response {

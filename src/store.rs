@@ -359,6 +359,9 @@ pub enum StoreError {
         /// What is wrong.
         what: String,
     },
+    /// A statement that had to return a row did not; only inside [`Store::write`].
+    #[error("rolled back")]
+    RolledBack,
     /// The engine's thread has ended.
     #[error("the database's thread has ended")]
     Closed,
@@ -415,12 +418,20 @@ pub struct Statement {
     pub sql: &'static str,
     /// What `$1` … stand for.
     pub parameters: Vec<Cell>,
+    /// Whether the transaction is rolled back where it returns no row.
+    pub must_return: bool,
 }
 
 impl Statement {
     /// A statement and its parameters.
     pub fn new(sql: &'static str, parameters: impl IntoIterator<Item = Cell>) -> Self {
-        Self { sql, parameters: parameters.into_iter().collect() }
+        Self { sql, parameters: parameters.into_iter().collect(), must_return: false }
+    }
+
+    /// The same, on whose first row the whole transaction depends.
+    #[must_use]
+    pub fn must_return(self) -> Self {
+        Self { must_return: true, ..self }
     }
 }
 
@@ -496,7 +507,8 @@ impl Store {
         }
     }
 
-    /// Runs statements on the directory in one transaction and returns the rows of each. Never on the log.
+    /// Runs statements on the directory in one transaction and returns the rows of each. Never on the log. Where one
+    /// that must return a row does not, all is rolled back, and the answer ends with its empty rows.
     pub async fn write(&self, statements: Vec<Statement>) -> Result<Vec<Vec<Row>>, StoreError> {
         match self {
             Self::Sqlite(store) => store.write(statements).await,

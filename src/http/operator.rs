@@ -6,8 +6,9 @@ use super::{Answer, Call, Failure, client};
 use crate::clock::{day_number, day_text};
 use crate::coupon::{Coupon, CouponCommand, Redeemer, Source};
 use crate::definition::{Definition, DefinitionCommand, IssueLimit, Kind, Offer, Terms, Validity};
-use crate::directory::{self, Employee, Member};
+use crate::directory::{self, Added, Employee, Member};
 use crate::identity::{Caller, Token};
+use crate::ledger::ExecuteError;
 use crate::read_model::pages::{self, DefinitionRow, ShopRow};
 use crate::refusal::{Refusal, Wrong};
 use crate::shop::{Shop, ShopCommand, ShopDetails};
@@ -381,12 +382,11 @@ async fn member_add(mut call: Call) -> Result<Answer, Failure> {
     }
     member.joined_at_ms = call.now_ms();
     let (store, key) = (call.app.ledger.store().clone(), call.directory_key());
-    let id = add_to_directory(&call, wanted_id, "member", |id| {
+    add_to_directory(&call, wanted_id, "member", |id| {
         let (store, key, member) = (store.clone(), key.clone(), Member { id, ..member.clone() });
         async move { directory::add_member(&store, &member, key.as_ref()).await }
     })
-    .await?;
-    Answer::new(&json!({"id": id}))
+    .await
 }
 
 async fn employee_add(mut call: Call) -> Result<Answer, Failure> {
@@ -405,28 +405,34 @@ async fn employee_add(mut call: Call) -> Result<Answer, Failure> {
     }
     pages::shop(call.app.ledger.store(), employee.shop_id).await?.ok_or(Refusal::NoSuchShop)?;
     let (store, key) = (call.app.ledger.store().clone(), call.directory_key());
-    let id = add_to_directory(&call, wanted_id, "employee", |id| {
+    add_to_directory(&call, wanted_id, "employee", |id| {
         let (store, key, employee) = (store.clone(), key.clone(), Employee { id, ..employee.clone() });
         async move { directory::add_employee(&store, &employee, key.as_ref()).await }
     })
-    .await?;
-    Answer::new(&json!({"id": id}))
+    .await
 }
 
 /// Adds under the id asked for, or under the next one that is free.
-async fn add_to_directory<F: Future<Output = Result<bool, StoreError>>>(
+async fn add_to_directory<F: Future<Output = Result<Added, StoreError>>>(
     call: &Call,
     wanted_id: Option<i64>,
     kind: &'static str,
     add: impl Fn(i64) -> F,
-) -> Result<i64, Failure> {
-    if let Some(id) = wanted_id {
-        return if add(id).await? { Ok(id) } else { Err(Refusal::field("id", Wrong::Taken).into()) };
-    }
+) -> Result<Answer, Failure> {
     loop {
-        let id = call.app.ledger.next_id(kind, true).await?;
-        if add(id).await? {
-            return Ok(id);
+        let id = match wanted_id {
+            Some(id) => id,
+            None => call.app.ledger.next_id(kind, true).await?,
+        };
+        match add(id).await? {
+            Added::Yes => return Answer::new(&json!({"id": id})),
+            Added::Taken if wanted_id.is_none() => {}
+            Added::Taken => return Err(Refusal::field("id", Wrong::Taken).into()),
+            // Someone used the same key at the same time: what he made is the answer.
+            Added::KeyUsed => {
+                let id = replayed_id(call).await?.ok_or(ExecuteError::Conflict)?;
+                return Ok(Answer::new(&json!({"id": id}))?.replayed(true));
+            }
         }
     }
 }

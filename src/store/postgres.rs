@@ -186,7 +186,12 @@ impl PostgresStore {
         let mut answers = Vec::new();
         for statement in statements {
             let rows = bound(statement).fetch_all(&mut *transaction).await?;
+            let failed = statement.must_return && rows.is_empty();
             answers.push(rows.iter().map(read_row).collect::<Result<_, _>>()?);
+            if failed {
+                transaction.rollback().await?;
+                return Ok(answers);
+            }
         }
         transaction.commit().await?;
         Ok(answers)

@@ -126,9 +126,22 @@ impl SqliteStore {
         self.inner
             .writer
             .run(false, move |connection| {
-                in_transaction(connection, |connection| {
-                    statements.iter().map(|statement| rows(connection, statement)).collect()
-                })
+                let mut answers = Vec::with_capacity(statements.len());
+                let done = in_transaction(connection, |connection| {
+                    for statement in &statements {
+                        let found = rows(connection, statement)?;
+                        let failed = statement.must_return && found.is_empty();
+                        answers.push(found);
+                        if failed {
+                            return Err(StoreError::RolledBack);
+                        }
+                    }
+                    Ok(())
+                });
+                match done {
+                    Ok(()) | Err(StoreError::RolledBack) => Ok(answers),
+                    Err(error) => Err(error),
+                }
             })
             .await?
     }
