@@ -71,7 +71,12 @@ pub async fn postgres(connection: &mut sqlx::PgConnection, now_ms: i64) -> Resul
     // One at a time: the lock is given back with the transaction.
     let mut transaction = connection.begin().await?;
     sqlx::query("SELECT pg_advisory_xact_lock(7201340219)").execute(&mut *transaction).await?;
-    sqlx::raw_sql(VERSIONS).execute(&mut *transaction).await?;
+    // A serving role may not create tables, and needs not where there is nothing to do.
+    let exists: bool =
+        sqlx::query_scalar("SELECT to_regclass('schema_versions') IS NOT NULL").fetch_one(&mut *transaction).await?;
+    if !exists {
+        sqlx::raw_sql(VERSIONS).execute(&mut *transaction).await?;
+    }
     let found: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(version), 0) FROM schema_versions")
         .fetch_one(&mut *transaction)
         .await?;

@@ -13,4 +13,5 @@
 mod harness;
 mod model;
 mod proxy;
+mod roles;
 mod samples;
