@@ -90,7 +90,8 @@ pub async fn run(cli: Cli) -> u8 {
 }
 
 async fn dispatch(cli: Cli) -> Result<(), Failed> {
-    let file = cli.config.as_deref().map(File::read).transpose().map_err(anyhow::Error::msg)?.unwrap_or_default();
+    let file =
+        cli.config.as_deref().map(File::read).transpose().map_err(anyhow::Error::msg)?.unwrap_or_default();
     let place = cli.place.or(file.place);
     let folder = place.data_dir.clone().unwrap_or_else(|| PathBuf::from("data"));
     let zone = match &place.timezone {

@@ -123,7 +123,8 @@ file_part!(
 impl File {
     /// Reads a file; an unknown line is an error, because it would otherwise be a setting that silently does nothing.
     pub fn read(path: &Path) -> Result<Self, String> {
-        let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
         let file: Self = toml::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
         match file.unknown.keys().next() {
             Some(name) => Err(format!("{}: unknown setting {name}", path.display())),

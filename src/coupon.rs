@@ -488,7 +488,9 @@ impl Coupon {
                 }
                 Some(_) => Ok(Vec::new()),
             },
-            CouponCommand::Give { member_id, lapse_after_ms } => self.give(*member_id, *lapse_after_ms, facts),
+            CouponCommand::Give { member_id, lapse_after_ms } => {
+                self.give(*member_id, *lapse_after_ms, facts)
+            }
             CouponCommand::Withdraw { member_id } => {
                 if !self.has_held(*member_id) {
                     return Err(Refusal::NoSuchCoupon);
@@ -585,7 +587,9 @@ impl Coupon {
         redemption_id: i64,
         facts: &Facts,
     ) -> Result<Vec<CouponEvent>, Refusal> {
-        let Some(issue) = &self.issue else { return Err(Refusal::NoSuchCoupon) };
+        let Some(issue) = &self.issue else {
+            return Err(Refusal::NoSuchCoupon);
+        };
         let terms = &issue.terms;
         let now_ms = facts.at.ms;
         let by_member = match redeemer {
@@ -637,7 +641,9 @@ impl Coupon {
 
     /// 2001, then 3009 3004 3001 4002 3008. Asking again while pending changes nothing.
     fn give(&self, member_id: i64, lapse_after_ms: i64, facts: &Facts) -> Result<Vec<CouponEvent>, Refusal> {
-        let Some(issue) = &self.issue else { return Err(Refusal::NoSuchCoupon) };
+        let Some(issue) = &self.issue else {
+            return Err(Refusal::NoSuchCoupon);
+        };
         let now_ms = facts.at.ms;
         self.refuse_unless_holder(member_id)?;
         self.refuse_if_voided_or_used()?;
@@ -669,7 +675,9 @@ impl Coupon {
         if let Some(rejected) = self.try_code(member_id, code, facts)? {
             return Ok(vec![rejected]);
         }
-        let Some(gift) = self.pending_gift(facts.at.ms) else { return Err(Refusal::NothingToReceive) };
+        let Some(gift) = self.pending_gift(facts.at.ms) else {
+            return Err(Refusal::NothingToReceive);
+        };
         Ok(vec![CouponEvent::Received {
             gift: gift.number,
             giver_id: self.holder_id,
@@ -687,7 +695,9 @@ impl Coupon {
 
     /// Tries a code on the pending gift: a refusal, the event of a wrong code, or nothing when it is right.
     fn try_code(&self, member_id: i64, code: i64, facts: &Facts) -> Result<Option<CouponEvent>, Refusal> {
-        let Some(gift) = self.pending_gift(facts.at.ms) else { return Err(Refusal::NothingToReceive) };
+        let Some(gift) = self.pending_gift(facts.at.ms) else {
+            return Err(Refusal::NothingToReceive);
+        };
         if self.holder_id == member_id {
             return Err(Refusal::OwnGift);
         }
@@ -767,11 +777,9 @@ impl Coupon {
 
     fn refuse_if_used(&self) -> Result<(), Refusal> {
         match self.redemption() {
-            Some(used) => Err(Refusal::AlreadyUsed {
-                redemption_id: used.id,
-                at_ms: used.at_ms,
-                shop_id: used.shop_id,
-            }),
+            Some(used) => {
+                Err(Refusal::AlreadyUsed { redemption_id: used.id, at_ms: used.at_ms, shop_id: used.shop_id })
+            }
             None => Ok(()),
         }
     }

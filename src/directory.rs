@@ -72,7 +72,8 @@ pub async fn membership(store: &Store, member_id: i64) -> Result<Option<Membersh
 
 /// A member.
 pub async fn member(store: &Store, id: i64) -> Result<Option<Member>, StoreError> {
-    let sql = "SELECT member_id, nickname, headimgurl, member_name, phone, member_card, level_id, shop_id, tag_ids,
+    let sql =
+        "SELECT member_id, nickname, headimgurl, member_name, phone, member_card, level_id, shop_id, tag_ids,
                       birthday, card_end, joined_at_ms FROM members WHERE member_id = $1";
     let rows = store.query(Statement::new(sql, [id.into()])).await?;
     Ok(rows.first().map(|row| Member {
@@ -103,7 +104,11 @@ pub enum Added {
 }
 
 /// Adds a member.
-pub async fn add_member(store: &Store, member: &Member, key: Option<&DirectoryKey>) -> Result<Added, StoreError> {
+pub async fn add_member(
+    store: &Store,
+    member: &Member,
+    key: Option<&DirectoryKey>,
+) -> Result<Added, StoreError> {
     let add = Statement::new(
         "INSERT INTO members (member_id, nickname, headimgurl, member_name, phone, member_card, level_id, shop_id,
                               tag_ids, birthday, card_end, joined_at_ms)

@@ -8,8 +8,8 @@
 //!   ← store ← read_model ← entity ← ledger ← sweep, demo ← http, cli ← main
 //! ```
 
-pub mod clock;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod coupon;
 pub mod definition;

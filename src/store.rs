@@ -376,7 +376,9 @@ impl StoreError {
                 let code = error.code().unwrap_or_default();
                 !["08", "40", "53", "55", "57", "58"].iter().any(|class| code.starts_with(class))
             }
-            Self::Postgres(sqlx::Error::Encode(_) | sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_))
+            Self::Postgres(
+                sqlx::Error::Encode(_) | sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_),
+            )
             | Self::Corrupt { .. } => true,
             Self::Sqlite(rusqlite::Error::SqliteFailure(error, _)) => {
                 use rusqlite::ErrorCode as Code;
@@ -520,7 +522,9 @@ impl Store {
     pub async fn ping(&self, now_ms: i64) -> Result<i64, StoreError> {
         match self {
             Self::Sqlite(store) => {
-                store.query(Statement::new("SELECT position FROM log_head WHERE bucket = $1", [BUCKET.into()])).await?;
+                store
+                    .query(Statement::new("SELECT position FROM log_head WHERE bucket = $1", [BUCKET.into()]))
+                    .await?;
                 Ok(0)
             }
             Self::Postgres(store) => store.ping(now_ms).await,

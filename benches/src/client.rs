@@ -37,7 +37,9 @@ impl Connection {
         loop {
             let read = self.stream.read_buf(&mut self.buffer).await?;
             anyhow::ensure!(read > 0, "the server closed the connection");
-            let Some(head) = find(&self.buffer, b"\r\n\r\n") else { continue };
+            let Some(head) = find(&self.buffer, b"\r\n\r\n") else {
+                continue;
+            };
             let text = std::str::from_utf8(&self.buffer[..head])?.to_ascii_lowercase();
             let length: usize = text
                 .lines()

@@ -63,7 +63,12 @@ struct Server {
 impl Server {
     async fn start(options: &Options, folder: &std::path::Path) -> anyhow::Result<Self> {
         let mut command = Command::new(&options.program);
-        command.arg("--data-dir").arg(folder).arg("serve").args(["--listen", "127.0.0.1:0"]).kill_on_drop(true);
+        command
+            .arg("--data-dir")
+            .arg(folder)
+            .arg("serve")
+            .args(["--listen", "127.0.0.1:0"])
+            .kill_on_drop(true);
         if let Some(url) = &options.database_url {
             command.arg("--database-url").arg(url);
         }
@@ -76,7 +81,8 @@ impl Server {
             }
         };
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        let secrets = Secrets::parse(&std::fs::read_to_string(folder.join("secret.key"))?).map_err(anyhow::Error::msg)?;
+        let secrets = Secrets::parse(&std::fs::read_to_string(folder.join("secret.key"))?)
+            .map_err(anyhow::Error::msg)?;
         Ok(Self { _child: child, address, secrets, now_ms: coupon_ledger::clock::Clock::System.now_ms() })
     }
 
@@ -128,7 +134,8 @@ async fn main() -> anyhow::Result<()> {
     let owners = Arc::new(owners(&server).await?);
     println!("| round | commands/s | p50 ms | p99 ms | max ms |\n|---|---|---|---|---|");
     let next = Arc::new(AtomicI64::new(0));
-    let tokens: Arc<Vec<String>> = Arc::new((0..=MEMBERS).map(|id| server.token(Caller::Member(id))).collect());
+    let tokens: Arc<Vec<String>> =
+        Arc::new((0..=MEMBERS).map(|id| server.token(Caller::Member(id))).collect());
     for round in 1..=options.rounds {
         let mut millis = redeem(&server, &options, &owners, &tokens, &next).await?;
         millis.sort_by(f64::total_cmp);
@@ -243,10 +250,14 @@ async fn redeem(
                 let body = format!("mem_coupon_id={coupon}&shop_id=1");
                 let key = format!("redeem-{coupon}");
                 let started = Instant::now();
-                let answer =
-                    connection.post("/client/auditcoupon", &tokens[*member as usize], Some(&key), &body).await?;
+                let answer = connection
+                    .post("/client/auditcoupon", &tokens[*member as usize], Some(&key), &body)
+                    .await?;
                 millis.push(started.elapsed().as_secs_f64() * 1e3);
-                ensure!(answer.contains("\"code\":0,") && !answer.contains("idempotency-replayed"), "{answer}");
+                ensure!(
+                    answer.contains("\"code\":0,") && !answer.contains("idempotency-replayed"),
+                    "{answer}"
+                );
             }
             Ok(millis)
         }));

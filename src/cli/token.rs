@@ -98,7 +98,9 @@ async fn revoke(context: &Context, secrets: &Secrets, text: &str) -> Result<(), 
     {
         match ask_server(&server.url, secrets, text).await {
             Ok(()) => return Ok(()),
-            Err(error) => eprintln!("coupon-ledger: the server at {} does not answer ({error:#})", server.url),
+            Err(error) => {
+                eprintln!("coupon-ledger: the server at {} does not answer ({error:#})", server.url);
+            }
         }
     }
     let store: Store = store::open(&context.store_options(secrets, Clock::System.now_ms())).await?;
@@ -119,7 +121,8 @@ async fn ask_server(url: &str, secrets: &Secrets, text: &str) -> anyhow::Result<
         let answer = client.request(request).await?;
         anyhow::Ok(answer.into_body().collect().await?.to_bytes())
     };
-    let answer = tokio::time::timeout(std::time::Duration::from_secs(10), answering).await.context("time out")??;
+    let answer =
+        tokio::time::timeout(std::time::Duration::from_secs(10), answering).await.context("time out")??;
     let answer: serde_json::Value = serde_json::from_slice(&answer)?;
     anyhow::ensure!(answer.get("code") == Some(&0.into()), "it answered {answer}");
     Ok(())

@@ -172,7 +172,8 @@ async fn coupon_info(mut call: Call) -> Result<Answer, Failure> {
         // A writer too busy for the event does not refuse the page: the next opening writes it.
         row.is_read = call.execute::<Coupon>(id, &CouponCommand::View { member_id }).await.is_ok();
     }
-    let receiver = receiver.map(|(nickname, headimgurl)| json!({"nickname": nickname, "headimgurl": headimgurl}));
+    let receiver =
+        receiver.map(|(nickname, headimgurl)| json!({"nickname": nickname, "headimgurl": headimgurl}));
     Answer::new(&json!({
         "id": row.coupon_id,
         "member_id": row.member_id,
@@ -301,7 +302,8 @@ async fn get_coupon(mut call: Call) -> Result<Answer, Failure> {
     let id = call.form.id("id");
     let code = call.form.int("code", 0, MAX_ID);
     call.checked()?;
-    let done = call.execute::<Coupon>(id, &CouponCommand::Receive { member_id: call.member_id(), code }).await?;
+    let done =
+        call.execute::<Coupon>(id, &CouponCommand::Receive { member_id: call.member_id(), code }).await?;
     refuse_wrong_code(&done)?;
     Answer::new(&json!({"id": done.id})).map(|answer| answer.replayed(done.replayed))
 }
@@ -355,7 +357,8 @@ async fn get_audit_coupon(mut call: Call) -> Result<Answer, Failure> {
         let shop = pages::shop(ledger.store(), shop_id).await?;
         shop.filter(|shop| shop.open).ok_or(Refusal::NoSuchShop)?;
     }
-    let in_hand = pages::wallet(ledger.store(), call.member_id(), WalletState::Unused, at.ms, Slice::All).await?;
+    let in_hand =
+        pages::wallet(ledger.store(), call.member_id(), WalletState::Unused, at.ms, Slice::All).await?;
     let usable = in_hand.into_iter().filter(|row| {
         row.self_redeemable
             && row.starts_at_ms <= at.ms
@@ -421,7 +424,8 @@ async fn can_get_coupon(mut call: Call) -> Result<Answer, Failure> {
         };
         !ended && allowed && definition.inventory() != 0
     });
-    let row = |(definition, ..): (pages::DefinitionRow, i64, i64)| super::operator::definition_json(&definition);
+    let row =
+        |(definition, ..): (pages::DefinitionRow, i64, i64)| super::operator::definition_json(&definition);
     Answer::new(&open.map(row).collect::<Vec<_>>())
 }
 

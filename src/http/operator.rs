@@ -351,7 +351,9 @@ async fn shop_rotate_audit_key(mut call: Call) -> Result<Answer, Failure> {
 
 /// What this key did to the directory before: the id it made.
 async fn replayed_id(call: &Call) -> Result<Option<i64>, Failure> {
-    let Some(key) = call.directory_key() else { return Ok(None) };
+    let Some(key) = call.directory_key() else {
+        return Ok(None);
+    };
     match directory::receipt(call.app.ledger.store(), &key).await? {
         None => Ok(None),
         Some((request_mac, id)) if request_mac == key.request_mac => Ok(Some(id)),
@@ -491,7 +493,9 @@ async fn send_one(mut call: Call) -> Result<Answer, Failure> {
 
 /// The employee who calls, if he still works here.
 async fn employee_at_work(call: &Call) -> Result<Employee, Failure> {
-    let Caller::Employee(id) = call.caller else { return Err(Failure::NotAllowed) };
+    let Caller::Employee(id) = call.caller else {
+        return Err(Failure::NotAllowed);
+    };
     let employee = directory::employee(call.app.ledger.store(), id).await?.ok_or(Refusal::NoSuchMember)?;
     if employee.active { Ok(employee) } else { Err(Failure::NotAllowed) }
 }

@@ -35,7 +35,12 @@ impl Default for ServerOptions {
 }
 
 /// Serves until `stop` is done, then finishes what was accepted.
-pub async fn serve(listener: TcpListener, router: Router, options: ServerOptions, stop: impl Future<Output = ()>) {
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    options: ServerOptions,
+    stop: impl Future<Output = ()>,
+) {
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(options.header_timeout).keep_alive(true);
     builder

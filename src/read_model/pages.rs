@@ -212,7 +212,8 @@ pub async fn wallet(
 
 /// How many coupons a member has in each state: unused, gone, expired.
 pub async fn wallet_counts(store: &Store, member_id: i64, now_ms: i64) -> Result<[i64; 3], StoreError> {
-    let sql = "SELECT COUNT(*) FILTER (WHERE in_hand = 1 AND ends_at_ms > $3), COUNT(*) FILTER (WHERE in_hand = 0),
+    let sql =
+        "SELECT COUNT(*) FILTER (WHERE in_hand = 1 AND ends_at_ms > $3), COUNT(*) FILTER (WHERE in_hand = 0),
                       COUNT(*) FILTER (WHERE in_hand = 1 AND ends_at_ms <= $3)
                FROM wallet_v1 WHERE bucket = $1 AND member_id = $2";
     let rows = store.query(Statement::new(sql, [BUCKET.into(), member_id.into(), now_ms.into()])).await?;
@@ -231,7 +232,11 @@ pub struct WalletDetail {
 }
 
 /// A coupon as one member sees it; None when he has never held it.
-pub async fn wallet_detail(store: &Store, member_id: i64, coupon_id: i64) -> Result<Option<WalletDetail>, StoreError> {
+pub async fn wallet_detail(
+    store: &Store,
+    member_id: i64,
+    coupon_id: i64,
+) -> Result<Option<WalletDetail>, StoreError> {
     // A coupon's first event holds its terms for good: its rules need no copy in every wallet row.
     let sql = wallet!(
         ", (SELECT CAST(e.payload AS TEXT) FROM events e
@@ -242,7 +247,9 @@ pub async fn wallet_detail(store: &Store, member_id: i64, coupon_id: i64) -> Res
          FROM wallet_v1 w WHERE w.bucket = $1 AND w.member_id = $2 AND w.coupon_id = $3"
     );
     let rows = store.query(Statement::new(sql, [BUCKET.into(), member_id.into(), coupon_id.into()])).await?;
-    let Some(found) = rows.first() else { return Ok(None) };
+    let Some(found) = rows.first() else {
+        return Ok(None);
+    };
     let row = WalletRow::read(found);
     let terms = match serde_json::from_str(found.text(29)) {
         Ok(CouponEvent::Issued(issue)) => issue.terms,
@@ -303,6 +310,7 @@ pub async fn redemption(store: &Store, id: i64) -> Result<Option<RedemptionRow>,
 
 /// A definition as pages show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a column of its own")]
 pub struct DefinitionRow {
     /// Its id.
     pub id: i64,

@@ -8,7 +8,8 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{
-    ATTEMPT_WINDOW_MS, Append, LiveRow, LiveTable, MAX_ATTEMPTS, Outcome, ReceiptKey, ReviewText, StockChange, StreamId,
+    ATTEMPT_WINDOW_MS, Append, LiveRow, LiveTable, MAX_ATTEMPTS, Outcome, ReceiptKey, ReviewText,
+    StockChange, StreamId,
 };
 use crate::refusal::{Refusal, Wrong};
 
@@ -43,7 +44,9 @@ impl Questions {
                 receipts.insert((&key.caller, key.operation, &key.key), key);
             }
             questions.stock.extend(effects.stock.iter().map(|change| match change {
-                StockChange::Issued { definition_id, .. } | StockChange::Set { definition_id, .. } => *definition_id,
+                StockChange::Issued { definition_id, .. } | StockChange::Set { definition_id, .. } => {
+                    *definition_id
+                }
             }));
             let counted = effects.member_counts.iter();
             questions.member_counts.extend(counted.map(|change| (change.member_id, change.definition_id)));
@@ -173,10 +176,12 @@ pub fn admit(batch: &[Append], mut known: Known, head: i64, recorded_at_ms: i64)
     }
     plan.rows = last_rows(batch, &outcomes);
     let stock = touched_stock.into_iter();
-    plan.stock = stock.filter_map(|id| known.stock.get(&id).map(|(stock, issued)| (id, *stock, *issued))).collect();
+    plan.stock =
+        stock.filter_map(|id| known.stock.get(&id).map(|(stock, issued)| (id, *stock, *issued))).collect();
     let counts = touched_counts.into_iter();
-    plan.member_counts =
-        counts.filter_map(|key| known.member_counts.get(&key).map(|issued| (key.0, key.1, *issued))).collect();
+    plan.member_counts = counts
+        .filter_map(|key| known.member_counts.get(&key).map(|issued| (key.0, key.1, *issued)))
+        .collect();
     (plan, outcomes)
 }
 
@@ -202,7 +207,11 @@ impl Known {
             }
         }
         for change in effects.member_counts.iter().filter(|change| change.by > 0) {
-            let issued = self.member_counts.get(&(change.member_id, change.definition_id)).copied().unwrap_or_default();
+            let issued = self
+                .member_counts
+                .get(&(change.member_id, change.definition_id))
+                .copied()
+                .unwrap_or_default();
             if change.limit.is_some_and(|limit| issued + change.by > limit) {
                 return Some(Outcome::Refused(Refusal::LimitReached));
             }
@@ -272,13 +281,16 @@ impl Known {
 fn last_rows<'a>(batch: &'a [Append], outcomes: &[Outcome]) -> Vec<(&'static LiveTable, Vec<&'a LiveRow>)> {
     let mut tables: Vec<(&'static LiveTable, Vec<&'a LiveRow>)> = Vec::new();
     let mut places = HashMap::new();
-    let admitted = batch.iter().zip(outcomes).filter(|(_, outcome)| matches!(outcome, Outcome::Committed { .. }));
+    let admitted =
+        batch.iter().zip(outcomes).filter(|(_, outcome)| matches!(outcome, Outcome::Committed { .. }));
     for row in admitted.flat_map(|(append, _)| &append.effects.rows) {
         let at = tables.iter().position(|(table, _)| std::ptr::eq(*table, row.table)).unwrap_or_else(|| {
             tables.push((row.table, Vec::new()));
             tables.len() - 1
         });
-        let Some((table, rows)) = tables.get_mut(at) else { continue };
+        let Some((table, rows)) = tables.get_mut(at) else {
+            continue;
+        };
         let key = row.cells.get(..table.key_columns).unwrap_or_default();
         match places.entry((at, key)) {
             Entry::Occupied(place) => {

@@ -32,7 +32,10 @@ async fn a_server_under_the_documented_grants_serves_and_cannot_change_the_log()
     world.call(MEMBER, "/client/auditcoupon", json!({"mem_coupon_id": id, "shop_id": 1})).await.ok();
     let review = json!({"id": id, "evaluation": "好", "score": 5});
     world.call(MEMBER, "/client/evaluacoupon", review).await.ok();
-    assert_eq!(world.call(MEMBER, "/client/getcoupon", json!({"id": 999, "code": 123_456})).await.code(), 7003);
+    assert_eq!(
+        world.call(MEMBER, "/client/getcoupon", json!({"id": 999, "code": 123_456})).await.code(),
+        7003
+    );
     world.operator("/member/add", json!({"nickname": "新"})).await.ok();
     coupon_ledger::sweep::sweep(&world.ledger).await.unwrap();
 
@@ -45,7 +48,10 @@ async fn a_server_under_the_documented_grants_serves_and_cannot_change_the_log()
         "DROP TRIGGER events_are_append_only ON events",
     ] {
         let refused = world.home.sql(change).await.unwrap_err();
-        assert!(refused.contains("permission denied") || refused.contains("must be owner"), "{change}: {refused}");
+        assert!(
+            refused.contains("permission denied") || refused.contains("must be owner"),
+            "{change}: {refused}"
+        );
     }
     world.close().await;
     owner.sql(&format!("DROP OWNED BY {role}")).await.unwrap();
