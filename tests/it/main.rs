@@ -15,3 +15,4 @@ mod model;
 mod proxy;
 mod roles;
 mod samples;
+mod server;
