@@ -56,6 +56,11 @@ pub trait Entity:
         None
     }
 
+    /// The stock that this state sets, None where it sets none; Some(None) is an unlimited one.
+    fn stock(&self) -> Option<Option<i64>> {
+        None
+    }
+
     /// The guards and texts that belong to a command, beyond what follows from the states.
     fn guard(_command: &Self::Command, _events: &[Self::Event], _facts: &Facts, _effects: &mut Effects) {}
 
@@ -83,6 +88,9 @@ pub fn effects<A: Entity>(id: i64, before: &A, after: &A) -> Effects {
     let mut effects = Effects::default();
     let changed = after.rows(id).into_iter();
     effects.rows = changed.filter(|row| !old.iter().any(|old| same_row(old, row))).collect();
+    if let Some(stock) = after.stock().filter(|stock| before.stock() != Some(*stock)) {
+        effects.stock.push(StockChange::Set { definition_id: id, stock });
+    }
     if let Some(counts) = after.counts() {
         let by = counts.issued - before.counts().map_or(0, |before| before.issued);
         if by != 0 {
@@ -263,15 +271,8 @@ impl Entity for Definition {
         definition_rows(id, self)
     }
 
-    fn guard(_command: &DefinitionCommand, events: &[DefinitionEvent], facts: &Facts, effects: &mut Effects) {
-        for event in events {
-            let stock = match event {
-                DefinitionEvent::Defined { stock, .. } => *stock,
-                DefinitionEvent::StockChanged { stock, .. } => Some(*stock),
-                DefinitionEvent::Edited { .. } | DefinitionEvent::StateChanged { .. } => continue,
-            };
-            effects.stock.push(StockChange::Set { definition_id: facts.id, stock });
-        }
+    fn stock(&self) -> Option<Option<i64>> {
+        self.offer.as_ref().map(|_| self.stock)
     }
 }
 

@@ -235,7 +235,7 @@ pub async fn wallet_detail(store: &Store, member_id: i64, coupon_id: i64) -> Res
     let sql = wallet!(
         ", CAST(e.payload AS TEXT), COALESCE(m.nickname, ''), COALESCE(m.headimgurl, '')
          FROM wallet_v1 w
-         JOIN events e ON e.aggregate_type = 'coupon' AND e.aggregate_id = CAST(w.coupon_id AS TEXT)
+         LEFT JOIN events e ON e.aggregate_type = 'coupon' AND e.aggregate_id = CAST(w.coupon_id AS TEXT)
                       AND e.sequence = 1 AND e.bucket = w.bucket
          LEFT JOIN members m ON m.member_id = w.received_by
          WHERE w.bucket = $1 AND w.member_id = $2 AND w.coupon_id = $3"
