@@ -20,7 +20,11 @@ pub(super) fn router() -> Router<App> {
 
 /// Swagger UI from the binary itself: it works without a network.
 pub(super) fn docs() -> Router {
-    let config = utoipa_swagger_ui::Config::new(["/openapi.json"]).try_it_out_enabled(true).persist_authorization(true);
+    let config = utoipa_swagger_ui::Config::new(["/openapi.json"])
+        .try_it_out_enabled(true)
+        .persist_authorization(true)
+        // Swagger UI would otherwise send the description's address to a validator on the internet.
+        .validator_url("none");
     utoipa_swagger_ui::SwaggerUi::new("/docs")
         .external_url_unchecked("/openapi.json", openapi::document())
         .config(config)
