@@ -11,6 +11,9 @@
 
 #[macro_use]
 mod harness;
+mod cli;
+mod log;
 mod model;
 mod proxy;
 mod samples;
+mod sweep;
