@@ -16,7 +16,9 @@ use crate::store::{self, Store};
 
 /// Whose token, for how long; or which token to revoke.
 #[derive(Debug, clap::Args)]
-#[group(id = "whose", required = true, multiple = false, args = ["member", "employee", "operator", "auditor", "revoke"])]
+// Not the group that the derive would make: --ttl would be in it, and exclude the others.
+#[group(skip)]
+#[command(group = clap::ArgGroup::new("whose").required(true).args(["member", "employee", "operator", "auditor", "revoke"]))]
 pub(super) struct TokenArgs {
     /// A member's token
     #[arg(long, value_name = "ID", value_parser = clap::value_parser!(i64).range(1..=crate::value::MAX_ID))]

@@ -7,7 +7,7 @@ use super::{Answer, Call, Failure};
 use crate::clock::{Zone, parse_day};
 use crate::coupon::{Coupon, CouponCommand, CouponEvent, GIFT_TRIES, Redeemer, Source, is_usable_on};
 use crate::directory;
-use crate::ledger::Executed;
+use crate::ledger::{ExecuteError, Executed};
 use crate::read_model::pages::{self, Slice, WalletRow, WalletState};
 use crate::refusal::Refusal;
 use crate::shop::Shop;
@@ -170,7 +170,11 @@ async fn coupon_info(mut call: Call) -> Result<Answer, Failure> {
     };
     if !row.is_read && row.received_by == 0 {
         // A writer too busy for the event does not refuse the page: the next opening writes it.
-        row.is_read = call.execute::<Coupon>(id, &CouponCommand::View { member_id }).await.is_ok();
+        row.is_read = match call.execute::<Coupon>(id, &CouponCommand::View { member_id }).await {
+            Ok(_) => true,
+            Err(error @ Failure::Execute(ExecuteError::Corrupt(_))) => return Err(error),
+            Err(_) => false,
+        };
     }
     let receiver =
         receiver.map(|(nickname, headimgurl)| json!({"nickname": nickname, "headimgurl": headimgurl}));

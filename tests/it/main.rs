@@ -11,8 +11,11 @@
 
 #[macro_use]
 mod harness;
+mod cli;
+mod log;
 mod model;
 mod proxy;
 mod roles;
 mod samples;
 mod server;
+mod sweep;
