@@ -11,6 +11,7 @@
 
 #[macro_use]
 mod harness;
+mod decisions;
 mod model;
 mod proxy;
 mod samples;
