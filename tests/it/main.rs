@@ -12,6 +12,9 @@
 #[macro_use]
 mod harness;
 mod decisions;
+mod docs;
 mod model;
+mod precedence;
 mod proxy;
 mod samples;
+mod tidy;
