@@ -353,3 +353,20 @@ fn the_columns_of_a_live_table_are_those_of_its_sql() {
         assert_eq!(made[live.name], (columns, key), "{}", live.name);
     }
 }
+
+#[test]
+fn every_function_that_a_projection_names_exists() {
+    let mut named = 0;
+    for path in files("projections", &[".sql"]) {
+        let text = read(&path).replace("\n-- ", " ");
+        for place in text.split("(src/").skip(1) {
+            let (file, function) = place.split_once(')').unwrap().0.split_once(", ").unwrap();
+            assert!(
+                read(&format!("src/{file}")).contains(&format!("pub fn {function}(")),
+                "{path}: {file}, {function}"
+            );
+            named += 1;
+        }
+    }
+    assert_eq!(named, LIVE_TABLES.len());
+}
