@@ -523,15 +523,18 @@ async fn reverse_coupon(mut call: Call) -> Result<Answer, Failure> {
     if matches!(call.caller, Caller::Employee(_)) {
         employee_at_work(&call).await?;
     }
-    let found = pages::redemption(call.app.ledger.store(), redemption_id).await?;
-    let coupon_id = found.ok_or(Refusal::NoSuchRedemption)?.coupon_id;
+    let Some(redemption) = pages::redemption(call.app.ledger.store(), redemption_id).await? else {
+        // The key is asked before existence: used with another body it answers 6001, not 2004.
+        call.app.ledger.replay::<Coupon>(&call.meta).await?;
+        return Err(Refusal::NoSuchRedemption.into());
+    };
     let command = CouponCommand::Reverse {
         redemption_id,
         employee_id: call.caller.employee_id(),
         reason,
         within_ms: call.app.options.reverse_within_ms,
     };
-    let done = call.execute::<Coupon>(coupon_id, &command).await?;
+    let done = call.execute::<Coupon>(redemption.coupon_id, &command).await?;
     Answer::new(&json!({"id": redemption_id, "mem_coupon_id": done.id}))
         .map(|answer| answer.replayed(done.replayed))
 }

@@ -12,10 +12,14 @@
 #[macro_use]
 mod harness;
 mod cli;
+mod decisions;
+mod docs;
 mod log;
 mod model;
+mod precedence;
 mod proxy;
 mod roles;
 mod samples;
 mod server;
 mod sweep;
+mod tidy;
