@@ -92,10 +92,11 @@ macro_rules! file_part {
                 Self { $($field: self.$field.or(file.$field)),* }
             }
 
-            /// These settings, and others where they say nothing.
+            /// The settings of a subcommand, and those before its name where the subcommand says no more than the
+            /// environment, which both have read.
             #[must_use]
-            pub fn or_else(self, other: Self) -> Self {
-                Self { $($field: self.$field.or(other.$field)),* }
+            pub fn or_before(self, before: Self, environment: &Self) -> Self {
+                Self { $($field: if self.$field == environment.$field { before.$field } else { self.$field }),* }
             }
         }
     };

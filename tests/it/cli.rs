@@ -180,7 +180,9 @@ on_both_engines! {
         let mut text = format!("data_dir = \"{folder}\"\n");
         if let Some(url) = &home.database_url {
             place.extend(["--database-url".to_owned(), url.clone()]);
-            text += &format!("database_url = \"{url}\"\n");
+            text.push_str("database_url = \"");
+            text.push_str(url);
+            text.push_str("\"\n");
         }
         std::fs::write(&file, text).unwrap();
         let config = ["--config".to_owned(), file.display().to_string()];
@@ -424,7 +426,8 @@ on_both_engines! {
             }
             for word in words {
                 let alone = text.split(|letter: char| !(letter.is_alphanumeric() || "-_".contains(letter)));
-                let found = if word.len() > 6 { text.contains(&word) } else { alone.into_iter().any(|part| part == word) };
+                let found =
+                    if word.len() > 6 { text.contains(&word) } else { alone.into_iter().any(|part| part == word) };
                 assert!(!found, "{word} in the logs");
             }
             if format == "json" {
@@ -504,6 +507,25 @@ async fn the_servers_own_settings_follow_the_same_order() {
     let operator = cli_token(&home, &["--operator"]).await;
     ok(&server, &operator, "/file/shop/list", json!({})).await;
     ok(&server, &operator, "/shop/list", json!({})).await;
+    server.kill().await;
+    // A flag before the subcommand is a flag as well.
+    let mut command = program(&home);
+    command.args(["--listen", "127.0.0.1:0", "serve"]).env("COUPON_LEDGER_LISTEN", "from the environment");
+    launch(command).await.kill().await;
+}
+
+#[tokio::test]
+async fn an_empty_database_url_means_none() {
+    let home = Home::new(Engine::Sqlite).await;
+    let mut command = program(&home);
+    command.args(["serve", "--listen", "127.0.0.1:0"]).env("DATABASE_URL", "");
+    let server = launch(command).await;
+    let token = cli_token(&home, &["--member", "439"]).await;
+    let mut command = program(&home);
+    command.args(["token", "--revoke", &token]).env("DATABASE_URL", "");
+    let done = finish(command).await;
+    assert_eq!(done.code, Some(0), "{done:?}");
+    until_refused(&server, &token, Duration::from_secs(1)).await;
     server.kill().await;
 }
 

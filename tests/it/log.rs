@@ -105,10 +105,12 @@ on_both_engines! {
         assert_eq!(before.1.len(), 1);
         let top = before.0.len();
         let again = |position: usize, aggregate: &str, sequence: i64| {
-            format!("INTO events ({COLUMNS}) VALUES (0, {position}, 'coupon', '{aggregate}', {sequence}, 'Voided', '1.0', '{{}}', '{{}}', 0)")
+            let event = format!("'coupon', '{aggregate}', {sequence}, 'Voided', '1.0', '{{}}', '{{}}', 0");
+            format!("INTO events ({COLUMNS}) VALUES (0, {position}, {event})")
         };
         let receipt = "INTO receipts (bucket, caller, operation, key, request_mac, position, event_count)
                        SELECT bucket, caller, operation, key, 'other', 1, 1 FROM receipts";
+        let on_conflict = "ON CONFLICT (bucket, caller, operation, key) DO UPDATE SET position = 1";
         let mut attempts = vec![
             "UPDATE events SET payload = '{}'".to_owned(),
             "UPDATE events SET recorded_at_ms = 0 WHERE position = 1".to_owned(),
@@ -121,18 +123,20 @@ on_both_engines! {
             "UPDATE receipts SET request_mac = ''".to_owned(),
             "DELETE FROM receipts".to_owned(),
             format!("INSERT {receipt}"),
-            format!("INSERT {receipt} WHERE true ON CONFLICT (bucket, caller, operation, key) DO UPDATE SET position = 1"),
+            format!("INSERT {receipt} WHERE true {on_conflict}"),
         ];
         match engine {
             Engine::Postgres => attempts.extend(
-                ["TRUNCATE events", "TRUNCATE events CASCADE", "TRUNCATE receipts", "TRUNCATE log_head, events, receipts"]
-                    .map(ToOwned::to_owned),
+                ["events", "events CASCADE", "receipts", "log_head, events, receipts"]
+                    .map(|tables| format!("TRUNCATE {tables}")),
             ),
             Engine::Sqlite => attempts.extend([
                 format!("INSERT OR REPLACE {}", again(1, "999", 1)),
                 format!("REPLACE {}", again(top + 1, &id.to_string(), 1)),
                 // The hidden row number is a third key by which a row could be replaced.
-                format!("INSERT OR REPLACE INTO events (rowid, {COLUMNS}) VALUES (1, 0, {}, 'coupon', '999', 1, 'Voided', '1.0', '{{}}', '{{}}', 0)", top + 1),
+                format!("INSERT OR REPLACE {}", again(top + 1, "999", 1))
+                    .replace("events (", "events (rowid, ")
+                    .replace("VALUES (", "VALUES (1, "),
                 format!("UPDATE OR REPLACE events SET position = 1 WHERE position = {top}"),
                 format!("INSERT OR REPLACE {receipt}"),
             ]),
@@ -221,11 +225,13 @@ on_both_engines! {
         let log = whole_log(&world).await;
         without_guards(&world.home).await;
         for ((what, damage, sequence, named), id) in damages.into_iter().zip(&ids) {
-            let place = format!("WHERE aggregate_type = 'coupon' AND aggregate_id = '{id}' AND sequence = {sequence}");
+            let place =
+                format!("WHERE aggregate_type = 'coupon' AND aggregate_id = '{id}' AND sequence = {sequence}");
             world.home.sql(&format!("{damage} {place}")).await.unwrap();
             let error = world.ledger.load::<Coupon>(*id).await.unwrap_err().to_string();
             let position = position_of(&log, *id, named);
-            assert!(error.contains(&format!("position {position}, stream coupon {id} event {named}")), "{what}: {error}");
+            let names = format!("position {position}, stream coupon {id} event {named}");
+            assert!(error.contains(&names), "{what}: {error}");
             let reply = world.call(MEMBER, "/client/auditcoupon", json!({"mem_coupon_id": id, "shop_id": 1})).await;
             assert_eq!((reply.status.as_u16(), reply.code()), (500, 9999), "{what}");
             let request_id = reply.headers["x-request-id"].to_str().unwrap();
@@ -309,7 +315,8 @@ on_both_engines! {
             log.iter().map(|event| serde_json::from_str(&event.metadata).unwrap()).collect();
         let always = ["append_id", "caller", "caller_kind", "causation_id", "correlation_id", "request_id"];
         for (event, map) in log.iter().zip(&maps) {
-            let mut names: Vec<&str> = map.keys().map(String::as_str).filter(|name| *name != "idempotency_key").collect();
+            let names = map.keys().map(String::as_str);
+            let mut names: Vec<&str> = names.filter(|name| *name != "idempotency_key").collect();
             names.sort_unstable();
             assert_eq!(names, always, "{}", event.event_type);
             assert!(map["append_id"].len() == 32 && map["append_id"].bytes().all(|byte| byte.is_ascii_hexdigit()));

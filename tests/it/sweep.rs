@@ -184,9 +184,8 @@ on_both_engines! {
         let (broken, whole) = (world.issue(definition, 439).await, world.issue(definition, 439).await);
         crate::log::without_guards(&world.home).await;
         let set = async |version: &str| {
-            let sql = format!(
-                "UPDATE events SET event_version = '{version}' WHERE aggregate_type = 'coupon' AND aggregate_id = '{broken}'"
-            );
+            let stream = format!("aggregate_type = 'coupon' AND aggregate_id = '{broken}'");
+            let sql = format!("UPDATE events SET event_version = '{version}' WHERE {stream}");
             world.home.sql(&sql).await.unwrap();
         };
         set("0.9").await;
