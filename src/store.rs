@@ -299,7 +299,7 @@ pub struct Append {
 pub enum Outcome {
     /// It is on disk.
     Committed {
-        /// The first event's position; the head's where it had no events.
+        /// The first event's position; the next one's where it had no events.
         position: i64,
         /// Unix milliseconds.
         recorded_at_ms: i64,
