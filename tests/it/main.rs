@@ -11,6 +11,10 @@
 
 #[macro_use]
 mod harness;
+
+mod concurrency;
+mod crash;
 mod model;
+mod outside;
 mod proxy;
 mod samples;
