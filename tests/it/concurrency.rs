@@ -17,14 +17,26 @@ async fn add_members(world: &World, ids: impl Iterator<Item = i64>) {
         INSERT INTO members (member_id, nickname, headimgurl, member_name, phone, member_card, level_id, shop_id,
                              tag_ids, birthday, card_end, joined_at_ms)
         VALUES ($1, '', '', '', '', '', 0, 0, '', 0, 0, 0)";
-    world.store().write(ids.map(|id| Statement::new(ADD, [id.into()])).collect()).await.unwrap();
+    world
+        .store()
+        .write(ids.map(|id| Statement::new(ADD, [id.into()])).collect())
+        .await
+        .unwrap();
 }
 
 /// Each of these members claims from a definition, all at once.
 async fn claims(world: &Arc<World>, definition: i64, members: impl Iterator<Item = i64>) -> Vec<Reply> {
     let claim = |member| {
         let world = world.clone();
-        async move { world.call(Caller::Member(member), "/client/claimcoupon", json!({"id": definition})).await }
+        async move {
+            world
+                .call(
+                    Caller::Member(member),
+                    "/client/claimcoupon",
+                    json!({"id": definition}),
+                )
+                .await
+        }
     };
     all_at_once(members.map(claim)).await
 }
@@ -258,23 +270,40 @@ async fn two_servers_on_one_postgres_work_side_by_side() {
     let shop = json!({"shop_name": "總店", "phone": "1", "address": "a"});
     assert_eq!(first.operator("/shop/add", shop).await.ok()["id"], "1");
     second.operator("/member/add", json!({"id": 439})).await.ok();
-    first.operator("/user/add", json!({"id": 1000, "name": "店員", "shop_id": 1})).await.ok();
+    first
+        .operator("/user/add", json!({"id": 1000, "name": "店員", "shop_id": 1}))
+        .await
+        .ok();
     let offer = definition(json!({"is_claim": 1, "num": STOCK}));
     assert_eq!(second.operator("/elecoupons/add", offer).await.ok()["id"], 1);
 
     let claim = |number: i64| {
         let api = apis[(number % 2) as usize].clone();
-        async move { (number % 2, api.call(MEMBER, "/client/claimcoupon", json!({"id": 1})).await) }
+        async move {
+            (
+                number % 2,
+                api.call(MEMBER, "/client/claimcoupon", json!({"id": 1})).await,
+            )
+        }
     };
     let claimed = all_at_once((0..CLAIMS).map(claim)).await;
     let codes = tally(claimed.iter().map(|(_, reply)| reply));
-    assert_eq!(codes, BTreeMap::from([(0, STOCK as usize), (5001, (CLAIMS - STOCK) as usize)]));
+    assert_eq!(
+        codes,
+        BTreeMap::from([(0, STOCK as usize), (5001, (CLAIMS - STOCK) as usize)])
+    );
     for server in 0..2 {
-        let wins = claimed.iter().filter(|(by, reply)| *by == server && reply.code() == 0).count();
+        let wins = claimed
+            .iter()
+            .filter(|(by, reply)| *by == server && reply.code() == 0)
+            .count();
         // Each was asked 100 times and 150 were to be had.
         assert!(wins >= 50, "server {server} issued {wins}");
     }
-    let ids: BTreeSet<i64> = claimed.iter().filter_map(|(_, reply)| reply.data()["id"].as_i64()).collect();
+    let ids: BTreeSet<i64> = claimed
+        .iter()
+        .filter_map(|(_, reply)| reply.data()["id"].as_i64())
+        .collect();
     assert_eq!(ids.len() as i64, STOCK, "two coupons have one id");
 
     // A third of the coupons is given on both, the rest redeemed on both: by the member here, an employee there.
@@ -285,8 +314,18 @@ async fn two_servers_on_one_postgres_work_side_by_side() {
         async move {
             let reply = match (number / 2 % 3, by) {
                 (0, _) => api.call(MEMBER, "/client/givecoupon", json!({"id": id})).await,
-                (_, 0) => api.call(MEMBER, "/client/auditcoupon", json!({"mem_coupon_id": id, "shop_id": 1})).await,
-                _ => api.call(EMPLOYEE, "/user/auditelecoupon", json!({"mem_coupon_id": id})).await,
+                (_, 0) => {
+                    api.call(
+                        MEMBER,
+                        "/client/auditcoupon",
+                        json!({"mem_coupon_id": id, "shop_id": 1}),
+                    )
+                    .await
+                }
+                _ => {
+                    api.call(EMPLOYEE, "/user/auditelecoupon", json!({"mem_coupon_id": id}))
+                        .await
+                }
             };
             (by, reply)
         }
@@ -299,11 +338,25 @@ async fn two_servers_on_one_postgres_work_side_by_side() {
             assert_eq!(replies[0].ok(), replies[1].ok(), "one gift, one code");
             continue;
         }
-        assert_eq!(tally(replies), BTreeMap::from([(0, 1), (3001, 1)]), "coupon {}", ids[number]);
-        let used = replies.into_iter().find(|reply| reply.code() == 0).unwrap().data()["id"].as_str().unwrap();
+        assert_eq!(
+            tally(replies),
+            BTreeMap::from([(0, 1), (3001, 1)]),
+            "coupon {}",
+            ids[number]
+        );
+        let used = replies
+            .into_iter()
+            .find(|reply| reply.code() == 0)
+            .unwrap()
+            .data()["id"]
+            .as_str()
+            .unwrap();
         let refused = replies.into_iter().find(|reply| reply.code() == 3001).unwrap();
         assert_eq!(refused.data()["id"].to_string(), used);
-        assert!(redemptions.insert(used.to_owned()), "two redemptions have the id {used}");
+        assert!(
+            redemptions.insert(used.to_owned()),
+            "two redemptions have the id {used}"
+        );
     }
     assert_eq!(events(&home, "Issued").await, STOCK);
     assert_eq!(events(&home, "Given").await, STOCK / 3);

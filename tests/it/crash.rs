@@ -39,7 +39,13 @@ struct Worker {
 impl Worker {
     fn new(number: i64) -> Self {
         let member = Caller::Member(1000 + number);
-        Self { member, name: format!("w{number}"), coupon: None, done: Vec::new(), open: None }
+        Self {
+            member,
+            name: format!("w{number}"),
+            coupon: None,
+            done: Vec::new(),
+            open: None,
+        }
     }
 
     fn next(&self) -> Action {
@@ -50,13 +56,21 @@ impl Worker {
             Some((id, _)) if number % 2 == 0 => ("/client/givecoupon", json!({"id": id})),
             Some((id, _)) => ("/client/auditcoupon", json!({"mem_coupon_id": id, "shop_id": 1})),
         };
-        Action { key: format!("{}-{number:06}", self.name), route, body, answer: None }
+        Action {
+            key: format!("{}-{number:06}", self.name),
+            route,
+            body,
+            answer: None,
+        }
     }
 
     /// Does the next action, or the open one again with its key. False when no answer came.
     async fn step(&mut self, api: &Api) -> bool {
         let mut action = self.open.take().unwrap_or_else(|| self.next());
-        match api.try_call(self.member, Some(&action.key), action.route, &action.body).await {
+        match api
+            .try_call(self.member, Some(&action.key), action.route, &action.body)
+            .await
+        {
             Ok(reply) if reply.code() != 9002 => {
                 let data = reply.ok().clone();
                 self.coupon = match (action.route, self.coupon) {
@@ -91,7 +105,10 @@ impl Worker {
     async fn check(mut self, api: Api, from: usize) -> Self {
         for action in &self.done[from..] {
             let answer = action.answer.as_ref().unwrap();
-            let id = action.body["mem_coupon_id"].as_i64().or(action.body["id"].as_i64()).unwrap();
+            let id = action.body["mem_coupon_id"]
+                .as_i64()
+                .or(action.body["id"].as_i64())
+                .unwrap();
             match action.route {
                 "/client/claimcoupon" => {
                     let info = api.call(self.member, "/client/couponinfo", answer.clone()).await;
@@ -128,23 +145,28 @@ async fn set_up(home: &Home, server: &Server) {
     let api = Api::new(home, server);
     let shop = json!({"shop_name": "總店", "phone": "1", "address": "a"});
     assert_eq!(api.operator("/shop/add", shop).await.ok()["id"], "1");
-    assert_eq!(api.operator("/elecoupons/add", definition(json!({"is_claim": 1}))).await.ok()["id"], 1);
+    assert_eq!(
+        api.operator("/elecoupons/add", definition(json!({"is_claim": 1})))
+            .await
+            .ok()["id"],
+        1
+    );
     for number in 0..WORKERS {
-        api.operator("/member/add", json!({"id": 1000 + number})).await.ok();
+        api.operator("/member/add", json!({"id": 1000 + number}))
+            .await
+            .ok();
     }
 }
 
 /// Every worker goes on until the server is gone; `end` ends it once so many actions are answered.
-async fn load(
-    workers: Vec<Worker>,
-    api: &Api,
-    enough: usize,
-    end: impl AsyncFnOnce(),
-) -> Vec<Worker> {
+async fn load(workers: Vec<Worker>, api: &Api, enough: usize, end: impl AsyncFnOnce()) -> Vec<Worker> {
     let answered = Arc::new(AtomicUsize::new(0));
     let work = |worker: Worker| tokio::spawn(worker.work(api.clone(), answered.clone()));
     let working: Vec<_> = workers.into_iter().map(work).collect();
-    until("enough is answered", async || answered.load(Ordering::SeqCst) >= enough).await;
+    until("enough is answered", async || {
+        answered.load(Ordering::SeqCst) >= enough
+    })
+    .await;
     end().await;
     finished(working).await
 }
@@ -159,7 +181,8 @@ async fn finished(tasks: Vec<tokio::task::JoinHandle<Worker>>) -> Vec<Worker> {
 
 /// How often each key stands in the log's events.
 async fn keys_in_log(home: &Home) -> BTreeMap<String, usize> {
-    let sql = "SELECT metadata->>'idempotency_key' FROM events WHERE metadata->>'idempotency_key' IS NOT NULL";
+    let sql =
+        "SELECT metadata->>'idempotency_key' FROM events WHERE metadata->>'idempotency_key' IS NOT NULL";
     let mut keys = BTreeMap::new();
     for key in home.sql(sql).await.unwrap() {
         *keys.entry(key).or_default() += 1;
@@ -176,9 +199,17 @@ fn takes_a_key(action: &&Action) -> bool {
 async fn assert_log_holds_what_was_answered(home: &Home, workers: &[Worker]) {
     let mut log = keys_in_log(home).await;
     for action in workers.iter().flat_map(|worker| &worker.done).filter(takes_a_key) {
-        assert_eq!(log.remove(&action.key), Some(1), "answered, but not once in the log: {action:?}");
+        assert_eq!(
+            log.remove(&action.key),
+            Some(1),
+            "answered, but not once in the log: {action:?}"
+        );
     }
-    for action in workers.iter().filter_map(|worker| worker.open.as_ref()).filter(takes_a_key) {
+    for action in workers
+        .iter()
+        .filter_map(|worker| worker.open.as_ref())
+        .filter(takes_a_key)
+    {
         let times = log.remove(&action.key).unwrap_or_default();
         assert!(times <= 1, "sent once, {times} times in the log: {action:?}");
     }
@@ -273,13 +304,25 @@ on_both_engines! {
 async fn a_second_server_on_a_data_folder_in_use_says_who_has_it_and_exits_with_2() {
     let home = Home::new(Engine::Sqlite).await;
     let first = Server::start(&home, &[]).await;
-    let second = program(&home).args(["serve", "--listen", "127.0.0.1:0"]).output().await.unwrap();
+    let second = program(&home)
+        .args(["serve", "--listen", "127.0.0.1:0"])
+        .output()
+        .await
+        .unwrap();
     assert_eq!(second.status.code(), Some(2));
     let said = String::from_utf8(second.stderr).unwrap();
-    let holder = format!("is in use by the server at {} (process {})", first.url, first.child.id().unwrap());
+    let holder = format!(
+        "is in use by the server at {} (process {})",
+        first.url,
+        first.child.id().unwrap()
+    );
     assert!(said.contains(&holder), "{said}");
     assert!(said.contains(home.path().to_str().unwrap()), "{said}");
-    assert_eq!(String::from_utf8(second.stdout).unwrap(), "", "it said that it listens");
+    assert_eq!(
+        String::from_utf8(second.stdout).unwrap(),
+        "",
+        "it said that it listens"
+    );
     // The first is none the worse for it, and still where others look for it.
     set_up(&home, &first).await;
     assert!(home.path().join("server.json").exists());

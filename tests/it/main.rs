@@ -12,6 +12,7 @@
 #[macro_use]
 mod harness;
 
+mod commit;
 mod concurrency;
 mod crash;
 mod model;

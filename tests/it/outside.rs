@@ -25,9 +25,17 @@ pub struct Api {
 
 impl Api {
     pub fn new(home: &Home, server: &Server) -> Self {
-        let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(PATIENCE)
+            .build()
+            .unwrap();
         let secret = std::fs::read_to_string(home.path().join("secret.key")).unwrap();
-        Self { http, url: server.url.clone(), secrets: Secrets::parse(&secret).unwrap() }
+        Self {
+            http,
+            url: server.url.clone(),
+            secrets: Secrets::parse(&secret).unwrap(),
+        }
     }
 
     /// A call; an error when no whole answer came.
@@ -45,7 +53,11 @@ impl Api {
         }
         let response = request.json(body).send().await?;
         let (status, headers) = (response.status(), response.headers().clone());
-        Ok(Reply { status, headers, body: response.json().await? })
+        Ok(Reply {
+            status,
+            headers,
+            body: response.json().await?,
+        })
     }
 
     pub async fn call(&self, caller: Caller, route: &str, body: Value) -> Reply {
@@ -68,7 +80,11 @@ pub async fn count(home: &Home, sql: &str) -> i64 {
 
 /// How many events of a type the log holds.
 pub async fn events(home: &Home, event_type: &str) -> i64 {
-    count(home, &format!("SELECT count(*) FROM events WHERE event_type = '{event_type}'")).await
+    count(
+        home,
+        &format!("SELECT count(*) FROM events WHERE event_type = '{event_type}'"),
+    )
+    .await
 }
 
 /// Positions run from 1 to the head's, and every stream's sequence from 1 to its length.
@@ -77,7 +93,11 @@ pub async fn assert_gapless(home: &Home) {
     let first = count(home, "SELECT min(position) FROM events").await;
     let last = count(home, "SELECT max(position) FROM events").await;
     let head = count(home, "SELECT position FROM log_head").await;
-    assert_eq!((first, last, head), (1, events, events), "a position is missing among {events} events");
+    assert_eq!(
+        (first, last, head),
+        (1, events, events),
+        "a position is missing among {events} events"
+    );
     let broken = home
         .sql(
             "SELECT aggregate_id FROM events GROUP BY aggregate_type, aggregate_id
