@@ -239,8 +239,9 @@ async fn a_whole_batch_with_a_cut_commit_has_one_event_for_each_command() {
         })
         .await;
         behind.someone_waits_for_a_lock().await;
-        cuts.into_iter()
-            .for_each(|cut| behind.proxy.cut_at_next_commit(cut));
+        for cut in cuts {
+            behind.proxy.cut_at_next_commit(cut);
+        }
         head.close().await.unwrap();
         let replies = giving.await.unwrap();
         assert_eq!(behind.proxy.cut_happened().await, 2);
