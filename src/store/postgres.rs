@@ -106,11 +106,11 @@ impl PostgresStore {
     }
 
     pub(super) async fn ping(&self, now_ms: i64) -> Result<i64, StoreError> {
-        let their_ms: i64 = sqlx::query_scalar(
-            "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint FROM log_head WHERE bucket = $1",
-        )
-        .bind(BUCKET)
-        .fetch_one(&self.inner.pool)
+        const NOW: &str =
+            "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint FROM log_head WHERE bucket = $1";
+        let their_ms: i64 = on_live_connection(&self.inner.pool, || async {
+            sqlx::query_scalar(NOW).bind(BUCKET).fetch_one(&self.inner.pool).await
+        })
         .await?;
         Ok(now_ms - their_ms)
     }
@@ -128,7 +128,7 @@ impl PostgresStore {
             ORDER BY q.place, e.sequence";
         let kinds: Vec<&str> = streams.iter().map(|stream| stream.kind).collect();
         let ids: Vec<String> = streams.iter().map(|stream| stream.id.to_string()).collect();
-        let rows = twice(|| async {
+        let rows = on_live_connection(&self.inner.pool, || async {
             sqlx::query(LOAD).bind(&kinds).bind(&ids).bind(BUCKET).fetch_all(&self.inner.pool).await
         })
         .await?;
@@ -158,7 +158,7 @@ impl PostgresStore {
         position: i64,
         limit: i64,
     ) -> Result<Vec<StoredEvent>, StoreError> {
-        let rows = twice(|| async {
+        let rows = on_live_connection(&self.inner.pool, || async {
             sqlx::query(
                 "SELECT position, aggregate_type, aggregate_id, sequence, event_type, event_version, payload::text,
                         metadata::text, recorded_at_ms
@@ -188,12 +188,15 @@ impl PostgresStore {
     }
 
     pub(super) async fn query(&self, statement: &Statement) -> Result<Vec<Row>, StoreError> {
-        let rows = twice(|| async { bound(statement).fetch_all(&self.inner.pool).await }).await?;
+        let rows = on_live_connection(&self.inner.pool, || async {
+            bound(statement).fetch_all(&self.inner.pool).await
+        })
+        .await?;
         rows.iter().map(read_row).collect()
     }
 
     pub(super) async fn write(&self, statements: &[Statement]) -> Result<Vec<Vec<Row>>, StoreError> {
-        let mut transaction = self.inner.pool.begin().await?;
+        let mut transaction = on_live_connection(&self.inner.pool, || self.inner.pool.begin()).await?;
         let mut answers = Vec::new();
         for statement in statements {
             let rows = bound(statement).fetch_all(&mut *transaction).await?;
@@ -287,17 +290,21 @@ fn connect_options(url: &str) -> Result<PgConnectOptions, OpenError> {
     ]))
 }
 
-/// Reads are harmless to repeat: once more when the pool's connection was dead.
-async fn twice<T, F: Future<Output = Result<T, sqlx::Error>>>(
+/// Repeats what is harmless to repeat, a read or a BEGIN, when the pool's connection was dead. After the database was
+/// away all of them are, and each try finds one out: so many tries, and one more on a connection that is new.
+async fn on_live_connection<T, F: Future<Output = Result<T, sqlx::Error>>>(
+    pool: &PgPool,
     read: impl Fn() -> F,
 ) -> Result<T, sqlx::Error> {
-    match read().await {
-        Err(sqlx::Error::Io(_) | sqlx::Error::Protocol(_)) => read().await,
-        Err(sqlx::Error::Database(error)) if error.code().is_some_and(|code| code.starts_with("57P")) => {
-            read().await
+    for _ in 0..pool.options().get_max_connections() {
+        match read().await {
+            Err(sqlx::Error::Io(_) | sqlx::Error::Protocol(_)) => {}
+            Err(sqlx::Error::Database(error)) if error.code().is_some_and(|code| code.starts_with("57P")) => {
+            }
+            other => return other,
         }
-        other => other,
     }
+    read().await
 }
 
 fn bound(statement: &Statement) -> Query<'_, Postgres, PgArguments> {

@@ -12,10 +12,14 @@
 #[macro_use]
 mod harness;
 mod cli;
+mod commit;
+mod concurrency;
+mod crash;
 mod decisions;
 mod docs;
 mod log;
 mod model;
+mod outside;
 mod precedence;
 mod proxy;
 mod roles;
