@@ -63,9 +63,11 @@ impl Form {
         if self.errors.is_empty() { Ok(std::mem::take(&mut self.canonical)) } else { Err(std::mem::take(&mut self.errors)) }
     }
 
-    /// Reports an error that only the caller can see.
+    /// Reports an error that only the caller can see, unless the field has one already: the first says what to do.
     pub fn wrong(&mut self, name: &'static str, why: Wrong) {
-        self.errors.push((name, why));
+        if !self.has_error(name) {
+            self.errors.push((name, why));
+        }
     }
 
     /// A required id: 1 to 2^53 − 1.

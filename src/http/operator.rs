@@ -513,8 +513,12 @@ async fn reverse_coupon(mut call: Call) -> Result<Answer, Failure> {
     if matches!(call.caller, Caller::Employee(_)) {
         employee_at_work(&call).await?;
     }
-    let found = pages::redemption(call.app.ledger.store(), redemption_id).await?;
-    let coupon_id = found.ok_or(Refusal::NoSuchRedemption)?.coupon_id;
+    let Some(found) = pages::redemption(call.app.ledger.store(), redemption_id).await? else {
+        // A key used with another body is told before existence is.
+        call.app.ledger.replay::<Coupon>(&call.meta).await?;
+        return Err(Refusal::NoSuchRedemption.into());
+    };
+    let coupon_id = found.coupon_id;
     let command = CouponCommand::Reverse {
         redemption_id,
         employee_id: call.caller.employee_id(),

@@ -13,4 +13,8 @@
 mod harness;
 mod model;
 mod proxy;
+mod replay;
+mod requests;
 mod samples;
+mod simulation;
+mod time;
