@@ -186,7 +186,9 @@ impl Form {
         }
     }
 
-    fn has_error(&self, name: &str) -> bool {
+    /// Whether something is wrong with a field that was read.
+    #[must_use]
+    pub fn has_error(&self, name: &str) -> bool {
         self.errors.iter().any(|(field, _)| *field == name)
     }
 

@@ -96,11 +96,13 @@ fn read_offer(call: &mut Call) -> Offer {
     let kind = if form.int("type", 1, 2) == 2 { Kind::Exchange } else { Kind::Cash };
     let title = form.text("title", 100);
     let deduction_cents = match kind {
-        Kind::Cash => form.money("deduction"),
-        Kind::Exchange => form.optional_money("deduction").unwrap_or_default(),
+        Kind::Cash if !form.has_error("type") => form.money("deduction"),
+        _ => form.optional_money("deduction").unwrap_or_default(),
     };
     let minimum_order_cents = form.optional_money("money").unwrap_or_default();
     let validity = match form.int("validity_type", 1, 3) {
+        // What start_num and end_num must be is not known, so nothing is said of them.
+        _ if form.has_error("validity_type") => Validity::MemberCard,
         1 => {
             let (start, end) = (form.day("start_num"), form.day("end_num"));
             if end < start {
@@ -381,12 +383,12 @@ async fn member_add(mut call: Call) -> Result<Answer, Failure> {
     }
     member.joined_at_ms = call.now_ms();
     let (store, key) = (call.app.ledger.store().clone(), call.directory_key());
-    let id = add_to_directory(&call, wanted_id, "member", |id| {
+    let (id, replayed) = add_to_directory(&call, wanted_id, "member", |id| {
         let (store, key, member) = (store.clone(), key.clone(), Member { id, ..member.clone() });
         async move { directory::add_member(&store, &member, key.as_ref()).await }
     })
     .await?;
-    Answer::new(&json!({"id": id}))
+    Ok(Answer::new(&json!({"id": id}))?.replayed(replayed))
 }
 
 async fn employee_add(mut call: Call) -> Result<Answer, Failure> {
@@ -405,28 +407,35 @@ async fn employee_add(mut call: Call) -> Result<Answer, Failure> {
     }
     pages::shop(call.app.ledger.store(), employee.shop_id).await?.ok_or(Refusal::NoSuchShop)?;
     let (store, key) = (call.app.ledger.store().clone(), call.directory_key());
-    let id = add_to_directory(&call, wanted_id, "employee", |id| {
+    let (id, replayed) = add_to_directory(&call, wanted_id, "employee", |id| {
         let (store, key, employee) = (store.clone(), key.clone(), Employee { id, ..employee.clone() });
         async move { directory::add_employee(&store, &employee, key.as_ref()).await }
     })
     .await?;
-    Answer::new(&json!({"id": id}))
+    Ok(Answer::new(&json!({"id": id}))?.replayed(replayed))
 }
 
-/// Adds under the id asked for, or under the next one that is free.
+/// Adds under the id asked for, or under the next one that is free; or finds that the same request under the same key
+/// came in between, and what it added.
 async fn add_to_directory<F: Future<Output = Result<bool, StoreError>>>(
     call: &Call,
     wanted_id: Option<i64>,
     kind: &'static str,
     add: impl Fn(i64) -> F,
-) -> Result<i64, Failure> {
-    if let Some(id) = wanted_id {
-        return if add(id).await? { Ok(id) } else { Err(Refusal::field("id", Wrong::Taken).into()) };
-    }
+) -> Result<(i64, bool), Failure> {
     loop {
-        let id = call.app.ledger.next_id(kind, true).await?;
+        let id = match wanted_id {
+            Some(id) => id,
+            None => call.app.ledger.next_id(kind, true).await?,
+        };
         if add(id).await? {
-            return Ok(id);
+            return Ok((id, false));
+        }
+        if let Some(id) = replayed_id(call).await? {
+            return Ok((id, true));
+        }
+        if wanted_id.is_some() {
+            return Err(Refusal::field("id", Wrong::Taken).into());
         }
     }
 }

@@ -14,8 +14,8 @@ use crate::harness::World;
 /// Rows by table and key; the key is its cells in words.
 type Rows = BTreeMap<(&'static str, String), Vec<Cell>>;
 
-/// Replays the whole log and compares what it gives with what is stored: every row of every live table, and the
-/// counters of stock and of members.
+/// Replays the whole log and compares what it gives with what is stored: every row of every live table, and
+/// the counters of stock and of members.
 pub async fn assert_rows_equal_replay(world: &World) {
     let replayed = replayed_rows(&streams(world).await);
     let mut stored = Rows::new();
@@ -44,7 +44,11 @@ pub async fn assert_rows_equal_replay(world: &World) {
         .filter(|key| replayed.get(*key) != stored.get(*key))
         .map(|key| format!("{key:?}\n  replay: {:?}\n  stored: {:?}", replayed.get(key), stored.get(key)))
         .collect();
-    assert!(differences.is_empty(), "the live tables are not what the log gives:\n{}", differences.join("\n"));
+    assert!(
+        differences.is_empty(),
+        "the live tables are not what the log gives:\n{}",
+        differences.join("\n")
+    );
 }
 
 /// Every stream of the log, read by position; positions have no gaps and the head is the last of them.

@@ -30,8 +30,8 @@ const EMPLOYEES: std::ops::RangeInclusive<i64> = 1001..=1003;
 const SHOPS: std::ops::RangeInclusive<i64> = 1..=3;
 /// Codes that a run of full length meets a dozen times and more: one that misses any has not tried much.
 const OFTEN: [i64; 21] = [
-    0, 1002, 2001, 2002, 2003, 2004, 3001, 3002, 3003, 3004, 3006, 3007, 3008, 3012, 4002, 4003, 5003, 5006, 7001, 7002,
-    7003,
+    0, 1002, 2001, 2002, 2003, 2004, 3001, 3002, 3003, 3004, 3006, 3007, 3008, 3012, 4002, 4003, 5003, 5006,
+    7001, 7002, 7003,
 ];
 
 on_both_engines! {
@@ -67,7 +67,6 @@ async fn simulate(engine: Engine, scanned: Option<usize>) {
     assert_rows_equal_replay(&simulation.world).await;
     if scanned.is_none() {
         let missed: Vec<_> = OFTEN.iter().filter(|code| !simulation.answers.contains_key(code)).collect();
-        eprintln!("{:?}", simulation.answers);
         assert!(missed.is_empty(), "never answered: {missed:?}; {:?}", simulation.answers);
     }
     simulation.world.close().await;
@@ -278,8 +277,10 @@ impl Simulation {
                 let mut body = json!({"mem_coupon_id": id, "shop_id": shop_id});
                 if self.chance(50) {
                     let shops_own = self.urls.iter().rev().find(|url| url.0 == shop_id).cloned();
-                    let url = if self.chance(70) { shops_own } else { self.urls.choose(&mut self.rng).cloned() };
-                    body["audit_url"] = url.map_or_else(|| "http://other/qr/1/1/AAAA".to_owned(), |url| url.1).into();
+                    let url =
+                        if self.chance(70) { shops_own } else { self.urls.choose(&mut self.rng).cloned() };
+                    body["audit_url"] =
+                        url.map_or_else(|| "http://other/qr/1/1/AAAA".to_owned(), |url| url.1).into();
                 }
                 (member, "/client/auditcoupon", body)
             }
@@ -303,7 +304,9 @@ impl Simulation {
             71..86 => {
                 let recent = self.gifts.len().saturating_sub(3)..self.gifts.len();
                 let (id, right) = match recent.choose(&mut self.rng) {
-                    Some(number) if self.rng.random_ratio(19, 20) => (self.gifts[number].0, self.gifts[number].1),
+                    Some(number) if self.rng.random_ratio(19, 20) => {
+                        (self.gifts[number].0, self.gifts[number].1)
+                    }
                     _ => (id, 123_456),
                 };
                 let code = if self.chance(30) { right } else { right ^ 1 };
@@ -407,7 +410,9 @@ impl Simulation {
         let data = reply.data();
         if reply.code() == 0 {
             match route {
-                "/sendelecoupon/one" | "/client/claimcoupon" => self.coupons.push(data["id"].as_i64().unwrap()),
+                "/sendelecoupon/one" | "/client/claimcoupon" => {
+                    self.coupons.push(data["id"].as_i64().unwrap())
+                }
                 "/client/auditcoupon" | "/user/auditelecoupon" => {
                     let number = |field: &str| data[field].as_str().unwrap().parse().unwrap();
                     self.redemptions.push((number("id"), number("mem_coupon_id")));
@@ -441,7 +446,9 @@ impl Simulation {
     /// Gives a command again under its key, or another one under the same key.
     async fn repeat(&mut self) {
         let recent = self.keyed.len().saturating_sub(60)..self.keyed.len();
-        let Some(number) = recent.choose(&mut self.rng) else { return };
+        let Some(number) = recent.choose(&mut self.rng) else {
+            return;
+        };
         let Keyed { key, who, route, body, answered } = self.keyed[number].clone();
         let Some(first) = answered else {
             // Nothing was written, so it is decided afresh; if it writes now, it has used up its key.
@@ -451,7 +458,8 @@ impl Simulation {
         let before = self.head().await;
         if self.chance(25) {
             let mut other = body.clone();
-            let field = ["mem_coupon_id", "coupon_id", "id"].into_iter().find(|field| body.get(field).is_some());
+            let field =
+                ["mem_coupon_id", "coupon_id", "id"].into_iter().find(|field| body.get(field).is_some());
             other[field.unwrap()] = 88_888.into();
             let reply = self.world.keyed(caller(who), &key, route, other.clone()).await;
             self.history.note(format!("{who:?} {key} again {route} {other} → {}", reply.body));
@@ -479,7 +487,9 @@ impl Simulation {
 
     /// One member tries wrong codes on the last gift until it is locked, and goes on until he is.
     async fn guess(&mut self) {
-        let Some((id, right, _)) = self.gifts.last().copied() else { return };
+        let Some((id, right, _)) = self.gifts.last().copied() else {
+            return;
+        };
         let member = Who::Member(self.member());
         for _ in 0..self.rng.random_range(1..=12) {
             self.perform(member, "/client/getcoupon", json!({"id": id, "code": right ^ 2}), None).await;
@@ -524,7 +534,8 @@ impl Simulation {
                 }
             }
             _ => {
-                let (validity_type, limit_type) = (self.rng.random_range(1..=3), self.rng.random_range(1..=4));
+                let (validity_type, limit_type) =
+                    (self.rng.random_range(1..=3), self.rng.random_range(1..=4));
                 self.define(validity_type, limit_type).await;
             }
         }
@@ -629,18 +640,23 @@ impl Simulation {
                     calls.push((member, "/client/couponlist", body));
                 }
                 let before = self.coupon();
-                calls.push((member, "/client/couponlist", json!({"state": state, "before_id": before, "limit": limit})));
+                calls.push((
+                    member,
+                    "/client/couponlist",
+                    json!({"state": state, "before_id": before, "limit": limit}),
+                ));
             }
         }
         self.compare_all(calls).await;
         for member in MEMBERS {
             let reply = self.world.call(Caller::Member(member), "/client/cangetcoupon", json!({})).await;
-            let listed: Vec<i64> = reply.ok().as_array().unwrap().iter().map(|row| row["id"].as_i64().unwrap()).collect();
+            let listed: Vec<i64> =
+                reply.ok().as_array().unwrap().iter().map(|row| row["id"].as_i64().unwrap()).collect();
             assert_eq!(listed, self.model.claimable(self.now_ms(), member), "what member {member} may claim");
         }
     }
 
-    /// Compares what each of its holders, and someone else, sees of every coupon that was touched since the last time.
+    /// Compares what each of its holders, and someone else, sees of every coupon touched since the last time.
     async fn compare_touched(&mut self) {
         let touched = std::mem::take(&mut self.touched);
         // Whoever looks marks his row as read; half of them stay unread for a while.
@@ -659,13 +675,16 @@ impl Simulation {
             let stranger = MEMBERS.start() + id % 12;
             self.model.holders(*id).into_iter().chain([stranger])
         };
-        let calls = coupons.iter().flat_map(|id| viewers(id).map(move |member| (member, "/client/couponinfo", json!({"id": id}))));
+        let calls = coupons
+            .iter()
+            .flat_map(|id| viewers(id).map(move |member| (member, "/client/couponinfo", json!({"id": id}))));
         calls.collect()
     }
 
     async fn compare_redemptions(&mut self) {
         let member = |id: &i64| MEMBERS.start() + id % 12;
-        let calls = self.redemptions.iter().map(|(id, _)| (member(id), "/client/auditcouponinfo", json!({"id": id})));
+        let calls =
+            self.redemptions.iter().map(|(id, _)| (member(id), "/client/auditcouponinfo", json!({"id": id})));
         let calls = calls.collect();
         self.compare_all(calls).await;
     }
@@ -673,9 +692,9 @@ impl Simulation {
     /// Asks side by side, as none of these changes another's answer, and compares one by one.
     async fn compare_all(&mut self, calls: Vec<(i64, &'static str, Value)>) {
         for some in calls.chunks(64) {
-            let asked = some.iter().map(|(member, route, body)| {
-                self.world.call(Caller::Member(*member), route, body.clone())
-            });
+            let asked = some
+                .iter()
+                .map(|(member, route, body)| self.world.call(Caller::Member(*member), route, body.clone()));
             for ((member, route, body), reply) in some.iter().zip(join_all(asked).await) {
                 let now_ms = self.now_ms();
                 let expected = self.model.call(now_ms, &Who::Member(*member), route, body, &reply.body);

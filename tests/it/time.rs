@@ -39,7 +39,7 @@ async fn row(world: &World, id: i64) -> Value {
     world.call(MEMBER, "/client/couponinfo", json!({"id": id})).await.ok().clone()
 }
 
-/// Coupons counted from receipt: when they are received, the days, and the first and the last instant of validity.
+/// Coupons counted from receipt: when they are received, their days, and their first and last instant.
 struct Case {
     received: &'static str,
     start_num: i64,
@@ -72,7 +72,12 @@ async fn hold_to_their_days(engine: Engine, zone: Tz, cases: &[Case]) {
 
         world.clock.set(utc(case.last));
         let used = [&[early], gone.as_slice()].concat();
-        assert_eq!(lists(&world, MEMBER).await, [vec![last, late], used, expired.clone()], "at {}", case.last);
+        assert_eq!(
+            lists(&world, MEMBER).await,
+            [vec![last, late], used, expired.clone()],
+            "at {}",
+            case.last
+        );
         redeem(&world, last).await.ok();
 
         world.clock.set(utc(case.last) + 1);
@@ -88,95 +93,168 @@ async fn hold_to_their_days(engine: Engine, zone: Tz, cases: &[Case]) {
 
 on_both_engines! {
     async fn a_coupon_is_valid_through_the_whole_of_its_end_date(engine: Engine) {
-        hold_to_their_days(engine, Asia::Shanghai, &[
-            // One day, received at its last millisecond but one.
-            Case {
-                received: "2026-11-23T15:59:59.998Z", start_num: 0, end_num: 1,
-                start_date: "2026-11-23", end_date: "2026-11-23",
-                first: "2026-11-22T16:00:00Z", last: "2026-11-23T15:59:59.999Z",
-            },
-            // Over the year's end.
-            Case {
-                received: "2026-12-30T04:00:00Z", start_num: 1, end_num: 2,
-                start_date: "2026-12-31", end_date: "2027-01-01",
-                first: "2026-12-30T16:00:00Z", last: "2027-01-01T15:59:59.999Z",
-            },
-            // Over the end of a short February.
-            Case {
-                received: "2027-02-27T04:00:00Z", start_num: 1, end_num: 2,
-                start_date: "2027-02-28", end_date: "2027-03-01",
-                first: "2027-02-27T16:00:00Z", last: "2027-03-01T15:59:59.999Z",
-            },
-            // To a leap day, and from it.
-            Case {
-                received: "2028-02-28T04:00:00Z", start_num: 0, end_num: 2,
-                start_date: "2028-02-28", end_date: "2028-02-29",
-                first: "2028-02-27T16:00:00Z", last: "2028-02-29T15:59:59.999Z",
-            },
-            Case {
-                received: "2028-02-29T16:00:00Z", start_num: 365, end_num: 1,
-                start_date: "2029-03-01", end_date: "2029-03-01",
-                first: "2029-02-28T16:00:00Z", last: "2029-03-01T15:59:59.999Z",
-            },
-        ]).await;
+        hold_to_their_days(
+            engine,
+            Asia::Shanghai,
+            &[
+                // One day, received at its last millisecond but one.
+                Case {
+                    received: "2026-11-23T15:59:59.998Z",
+                    start_num: 0,
+                    end_num: 1,
+                    start_date: "2026-11-23",
+                    end_date: "2026-11-23",
+                    first: "2026-11-22T16:00:00Z",
+                    last: "2026-11-23T15:59:59.999Z",
+                },
+                // Over the year's end.
+                Case {
+                    received: "2026-12-30T04:00:00Z",
+                    start_num: 1,
+                    end_num: 2,
+                    start_date: "2026-12-31",
+                    end_date: "2027-01-01",
+                    first: "2026-12-30T16:00:00Z",
+                    last: "2027-01-01T15:59:59.999Z",
+                },
+                // Over the end of a short February.
+                Case {
+                    received: "2027-02-27T04:00:00Z",
+                    start_num: 1,
+                    end_num: 2,
+                    start_date: "2027-02-28",
+                    end_date: "2027-03-01",
+                    first: "2027-02-27T16:00:00Z",
+                    last: "2027-03-01T15:59:59.999Z",
+                },
+                // To a leap day, and from it.
+                Case {
+                    received: "2028-02-28T04:00:00Z",
+                    start_num: 0,
+                    end_num: 2,
+                    start_date: "2028-02-28",
+                    end_date: "2028-02-29",
+                    first: "2028-02-27T16:00:00Z",
+                    last: "2028-02-29T15:59:59.999Z",
+                },
+                Case {
+                    received: "2028-02-29T16:00:00Z",
+                    start_num: 365,
+                    end_num: 1,
+                    start_date: "2029-03-01",
+                    end_date: "2029-03-01",
+                    first: "2029-02-28T16:00:00Z",
+                    last: "2029-03-01T15:59:59.999Z",
+                },
+            ],
+        )
+        .await;
     }
 
     async fn a_day_of_23_or_25_hours_counts_as_one_day(engine: Engine) {
-        hold_to_their_days(engine, Europe::Berlin, &[
-            // Clocks go from 02:00 to 03:00 on the end date.
-            Case {
-                received: "2026-03-28T11:00:00Z", start_num: 1, end_num: 1,
-                start_date: "2026-03-29", end_date: "2026-03-29",
-                first: "2026-03-28T23:00:00Z", last: "2026-03-29T21:59:59.999Z",
-            },
-            // And back from 03:00 to 02:00.
-            Case {
-                received: "2026-10-24T10:00:00Z", start_num: 1, end_num: 1,
-                start_date: "2026-10-25", end_date: "2026-10-25",
-                first: "2026-10-24T22:00:00Z", last: "2026-10-25T22:59:59.999Z",
-            },
-        ]).await;
+        hold_to_their_days(
+            engine,
+            Europe::Berlin,
+            &[
+                // Clocks go from 02:00 to 03:00 on the end date.
+                Case {
+                    received: "2026-03-28T11:00:00Z",
+                    start_num: 1,
+                    end_num: 1,
+                    start_date: "2026-03-29",
+                    end_date: "2026-03-29",
+                    first: "2026-03-28T23:00:00Z",
+                    last: "2026-03-29T21:59:59.999Z",
+                },
+                // And back from 03:00 to 02:00.
+                Case {
+                    received: "2026-10-24T10:00:00Z",
+                    start_num: 1,
+                    end_num: 1,
+                    start_date: "2026-10-25",
+                    end_date: "2026-10-25",
+                    first: "2026-10-24T22:00:00Z",
+                    last: "2026-10-25T22:59:59.999Z",
+                },
+            ],
+        )
+        .await;
     }
 
     async fn where_midnight_does_not_exist_the_day_begins_with_its_first_instant(engine: Engine) {
-        hold_to_their_days(engine, Asia::Beirut, &[
-            // On 2026-03-29 clocks go from 00:00 to 01:00.
-            Case {
-                received: "2026-03-27T10:00:00Z", start_num: 1, end_num: 1,
-                start_date: "2026-03-28", end_date: "2026-03-28",
-                first: "2026-03-27T22:00:00Z", last: "2026-03-28T21:59:59.999Z",
-            },
-        ]).await;
-        hold_to_their_days(engine, America::Santiago, &[
-            // On 2026-04-04 clocks go from 24:00 back to 23:00: the last hour comes twice.
-            Case {
-                received: "2026-04-03T12:00:00Z", start_num: 1, end_num: 1,
-                start_date: "2026-04-04", end_date: "2026-04-04",
-                first: "2026-04-04T03:00:00Z", last: "2026-04-05T03:59:59.999Z",
-            },
-            // On 2026-09-06 they go from 00:00 to 01:00.
-            Case {
-                received: "2026-09-05T12:00:00Z", start_num: 1, end_num: 1,
-                start_date: "2026-09-06", end_date: "2026-09-06",
-                first: "2026-09-06T04:00:00Z", last: "2026-09-07T02:59:59.999Z",
-            },
-        ]).await;
+        hold_to_their_days(
+            engine,
+            Asia::Beirut,
+            &[
+                // On 2026-03-29 clocks go from 00:00 to 01:00.
+                Case {
+                    received: "2026-03-27T10:00:00Z",
+                    start_num: 1,
+                    end_num: 1,
+                    start_date: "2026-03-28",
+                    end_date: "2026-03-28",
+                    first: "2026-03-27T22:00:00Z",
+                    last: "2026-03-28T21:59:59.999Z",
+                },
+            ],
+        )
+        .await;
+        hold_to_their_days(
+            engine,
+            America::Santiago,
+            &[
+                // On 2026-04-04 clocks go from 24:00 back to 23:00: the last hour comes twice.
+                Case {
+                    received: "2026-04-03T12:00:00Z",
+                    start_num: 1,
+                    end_num: 1,
+                    start_date: "2026-04-04",
+                    end_date: "2026-04-04",
+                    first: "2026-04-04T03:00:00Z",
+                    last: "2026-04-05T03:59:59.999Z",
+                },
+                // On 2026-09-06 they go from 00:00 to 01:00.
+                Case {
+                    received: "2026-09-05T12:00:00Z",
+                    start_num: 1,
+                    end_num: 1,
+                    start_date: "2026-09-06",
+                    end_date: "2026-09-06",
+                    first: "2026-09-06T04:00:00Z",
+                    last: "2026-09-07T02:59:59.999Z",
+                },
+            ],
+        )
+        .await;
     }
 
     async fn where_midnight_comes_twice_the_day_begins_with_the_first(engine: Engine) {
-        hold_to_their_days(engine, America::Havana, &[
-            // On 2026-11-01 clocks go from 01:00 back to 00:00.
-            Case {
-                received: "2026-10-30T12:00:00Z", start_num: 1, end_num: 1,
-                start_date: "2026-10-31", end_date: "2026-10-31",
-                first: "2026-10-31T04:00:00Z", last: "2026-11-01T03:59:59.999Z",
-            },
-            Case {
-                received: "2026-11-01T04:30:00Z", start_num: 0, end_num: 1,
-                start_date: "2026-11-01", end_date: "2026-11-01",
-                first: "2026-11-01T04:00:00Z", last: "2026-11-02T04:59:59.999Z",
-            },
-        ]).await;
+        hold_to_their_days(
+            engine,
+            America::Havana,
+            &[
+                // On 2026-11-01 clocks go from 01:00 back to 00:00.
+                Case {
+                    received: "2026-10-30T12:00:00Z",
+                    start_num: 1,
+                    end_num: 1,
+                    start_date: "2026-10-31",
+                    end_date: "2026-10-31",
+                    first: "2026-10-31T04:00:00Z",
+                    last: "2026-11-01T03:59:59.999Z",
+                },
+                Case {
+                    received: "2026-11-01T04:30:00Z",
+                    start_num: 0,
+                    end_num: 1,
+                    start_date: "2026-11-01",
+                    end_date: "2026-11-01",
+                    first: "2026-11-01T04:00:00Z",
+                    last: "2026-11-02T04:59:59.999Z",
+                },
+            ],
+        )
+        .await;
     }
 
     async fn fixed_dates_bound_both_the_issue_and_the_use(engine: Engine) {
@@ -229,8 +307,11 @@ on_both_engines! {
         let world = world_in(engine, Europe::Berlin, utc("2026-03-28T11:00:00Z")).await;
         let sundays = world.define(json!({"use_week": "7"})).await;
         let weekdays = world.define(json!({"use_week": "1,2,3,4,5,6"})).await;
-        let (first, last, other) =
-            (world.issue(sundays, 439).await, world.issue(sundays, 439).await, world.issue(weekdays, 439).await);
+        let (first, last, other) = (
+            world.issue(sundays, 439).await,
+            world.issue(sundays, 439).await,
+            world.issue(weekdays, 439).await,
+        );
         let usable = async || {
             let reply = world.call(MEMBER, "/client/getauditcoupon", json!({})).await;
             let ids = reply.ok().as_array().unwrap().iter().map(|row| row["id"].as_i64().unwrap());
@@ -368,7 +449,8 @@ on_both_engines! {
         assert_eq!(coupon_ledger::sweep::sweep(&world.ledger).await.unwrap(), 0);
         assert_eq!(answers().await, before);
         let events = world.store().events_after(0, 100).await.unwrap();
-        let written: Vec<_> = events.iter().map(|event| event.event_type.as_str()).skip(events.len() - 2).collect();
+        let written: Vec<_> =
+            events.iter().map(|event| event.event_type.as_str()).skip(events.len() - 2).collect();
         assert_eq!(written, ["GiftLapsed", "Expired"]);
         assert_rows_equal_replay(&world).await;
         world.close().await;
