@@ -2,6 +2,7 @@
 
 use crate::facts::Membership;
 use crate::store::{BUCKET, Cell, Row, Statement, Store, StoreError};
+use crate::value::MAX_ID;
 
 /// A member as the directory has him.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -173,13 +174,15 @@ async fn add_with_receipt(
     id: i64,
     key: Option<&DirectoryKey>,
 ) -> Result<Added, StoreError> {
+    // Behind an id near the end of the range there is no room: the next ones are taken from where they were.
+    let next_id = if id < MAX_ID / 2 { id + 1 } else { 1 };
     let mut statements = vec![
         add.must_return(),
         Statement::new(
             "INSERT INTO id_blocks (bucket, kind, next_id) VALUES ($1, $2, $3)
              ON CONFLICT (bucket, kind) DO UPDATE SET next_id =
                CASE WHEN id_blocks.next_id < excluded.next_id THEN excluded.next_id ELSE id_blocks.next_id END",
-            [BUCKET.into(), kind.into(), (id + 1).into()],
+            [BUCKET.into(), kind.into(), next_id.into()],
         ),
     ];
     statements.extend(key.map(|key| {

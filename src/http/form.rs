@@ -67,9 +67,11 @@ impl Form {
         }
     }
 
-    /// Reports an error that only the caller can see.
+    /// Reports an error that only the caller can see, unless the field has one already: the first says what to do.
     pub fn wrong(&mut self, name: &'static str, why: Wrong) {
-        self.errors.push((name, why));
+        if !self.has_error(name) {
+            self.errors.push((name, why));
+        }
     }
 
     /// A required id: 1 to 2^53 − 1.
@@ -190,7 +192,9 @@ impl Form {
         }
     }
 
-    fn has_error(&self, name: &str) -> bool {
+    /// Whether something is wrong with a field that was read.
+    #[must_use]
+    pub fn has_error(&self, name: &str) -> bool {
         self.errors.iter().any(|(field, _)| *field == name)
     }
 

@@ -301,6 +301,41 @@ impl Model {
         }
     }
 
+    // What the driver asks to choose calls that lead somewhere, and to check what is no call of the model.
+
+    /// In whose hand a coupon is, or was when it was used.
+    pub fn holder(&self, coupon_id: i64) -> Option<i64> {
+        self.coupons.get(&coupon_id).map(|coupon| coupon.holder)
+    }
+
+    /// Whether a coupon is neither used nor voided nor past its end date.
+    pub fn is_fresh(&self, now_ms: i64, coupon_id: i64) -> bool {
+        let is_fresh = |coupon: &Coupon| {
+            coupon.used_by_redemption.is_none() && !coupon.voided && self.today(now_ms) <= coupon.end
+        };
+        self.coupons.get(&coupon_id).is_some_and(is_fresh)
+    }
+
+    /// Everyone who has ever held a coupon.
+    pub fn holders(&self, coupon_id: i64) -> Vec<i64> {
+        let coupon = self.coupons.get(&coupon_id);
+        coupon.map_or_else(Vec::new, |coupon| coupon.rows.keys().copied().collect())
+    }
+
+    /// How many coupons of a definition count as issued.
+    pub fn issued(&self, definition_id: i64) -> i64 {
+        self.issued_of(definition_id).count() as i64
+    }
+
+    /// The definitions that a member could claim now, newest id first: what cangetcoupon lists.
+    pub fn claimable(&self, now_ms: i64, member_id: i64) -> Vec<i64> {
+        let claimable = self.definitions.values().rev().filter(|definition| definition.is_claim);
+        claimable
+            .map(|definition| definition.id)
+            .filter(|id| self.can_issue(now_ms, *id, member_id).is_ok())
+            .collect()
+    }
+
     /// Applies one call at the instant `now_ms` (UTC) and returns what must be answered. `answered` is the server's
     /// whole envelope; only the ids and codes that the server chose are taken from it.
     pub fn call(&mut self, now_ms: i64, who: &Who, route: &str, body: &Value, answered: &Value) -> Expected {
@@ -322,7 +357,8 @@ impl Model {
         match route {
             "/client/couponlist" => Ok(self.couponlist(call, member_id)),
             "/client/couponinfo" => self.couponinfo(call, member_id),
-            "/client/couponcount" | "/client/cangetcoupon" => Ok(Data::Unpredictable),
+            "/client/couponcount" => Ok(self.couponcount(call, member_id)),
+            "/client/cangetcoupon" => Ok(Data::Unpredictable),
             "/client/auditcoupon" => self.auditcoupon(call, member_id),
             "/client/auditcouponinfo" => self.auditcouponinfo(call, member_id),
             "/client/getauditcoupon" => self.getauditcoupon(call, member_id),
@@ -339,6 +375,7 @@ impl Model {
     fn call_of_employee(&mut self, call: &Call, employee_id: i64, route: &str) -> Answer {
         match route {
             "/user/auditelecoupon" => self.auditelecoupon(call, employee_id),
+            "/sendelecoupon/one" => self.sendelecoupon_one(call, employee_id),
             "/user/reverseelecoupon" => self.reverseelecoupon(call),
             _ => Err(refusal(code::NOT_ALLOWED)),
         }
@@ -346,7 +383,7 @@ impl Model {
 
     fn call_of_operator(&mut self, call: &Call, route: &str) -> Answer {
         match route {
-            "/sendelecoupon/one" => self.sendelecoupon_one(call),
+            "/sendelecoupon/one" => self.sendelecoupon_one(call, self.operator_user_id),
             "/user/reverseelecoupon" => self.reverseelecoupon(call),
             "/user/voidelecoupon" => self.voidelecoupon(call),
             _ => Err(refusal(code::NOT_ALLOWED)),
@@ -367,6 +404,18 @@ impl Model {
             .filter(|(coupon, row)| self.list_state(call.now_ms, coupon, row) == state)
             .map(|(coupon, row)| self.list_row(call.now_ms, coupon, member_id, row));
         Data::Exactly(Value::Array(page_of(call.body, rows.collect())))
+    }
+
+    /// "how many in each state".
+    fn couponcount(&self, call: &Call, member_id: i64) -> Data {
+        let in_state = |state| {
+            self.coupons
+                .values()
+                .filter_map(|coupon| Some((coupon, coupon.rows.get(&member_id)?)))
+                .filter(|(coupon, row)| self.list_state(call.now_ms, coupon, row) == state)
+                .count()
+        };
+        Data::Exactly(json!({ "unused": in_state(0), "used": in_state(1), "expired": in_state(2) }))
     }
 
     /// "0 in hand and not past its end date (not-yet-started and being-given included); 1 used by this member, given
@@ -781,10 +830,10 @@ impl Model {
 
 /// Issuing.
 impl Model {
-    fn sendelecoupon_one(&mut self, call: &Call) -> Answer {
+    fn sendelecoupon_one(&mut self, call: &Call, user_id: i64) -> Answer {
         let definition_id = int(call.body, "coupon_id");
         let member_id = int(call.body, "member_id");
-        self.issue(call, definition_id, member_id, COME_ONE_TO_ONE, self.operator_user_id)
+        self.issue(call, definition_id, member_id, COME_ONE_TO_ONE, user_id)
     }
 
     /// "only definitions with `is_claim`=1": the others are not on offer to members.
@@ -795,9 +844,14 @@ impl Model {
         self.issue(call, definition_id, member_id, COME_CLAIMED, 0)
     }
 
-    /// Issue, claim: 2002 5006 310 5003 5002 5001.
-    fn issue(&mut self, call: &Call, definition_id: i64, member_id: i64, come: i64, user_id: i64) -> Answer {
-        let today = self.today(call.now_ms);
+    /// Issue, claim: 2002 5006 310 5003 5002 5001. Answers the first and last day.
+    fn can_issue(
+        &self,
+        now_ms: i64,
+        definition_id: i64,
+        member_id: i64,
+    ) -> Result<(NaiveDate, NaiveDate), Refusal> {
+        let today = self.today(now_ms);
         let definition = self.definitions.get(&definition_id).ok_or(refusal(code::NO_SUCH_DEFINITION))?;
         let has_ended =
             definition.validity_type == 1 && date(&definition.end_num).is_none_or(|end| end < today);
@@ -810,7 +864,12 @@ impl Model {
         ensure(!self.limit_is_reached(definition, member_id, today), code::LIMIT_REACHED)?;
         let issued = self.issued_of(definition_id).count() as i64;
         ensure(definition.num == 0 || issued < definition.num, code::SOLD_OUT)?;
+        Ok((start, end))
+    }
 
+    fn issue(&mut self, call: &Call, definition_id: i64, member_id: i64, come: i64, user_id: i64) -> Answer {
+        let (start, end) = self.can_issue(call.now_ms, definition_id, member_id)?;
+        let definition = self.definitions.get(&definition_id).ok_or(refusal(code::NO_SUCH_DEFINITION))?;
         let answered_id = call.answered.get("id").and_then(Value::as_i64);
         let Some(id) = answered_id.filter(|id| !self.coupons.contains_key(id)) else {
             return Ok(Data::Exactly(json!({ "id": "a new member coupon id" })));
