@@ -491,19 +491,22 @@ async fn send_one(mut call: Call) -> Result<Answer, Failure> {
     Answer::new(&json!({"id": done.id})).map(|answer| answer.replayed(done.replayed))
 }
 
-/// The employee who calls, if he still works here: part of who may call, so it is asked before the fields.
-async fn employee_at_work(call: &Call) -> Result<Employee, Failure> {
-    let Caller::Employee(id) = call.caller else {
+/// The employee who calls. That he has left is part of who may call, so it is asked before the fields; that the
+/// directory does not know him is asked with what exists.
+async fn employee_at_work(call: &Call) -> Result<Option<Employee>, Failure> {
+    let Caller::Employee(id) = call.caller else { return Ok(None) };
+    let employee = directory::employee(call.app.ledger.store(), id).await?;
+    if employee.as_ref().is_some_and(|employee| !employee.active) {
         return Err(Failure::NotAllowed);
-    };
-    let employee = directory::employee(call.app.ledger.store(), id).await?.ok_or(Refusal::NoSuchMember)?;
-    if employee.active { Ok(employee) } else { Err(Failure::NotAllowed) }
+    }
+    Ok(employee)
 }
 
 async fn audit_coupon(mut call: Call) -> Result<Answer, Failure> {
     let employee = employee_at_work(&call).await?;
     let id = call.form.id("mem_coupon_id");
     call.checked()?;
+    let employee = employee.ok_or(Refusal::NoSuchMember)?;
     let redemption_id = call.app.ledger.next_id("redemption", false).await?;
     let command = CouponCommand::Redeem {
         redeemer: Redeemer::Employee(employee.id),
@@ -517,12 +520,13 @@ async fn audit_coupon(mut call: Call) -> Result<Answer, Failure> {
 }
 
 async fn reverse_coupon(mut call: Call) -> Result<Answer, Failure> {
-    if matches!(call.caller, Caller::Employee(_)) {
-        employee_at_work(&call).await?;
-    }
+    let employee = employee_at_work(&call).await?;
     let redemption_id = call.form.id("id");
     let reason = call.form.text("reason", 200);
     call.checked()?;
+    if employee.is_none() && matches!(call.caller, Caller::Employee(_)) {
+        return Err(Refusal::NoSuchMember.into());
+    }
     let Some(redemption) = pages::redemption(call.app.ledger.store(), redemption_id).await? else {
         // The key is asked before existence: used with another body it answers 6001, not 2004.
         call.app.ledger.replay::<Coupon>(&call.meta).await?;
