@@ -1,5 +1,5 @@
 -- Redemptions (核銷): one row per use, kept after a reversal; a pure function of the coupon's state
--- (src/read_model.rs, redemption_rows). Read by auditcouponinfo and by reversals.
+-- (src/read_model.rs, coupon_rows). Read by auditcouponinfo and by reversals.
 CREATE TABLE redemptions_v1 (
   bucket         BIGINT NOT NULL,
   redemption_id  BIGINT NOT NULL,

@@ -1,5 +1,5 @@
 -- The wallet: one row per coupon and member who has held it, a pure function of the coupon's state
--- (src/read_model.rs, wallet_rows), upserted whole in the append's transaction. Read by couponlist, couponinfo,
+-- (src/read_model.rs, coupon_rows), upserted whole in the append's transaction. Read by couponlist, couponinfo,
 -- couponcount, getauditcoupon, auditelecouponlist, the expiry sweep and the guard of "one at a time".
 CREATE TABLE wallet_v1 (
   bucket           BIGINT NOT NULL,

@@ -29,6 +29,13 @@ pub struct Cli {
     command: Option<Command>,
 }
 
+/// What the environment alone says of serving.
+#[derive(Debug, Parser)]
+struct Environment {
+    #[command(flatten)]
+    serve: Serve,
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the server (what happens without a subcommand)
@@ -67,7 +74,7 @@ impl Context {
     fn store_options(&self, secrets: &Secrets, now_ms: i64) -> StoreOptions {
         StoreOptions {
             data_dir: self.folder.clone(),
-            database_url: self.place.database_url.clone().filter(|url| !url.is_empty()),
+            database_url: self.place.database_url.clone(),
             secret_id: secrets.id(),
             now_ms,
         }
@@ -90,8 +97,11 @@ pub async fn run(cli: Cli) -> u8 {
 }
 
 async fn dispatch(cli: Cli) -> Result<(), Failed> {
-    let file = cli.config.as_deref().map(File::read).transpose().map_err(anyhow::Error::msg)?.unwrap_or_default();
-    let place = cli.place.or(file.place);
+    let file =
+        cli.config.as_deref().map(File::read).transpose().map_err(anyhow::Error::msg)?.unwrap_or_default();
+    let mut place = cli.place.or(file.place);
+    // An empty variable is how a container says that there is none.
+    place.database_url = place.database_url.filter(|url| !url.is_empty());
     let folder = place.data_dir.clone().unwrap_or_else(|| PathBuf::from("data"));
     let zone = match &place.timezone {
         None => Zone::default(),
@@ -100,7 +110,10 @@ async fn dispatch(cli: Cli) -> Result<(), Failed> {
     let context = Context { folder, place, zone };
     match cli.command {
         None => serve::run(context, cli.serve.or(file.serve)).await,
-        Some(Command::Serve(serve)) => serve::run(context, serve.or_else(cli.serve).or(file.serve)).await,
+        Some(Command::Serve(serve)) => {
+            let serve = serve.or_before(cli.serve, &Environment::parse_from([""]).serve);
+            serve::run(context, serve.or(file.serve)).await
+        }
         Some(Command::Token(arguments)) => token::run(context, arguments).await,
     }
 }

@@ -179,7 +179,10 @@ mod tests {
         assert_eq!(day_number(day("2024-02-29")), 20_240_229);
         assert_eq!(day_text(20_240_229), "2024-02-29");
         assert_eq!(day_text(0), "");
-        assert_eq!((parse_day("2023-02-29"), parse_day("2023-2-9"), parse_day("0001-01-01")), (None, None, None));
+        assert_eq!(
+            (parse_day("2023-02-29"), parse_day("2023-2-9"), parse_day("0001-01-01")),
+            (None, None, None)
+        );
     }
 
     #[test]

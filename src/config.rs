@@ -92,10 +92,11 @@ macro_rules! file_part {
                 Self { $($field: self.$field.or(file.$field)),* }
             }
 
-            /// These settings, and others where they say nothing.
+            /// The settings of a subcommand, and those before its name where the subcommand says no more than the
+            /// environment, which both have read.
             #[must_use]
-            pub fn or_else(self, other: Self) -> Self {
-                Self { $($field: self.$field.or(other.$field)),* }
+            pub fn or_before(self, before: Self, environment: &Self) -> Self {
+                Self { $($field: if self.$field == environment.$field { before.$field } else { self.$field }),* }
             }
         }
     };
@@ -123,7 +124,8 @@ file_part!(
 impl File {
     /// Reads a file; an unknown line is an error, because it would otherwise be a setting that silently does nothing.
     pub fn read(path: &Path) -> Result<Self, String> {
-        let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
         let file: Self = toml::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
         match file.unknown.keys().next() {
             Some(name) => Err(format!("{}: unknown setting {name}", path.display())),

@@ -24,6 +24,7 @@ pub enum Kind {
 
 /// The terms a coupon is used under; the Issued event carries a copy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a term of its own, and stored under its name")]
 pub struct Terms {
     /// Cash or exchange.
     pub kind: Kind,
@@ -105,7 +106,11 @@ pub struct Offer {
 
 impl Offer {
     /// The first and the last day of a coupon received on `receipt`, or why there is none.
-    pub fn valid_days(&self, receipt: NaiveDate, card_end: Option<NaiveDate>) -> Result<(NaiveDate, NaiveDate), Refusal> {
+    pub fn valid_days(
+        &self,
+        receipt: NaiveDate,
+        card_end: Option<NaiveDate>,
+    ) -> Result<(NaiveDate, NaiveDate), Refusal> {
         let (start, end) = match self.validity {
             Validity::Fixed { start, end } => (start, end),
             Validity::FromReceipt { starts_after_days, valid_days } => {
@@ -241,7 +246,11 @@ impl Definition {
     }
 
     /// What follows from a command, or why nothing does.
-    pub fn decide(&self, command: &DefinitionCommand, facts: &Facts) -> Result<Vec<DefinitionEvent>, Refusal> {
+    pub fn decide(
+        &self,
+        command: &DefinitionCommand,
+        facts: &Facts,
+    ) -> Result<Vec<DefinitionEvent>, Refusal> {
         let at_ms = facts.at.ms;
         if let DefinitionCommand::Define { offer, stock, employee_id } = command {
             if self.offer.is_some() {
@@ -250,7 +259,9 @@ impl Definition {
             let (offer, stock, employee_id) = (offer.clone(), *stock, *employee_id);
             return Ok(vec![DefinitionEvent::Defined { offer, stock, employee_id, at_ms }]);
         }
-        let Some(current) = &self.offer else { return Err(Refusal::NoSuchDefinition) };
+        let Some(current) = &self.offer else {
+            return Err(Refusal::NoSuchDefinition);
+        };
         match command {
             DefinitionCommand::Edit { offer, .. } if offer == current => Ok(Vec::new()),
             DefinitionCommand::Edit { offer, employee_id } => {
@@ -264,7 +275,10 @@ impl Definition {
                 };
                 // Never below what is issued: the counter knows, and the append's guard asks it under the head lock.
                 if !(0..=crate::value::MAX_ID).contains(&stock) {
-                    return Err(Refusal::field("num", Wrong::OutOfRange { min: 0, max: crate::value::MAX_ID }));
+                    return Err(Refusal::field(
+                        "num",
+                        Wrong::OutOfRange { min: 0, max: crate::value::MAX_ID },
+                    ));
                 }
                 Ok(vec![DefinitionEvent::StockChanged { by: *by, stock, employee_id: *employee_id, at_ms }])
             }

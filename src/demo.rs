@@ -75,10 +75,14 @@ impl Demo<'_> {
             };
             directory::add_member(self.ledger.store(), &member, None).await?;
         }
-        for (name, address) in [("總店", "天河路1號"), ("人民路店", "人民路88號"), ("舊倉店", "沿江路9號")] {
+        for (name, address) in [("總店", "天河路1號"), ("人民路店", "人民路88號"), ("舊倉店", "沿江路9號")]
+        {
             let id = self.ledger.next_id("shop", true).await?;
-            let details =
-                ShopDetails { name: name.to_owned(), phone: "020-88888888".to_owned(), address: address.to_owned() };
+            let details = ShopDetails {
+                name: name.to_owned(),
+                phone: "020-88888888".to_owned(),
+                address: address.to_owned(),
+            };
             let open = ShopCommand::Open { details: details.clone(), employee_id: 1000 };
             self.run::<Shop>(Caller::System, joined_at_ms, id, open).await?;
             if name == "舊倉店" {
@@ -101,7 +105,13 @@ impl Demo<'_> {
         Ok(id)
     }
 
-    async fn issue(&self, at_ms: i64, definition_id: i64, member_id: i64, source: Source) -> Result<i64, ExecuteError> {
+    async fn issue(
+        &self,
+        at_ms: i64,
+        definition_id: i64,
+        member_id: i64,
+        source: Source,
+    ) -> Result<i64, ExecuteError> {
         let id = self.ledger.next_id("coupon", false).await?;
         let employee_id = if source == Source::OneToOne { 1000 } else { 0 };
         let issue = CouponCommand::Issue { definition_id, member_id, source, employee_id };
@@ -120,7 +130,13 @@ impl Demo<'_> {
         self.run::<Coupon>(Caller::Member(member_id), at_ms, id, receive).await.map(|_| ())
     }
 
-    async fn redeem(&self, at_ms: i64, id: i64, redeemer: Redeemer, shop_id: i64) -> Result<i64, ExecuteError> {
+    async fn redeem(
+        &self,
+        at_ms: i64,
+        id: i64,
+        redeemer: Redeemer,
+        shop_id: i64,
+    ) -> Result<i64, ExecuteError> {
         let redemption_id = self.ledger.next_id("redemption", false).await?;
         let caller = match redeemer {
             Redeemer::Member(id) => Caller::Member(id),
@@ -144,8 +160,10 @@ impl Demo<'_> {
     /// The coupons of the manual's page, in November 2018: 1 given to 442, 2 used and reviewed, 3 left to expire.
     async fn samples(&self) -> Result<(), ExecuteError> {
         let sample = |start: (u32, u32), end: (i32, u32, u32)| {
-            let day = |year, month, day| chrono::NaiveDate::from_ymd_opt(year, month, day).unwrap_or_default();
-            let validity = Validity::Fixed { start: day(2018, start.0, start.1), end: day(end.0, end.1, end.2) };
+            let day =
+                |year, month, day| chrono::NaiveDate::from_ymd_opt(year, month, day).unwrap_or_default();
+            let validity =
+                Validity::Fixed { start: day(2018, start.0, start.1), end: day(end.0, end.1, end.2) };
             let terms = Terms {
                 kind: Kind::Exchange,
                 title: "測試電子券測試電子券測試".to_owned(),
@@ -201,7 +219,8 @@ impl Demo<'_> {
         let ten = self.define(before(70), claimable, None).await?;
         let drink = self.define(before(70), offer(exchange("飲品兌換券"), valid_days(365)), None).await?;
         let short = self.define(before(70), offer(cash("七日券", 500), valid_days(7)), None).await?;
-        let card = self.define(before(70), offer(cash("會員專享券", 2_000), Validity::MemberCard), None).await?;
+        let card =
+            self.define(before(70), offer(cash("會員專享券", 2_000), Validity::MemberCard), None).await?;
         let scan = Terms { scan_required: true, shop_ids: vec![1], ..exchange("到店禮") };
         self.define(before(70), offer(scan, valid_days(365)), None).await?;
         let once = Offer {
@@ -210,8 +229,11 @@ impl Demo<'_> {
             ..offer(cash("每期一張", 300), valid_days(30))
         };
         self.define(before(70), once, None).await?;
-        let levels =
-            Offer { issue_limit: IssueLimit::Levels, level_ids: vec![3], ..offer(cash("金卡券", 5_000), valid_days(60)) };
+        let levels = Offer {
+            issue_limit: IssueLimit::Levels,
+            level_ids: vec![3],
+            ..offer(cash("金卡券", 5_000), valid_days(60))
+        };
         self.define(before(70), levels, None).await?;
         let few = self.define(before(70), offer(cash("限量券", 8_800), valid_days(90)), Some(2)).await?;
         let ended = self.define(before(70), offer(cash("已停用券", 100), valid_days(30)), None).await?;

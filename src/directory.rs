@@ -1,8 +1,8 @@
 //! The directory: members, employees, revoked tokens, and what else must be erasable. Never part of the log.
 
 use crate::facts::Membership;
-use crate::value::MAX_ID;
 use crate::store::{BUCKET, Cell, Row, Statement, Store, StoreError};
+use crate::value::MAX_ID;
 
 /// A member as the directory has him.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -61,20 +61,6 @@ pub struct DirectoryKey {
     pub request_mac: String,
 }
 
-/// The statement that leaves a receipt where an id of this table is free.
-macro_rules! receipt_if {
-    ($table:literal, $id:literal) => {
-        concat!(
-            "INSERT INTO directory_receipts (caller, operation, key, request_mac, subject_id)
-             SELECT $1, $2, $3, $4, $5 WHERE NOT EXISTS (SELECT 1 FROM ",
-            $table,
-            " WHERE ",
-            $id,
-            " = $5) ON CONFLICT (caller, operation, key) DO NOTHING"
-        )
-    };
-}
-
 /// What issuing needs to know of a member.
 pub async fn membership(store: &Store, member_id: i64) -> Result<Option<Membership>, StoreError> {
     let sql = "SELECT level_id, card_end FROM members WHERE member_id = $1";
@@ -87,7 +73,8 @@ pub async fn membership(store: &Store, member_id: i64) -> Result<Option<Membersh
 
 /// A member.
 pub async fn member(store: &Store, id: i64) -> Result<Option<Member>, StoreError> {
-    let sql = "SELECT member_id, nickname, headimgurl, member_name, phone, member_card, level_id, shop_id, tag_ids,
+    let sql =
+        "SELECT member_id, nickname, headimgurl, member_name, phone, member_card, level_id, shop_id, tag_ids,
                       birthday, card_end, joined_at_ms FROM members WHERE member_id = $1";
     let rows = store.query(Statement::new(sql, [id.into()])).await?;
     Ok(rows.first().map(|row| Member {
@@ -106,14 +93,27 @@ pub async fn member(store: &Store, id: i64) -> Result<Option<Member>, StoreError
     }))
 }
 
-/// Adds a member; false when the id is taken.
-pub async fn add_member(store: &Store, member: &Member, key: Option<&DirectoryKey>) -> Result<bool, StoreError> {
+/// What became of an addition to the directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Added {
+    /// It is there.
+    Yes,
+    /// The id is taken.
+    Taken,
+    /// The idempotency key was used meanwhile.
+    KeyUsed,
+}
+
+/// Adds a member.
+pub async fn add_member(
+    store: &Store,
+    member: &Member,
+    key: Option<&DirectoryKey>,
+) -> Result<Added, StoreError> {
     let add = Statement::new(
         "INSERT INTO members (member_id, nickname, headimgurl, member_name, phone, member_card, level_id, shop_id,
                               tag_ids, birthday, card_end, joined_at_ms)
-         SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12
-         WHERE NOT EXISTS (SELECT 1 FROM directory_receipts
-                           WHERE caller = $13 AND operation = $14 AND key = $15 AND subject_id <> $1)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
          ON CONFLICT (member_id) DO NOTHING RETURNING member_id",
         [
             member.id.into(),
@@ -128,11 +128,8 @@ pub async fn add_member(store: &Store, member: &Member, key: Option<&DirectoryKe
             member.birthday.into(),
             member.card_end.into(),
             member.joined_at_ms.into(),
-        ]
-        .into_iter()
-        .chain(key_cells(key)),
+        ],
     );
-    let key = key.map(|key| (key, receipt_if!("members", "member_id")));
     add_with_receipt(store, add, "member", member.id, key).await
 }
 
@@ -149,16 +146,14 @@ pub async fn employee(store: &Store, id: i64) -> Result<Option<Employee>, StoreE
     }))
 }
 
-/// Adds an employee; false when the id is taken.
+/// Adds an employee.
 pub async fn add_employee(
     store: &Store,
     employee: &Employee,
     key: Option<&DirectoryKey>,
-) -> Result<bool, StoreError> {
+) -> Result<Added, StoreError> {
     let add = Statement::new(
-        "INSERT INTO employees (employee_id, name, phone, shop_id, active) SELECT $1, $2, $3, $4, $5
-         WHERE NOT EXISTS (SELECT 1 FROM directory_receipts
-                           WHERE caller = $6 AND operation = $7 AND key = $8 AND subject_id <> $1)
+        "INSERT INTO employees (employee_id, name, phone, shop_id, active) VALUES ($1, $2, $3, $4, $5)
          ON CONFLICT (employee_id) DO NOTHING RETURNING employee_id",
         [
             employee.id.into(),
@@ -166,49 +161,51 @@ pub async fn add_employee(
             employee.phone.as_str().into(),
             employee.shop_id.into(),
             employee.active.into(),
-        ]
-        .into_iter()
-        .chain(key_cells(key)),
+        ],
     );
-    let key = key.map(|key| (key, receipt_if!("employees", "employee_id")));
     add_with_receipt(store, add, "employee", employee.id, key).await
 }
 
-/// The key as an insert's last parameters; no key is one that nobody can choose.
-fn key_cells(key: Option<&DirectoryKey>) -> [Cell; 3] {
-    let text = |part: fn(&DirectoryKey) -> &str| Cell::from(key.map_or("", part));
-    [text(|key| &key.caller), text(|key| key.operation), text(|key| &key.key)]
-}
-
 /// Runs an insert with its receipt in one transaction; ids given by hand also move where the next ones are taken from.
-///
-/// The block's row comes first: its lock lets one insert of a kind pass at a time, so that the receipt, which is left
-/// only where the id is free, is left only for an insert that succeeds.
 async fn add_with_receipt(
     store: &Store,
     add: Statement,
     kind: &'static str,
     id: i64,
-    key: Option<(&DirectoryKey, &'static str)>,
-) -> Result<bool, StoreError> {
+    key: Option<&DirectoryKey>,
+) -> Result<Added, StoreError> {
     // Behind an id near the end of the range there is no room: the next ones are taken from where they were.
     let next_id = if id < MAX_ID / 2 { id + 1 } else { 1 };
-    let mut statements = vec![Statement::new(
-        "INSERT INTO id_blocks (bucket, kind, next_id) VALUES ($1, $2, $3)
-         ON CONFLICT (bucket, kind) DO UPDATE SET next_id =
-           CASE WHEN id_blocks.next_id < excluded.next_id THEN excluded.next_id ELSE id_blocks.next_id END",
-        [BUCKET.into(), kind.into(), next_id.into()],
-    )];
-    statements.extend(key.map(|(key, leave_receipt)| {
-        let [caller, operation, key_text] = key_cells(Some(key));
+    let mut statements = vec![
+        add.must_return(),
         Statement::new(
-            leave_receipt,
-            [caller, operation, key_text, key.request_mac.as_str().into(), id.into()],
+            "INSERT INTO id_blocks (bucket, kind, next_id) VALUES ($1, $2, $3)
+             ON CONFLICT (bucket, kind) DO UPDATE SET next_id =
+               CASE WHEN id_blocks.next_id < excluded.next_id THEN excluded.next_id ELSE id_blocks.next_id END",
+            [BUCKET.into(), kind.into(), next_id.into()],
+        ),
+    ];
+    statements.extend(key.map(|key| {
+        Statement::new(
+            "INSERT INTO directory_receipts (caller, operation, key, request_mac, subject_id)
+             VALUES ($1, $2, $3, $4, $5) ON CONFLICT (caller, operation, key) DO NOTHING RETURNING subject_id",
+            [
+                key.caller.as_str().into(),
+                key.operation.into(),
+                key.key.as_str().into(),
+                key.request_mac.as_str().into(),
+                id.into(),
+            ],
         )
+        .must_return()
     }));
-    statements.push(add);
+    let whole = statements.len();
     let answers = store.write(statements).await?;
-    Ok(answers.last().is_some_and(|rows| !rows.is_empty()))
+    Ok(match answers.last() {
+        Some(rows) if answers.len() == whole && !(key.is_some() && rows.is_empty()) => Added::Yes,
+        _ if answers.len() == 1 => Added::Taken,
+        _ => Added::KeyUsed,
+    })
 }
 
 /// What a key did to the directory: the request's fingerprint and the id it made.

@@ -14,7 +14,8 @@ use crate::read_model::{coupon_rows, definition_rows, shop_rows};
 use crate::refusal::Refusal;
 use crate::shop::{Shop, ShopCommand, ShopEvent};
 use crate::store::{
-    AttemptGuard, Effects, LiveRow, MemberCountChange, NewEvent, OneAtATime, ReviewText, StockChange, StoredEvent, StreamId,
+    AttemptGuard, Effects, LiveRow, MemberCountChange, NewEvent, OneAtATime, ReviewText, StockChange,
+    StoredEvent, StreamId,
 };
 
 /// Which facts a command needs read before it can be decided.
@@ -56,6 +57,11 @@ pub trait Entity:
         None
     }
 
+    /// The stock this state sets for its definition: Some(None) = unlimited, None = it is no definition.
+    fn stock(&self) -> Option<Option<i64>> {
+        None
+    }
+
     /// The guards and texts that belong to a command, beyond what follows from the states.
     fn guard(_command: &Self::Command, _events: &[Self::Event], _facts: &Facts, _effects: &mut Effects) {}
 
@@ -83,6 +89,9 @@ pub fn effects<A: Entity>(id: i64, before: &A, after: &A) -> Effects {
     let mut effects = Effects::default();
     let changed = after.rows(id).into_iter();
     effects.rows = changed.filter(|row| !old.iter().any(|old| same_row(old, row))).collect();
+    if let Some(stock) = after.stock().filter(|stock| before.stock() != Some(*stock)) {
+        effects.stock.push(StockChange::Set { definition_id: id, stock });
+    }
     if let Some(counts) = after.counts() {
         let by = counts.issued - before.counts().map_or(0, |before| before.issued);
         if by != 0 {
@@ -109,7 +118,9 @@ pub fn encode<A: Entity>(event: &A::Event) -> Result<NewEvent, serde_json::Error
 
 /// A stored event that cannot be read: names where it lies.
 #[derive(Debug, thiserror::Error)]
-#[error("position {position}, stream {stream} {aggregate_id} event {sequence} ({event_type} {event_version}): {what}")]
+#[error(
+    "position {position}, stream {stream} {aggregate_id} event {sequence} ({event_type} {event_version}): {what}"
+)]
 pub struct CorruptEvent {
     /// Its place in the log.
     pub position: i64,
@@ -127,24 +138,31 @@ pub struct CorruptEvent {
     pub what: String,
 }
 
+impl CorruptEvent {
+    fn at(stored: &StoredEvent, what: String) -> Box<Self> {
+        Box::new(Self {
+            position: stored.position,
+            stream: stored.aggregate_type.clone(),
+            aggregate_id: stored.aggregate_id.clone(),
+            sequence: stored.sequence,
+            event_type: stored.event_type.clone(),
+            event_version: stored.event_version.clone(),
+            what,
+        })
+    }
+}
+
 /// A stored event as what happened. Where a second version of an event comes to be, its upcaster goes here.
-pub fn decode<A: Entity>(stored: &StoredEvent) -> Result<A::Event, CorruptEvent> {
-    let corrupt = |what: String| CorruptEvent {
-        position: stored.position,
-        stream: stored.aggregate_type.clone(),
-        aggregate_id: stored.aggregate_id.clone(),
-        sequence: stored.sequence,
-        event_type: stored.event_type.clone(),
-        event_version: stored.event_version.clone(),
-        what,
-    };
+pub fn decode<A: Entity>(stored: &StoredEvent) -> Result<A::Event, Box<CorruptEvent>> {
+    let corrupt = |what: String| CorruptEvent::at(stored, what);
     if stored.aggregate_type != A::TYPE {
         return Err(corrupt(format!("expected an event of a {}", A::TYPE)));
     }
     if stored.event_version != A::EVENT_VERSION {
         return Err(corrupt("unknown version".to_owned()));
     }
-    let event: A::Event = serde_json::from_str(&stored.payload).map_err(|error| corrupt(error.to_string()))?;
+    let event: A::Event =
+        serde_json::from_str(&stored.payload).map_err(|error| corrupt(error.to_string()))?;
     if event.event_type() != stored.event_type {
         return Err(corrupt(format!("the payload is a {}", event.event_type())));
     }
@@ -152,20 +170,12 @@ pub fn decode<A: Entity>(stored: &StoredEvent) -> Result<A::Event, CorruptEvent>
 }
 
 /// Folds a stream's stored events; the version is the last one's sequence.
-pub fn fold<A: Entity>(stream: &[StoredEvent]) -> Result<(A, i64), CorruptEvent> {
+pub fn fold<A: Entity>(stream: &[StoredEvent]) -> Result<(A, i64), Box<CorruptEvent>> {
     let mut state = A::default();
     let mut version = 0;
     for stored in stream {
         if stored.sequence != version + 1 {
-            return Err(CorruptEvent {
-                position: stored.position,
-                stream: stored.aggregate_type.clone(),
-                aggregate_id: stored.aggregate_id.clone(),
-                sequence: stored.sequence,
-                event_type: stored.event_type.clone(),
-                event_version: stored.event_version.clone(),
-                what: format!("event {} of the stream is missing", version + 1),
-            });
+            return Err(CorruptEvent::at(stored, format!("event {} of the stream is missing", version + 1)));
         }
         state.evolve(&decode::<A>(stored)?);
         version = stored.sequence;
@@ -220,7 +230,9 @@ impl Entity for Coupon {
                         change.limit = Some(offer.get_limit);
                     }
                 }
-                if let (IssueLimit::OneAtATime, Some(CouponEvent::Issued(issue))) = (&offer.issue_limit, events.first()) {
+                if let (IssueLimit::OneAtATime, Some(CouponEvent::Issued(issue))) =
+                    (&offer.issue_limit, events.first())
+                {
                     effects.one_at_a_time = Some(OneAtATime {
                         member_id: *member_id,
                         definition_id: *definition_id,
@@ -234,14 +246,16 @@ impl Entity for Coupon {
                 effects.attempts = Some(AttemptGuard { member_id: *member_id, now_ms: facts.at.ms, failed });
             }
             CouponCommand::Evaluate { text, salt, .. } => {
-                effects.review = Some(ReviewText { coupon_id: facts.id, salt: salt.clone(), text: text.clone() });
+                effects.review =
+                    Some(ReviewText { coupon_id: facts.id, salt: salt.clone(), text: text.clone() });
             }
             _ => {}
         }
     }
 
     fn attempt(&self, command: &CouponCommand, facts: &Facts, refused: bool) -> Option<AttemptGuard> {
-        let (CouponCommand::Receive { member_id, .. } | CouponCommand::Peek { member_id, .. }) = command else {
+        let (CouponCommand::Receive { member_id, .. } | CouponCommand::Peek { member_id, .. }) = command
+        else {
             return None;
         };
         // The receiver who repeats his code tries nothing.
@@ -263,15 +277,8 @@ impl Entity for Definition {
         definition_rows(id, self)
     }
 
-    fn guard(_command: &DefinitionCommand, events: &[DefinitionEvent], facts: &Facts, effects: &mut Effects) {
-        for event in events {
-            let stock = match event {
-                DefinitionEvent::Defined { stock, .. } => *stock,
-                DefinitionEvent::StockChanged { stock, .. } => Some(*stock),
-                DefinitionEvent::Edited { .. } | DefinitionEvent::StateChanged { .. } => continue,
-            };
-            effects.stock.push(StockChange::Set { definition_id: facts.id, stock });
-        }
+    fn stock(&self) -> Option<Option<i64>> {
+        self.offer.as_ref().map(|_| self.stock)
     }
 }
 

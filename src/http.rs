@@ -101,7 +101,11 @@ impl App {
             let (scheme, token) = value.split_once(' ')?;
             scheme.eq_ignore_ascii_case("bearer").then_some(token)
         });
-        let token = Token::verify(bearer.or_else(|| text("token"))?, self.ledger.secrets(), self.ledger.clock().now_ms())?;
+        let token = Token::verify(
+            bearer.or_else(|| text("token"))?,
+            self.ledger.secrets(),
+            self.ledger.clock().now_ms(),
+        )?;
         let revoked = self.revoked.read().unwrap_or_else(PoisonError::into_inner);
         (!revoked.contains(&token.id)).then_some(token.caller)
     }
@@ -118,8 +122,10 @@ impl App {
         }
         router
             .merge(site::router())
-            .fallback(no_such_route)
-            .method_not_allowed_fallback(no_such_route)
+            .fallback(|headers: HeaderMap| async move { no_such_route(StatusCode::NOT_FOUND, &headers) })
+            .method_not_allowed_fallback(|headers: HeaderMap| async move {
+                no_such_route(StatusCode::METHOD_NOT_ALLOWED, &headers)
+            })
             .with_state(self.clone())
             .merge(site::docs())
     }
@@ -216,10 +222,10 @@ pub enum Failure {
     Replayed(Refusal),
     /// What the ledger says.
     Execute(ExecuteError),
-    /// 9004
-    NoSuchRoute,
-    /// 9002
+    /// 9002: it goes on, and the same key tells later what became of it.
     TooSlow,
+    /// 9999
+    Panicked,
 }
 
 impl From<ExecuteError> for Failure {
@@ -256,20 +262,21 @@ impl Refused {
     }
 
     fn unavailable() -> Self {
-        Self {
-            retry_after_s: Some(1),
-            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, &refusal::UNAVAILABLE)
-        }
+        Self { retry_after_s: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, &refusal::UNAVAILABLE) }
     }
 
     fn business(refusal: &Refusal, language: Language) -> Self {
         let mut refused = Self::new(StatusCode::OK, refusal.wording());
         match refusal {
-            Refusal::Field { field, why } => refused.info = Some(json!({ *field: why.text(field, language) })),
+            Refusal::Field { field, why } => {
+                refused.info = Some(json!({ *field: why.text(field, language) }));
+            }
             Refusal::AlreadyUsed { redemption_id, at_ms, shop_id } => {
                 refused.data = json!({"id": redemption_id, "create_date": at_ms / 1000, "shop_id": shop_id});
             }
-            Refusal::WrongGiftCode { attempts_left } => refused.data = json!({"attempts_left": attempts_left}),
+            Refusal::WrongGiftCode { attempts_left } => {
+                refused.data = json!({"attempts_left": attempts_left});
+            }
             Refusal::TooManyAttempts => {
                 refused.status = StatusCode::TOO_MANY_REQUESTS;
                 refused.retry_after_s = Some(600);
@@ -286,10 +293,14 @@ impl Failure {
         match self {
             Self::NotSignedIn => Refused::new(StatusCode::UNAUTHORIZED, &refusal::NOT_SIGNED_IN),
             Self::NotAllowed => Refused::new(StatusCode::FORBIDDEN, &refusal::NOT_ALLOWED),
-            Self::NoSuchRoute => Refused::new(StatusCode::NOT_FOUND, &refusal::NO_SUCH_ROUTE),
             Self::TooSlow => Refused::unavailable(),
+            Self::Panicked => {
+                tracing::error!(request_id, "a handler panicked");
+                Refused::internal(request_id)
+            }
             Self::Fields(errors) => {
-                let info = errors.iter().map(|(field, why)| ((*field).to_owned(), why.text(field, language).into()));
+                let info =
+                    errors.iter().map(|(field, why)| ((*field).to_owned(), why.text(field, language).into()));
                 Refused {
                     info: Some(Value::Object(info.collect())),
                     ..Refused::new(StatusCode::OK, &refusal::BAD_PARAMETERS)
@@ -305,9 +316,9 @@ impl Failure {
                 ExecuteError::Conflict => Refused::new(StatusCode::OK, &refusal::CHANGED_MEANWHILE),
                 ExecuteError::Busy
                 | ExecuteError::ShuttingDown
-                | ExecuteError::Write(WriteError::Unavailable(_) | WriteError::Unknown(_) | WriteError::Closed) => {
-                    Refused::unavailable()
-                }
+                | ExecuteError::Write(
+                    WriteError::Unavailable(_) | WriteError::Unknown(_) | WriteError::Closed,
+                ) => Refused::unavailable(),
                 ExecuteError::Read(source) => {
                     tracing::error!(request_id, error = %source, "the ledger cannot be read");
                     match source.as_ref() {
@@ -336,7 +347,8 @@ impl Refused {
 }
 
 fn language(headers: &HeaderMap) -> Language {
-    let wanted = headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let wanted =
+        headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let first = wanted.split([',', ';']).next().unwrap_or_default().trim().to_ascii_lowercase();
     match first.as_str() {
         "zh" | "zh-cn" | "zh-sg" | "zh-hans" | "zh-hans-cn" => Language::Simplified,
@@ -349,7 +361,8 @@ fn language(headers: &HeaderMap) -> Language {
 fn request_id(headers: &HeaderMap) -> String {
     let theirs = headers.get("x-request-id").and_then(|value| value.to_str().ok());
     let sane = |id: &&str| {
-        (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+        (1..=64).contains(&id.len())
+            && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
     };
     theirs.filter(sane).map_or_else(|| hex(&random::<8>()), ToOwned::to_owned)
 }
@@ -360,8 +373,11 @@ async fn serve(app: App, route: &'static Route, request: Request) -> Response {
     let request_id = request_id(request.headers());
     let timeout = app.options.request_timeout;
     let metrics = app.ledger.metrics().clone();
-    let outcome = match tokio::time::timeout(timeout, answer(app, route, request, &request_id)).await {
-        Ok(outcome) => outcome,
+    // A task of its own: what was accepted is finished even if the client goes away.
+    let answering = tokio::spawn(answer(app, route, request, request_id.clone()));
+    let outcome = match tokio::time::timeout(timeout, answering).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_)) => Err(Failure::Panicked),
         Err(_) => Err(Failure::TooSlow),
     };
     let (code, mut response) = match outcome {
@@ -379,7 +395,12 @@ async fn serve(app: App, route: &'static Route, request: Request) -> Response {
     response
 }
 
-async fn answer(app: App, route: &'static Route, request: Request, request_id: &str) -> Result<Answer, Failure> {
+async fn answer(
+    app: App,
+    route: &'static Route,
+    request: Request,
+    request_id: String,
+) -> Result<Answer, Failure> {
     let caller = app.caller(request.headers()).ok_or(Failure::NotSignedIn)?;
     if !route.callers.iter().any(|kind| kind.includes(caller)) {
         return Err(Failure::NotAllowed);
@@ -387,7 +408,7 @@ async fn answer(app: App, route: &'static Route, request: Request, request_id: &
     let key = if route.writes { idempotency_key(request.headers())? } else { None };
     let form = read_form(&app, request).await?;
     let at = app.ledger.now();
-    let meta = Meta { caller, at, request_id: request_id.to_owned(), receipt: None };
+    let meta = Meta { caller, at, request_id, receipt: None };
     let call = Call { app, caller, form, meta, key, operation: route.path };
     match route.run {
         Run::Client(run) => client::run(run, call).await,
@@ -396,7 +417,9 @@ async fn answer(app: App, route: &'static Route, request: Request, request_id: &
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Failure> {
-    let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
+    let Some(key) = headers.get("idempotency-key") else {
+        return Ok(None);
+    };
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
     match key.to_str() {
         Ok(key) if (6..=64).contains(&key.len()) && key.bytes().all(allowed) => Ok(Some(key.to_owned())),
@@ -405,10 +428,14 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Failure> {
 }
 
 async fn read_form(app: &App, request: Request) -> Result<Form, Failure> {
-    let content_type = request.headers().get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?").to_owned());
+    let content_type =
+        request.headers().get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?").to_owned());
     let too_large = || Failure::Body(StatusCode::PAYLOAD_TOO_LARGE, Wrong::BodyTooLarge);
     let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-    if announced.and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > MAX_BODY_BYTES as u64) {
+    if announced
+        .and_then(|length| length.parse::<u64>().ok())
+        .is_some_and(|length| length > MAX_BODY_BYTES as u64)
+    {
         return Err(too_large());
     }
     let reading = Limited::new(request.into_body(), MAX_BODY_BYTES).collect();
@@ -435,9 +462,8 @@ async fn read_form(app: &App, request: Request) -> Result<Form, Failure> {
     form.map_err(|why| Failure::Fields(vec![("body", why)]))
 }
 
-async fn no_such_route(headers: HeaderMap) -> Response {
-    let language = language(&headers);
-    refusal_response(Failure::NoSuchRoute.answer(language, ""), language)
+fn no_such_route(status: StatusCode, headers: &HeaderMap) -> Response {
+    refusal_response(Refused::new(status, &refusal::NO_SUCH_ROUTE), language(headers))
 }
 
 fn success(answer: &Answer) -> Response {

@@ -26,7 +26,8 @@ use crate::refusal::{Refusal, Wrong};
 use crate::secrets::Secrets;
 use crate::shop::Shop;
 use crate::store::{
-    Append, AttemptGuard, EPOCH, Effects, Outcome, ReceiptKey, Store, StoreError, StoredEvent, StreamAppend, StreamId,
+    Append, AttemptGuard, EPOCH, Effects, Outcome, ReceiptKey, Store, StoreError, StoredEvent, StreamAppend,
+    StreamId,
 };
 use crate::value::{hex, random};
 use loader::Loader;
@@ -75,7 +76,7 @@ pub enum ExecuteError {
     Read(Arc<StoreError>),
     /// An event of the stream cannot be understood.
     #[error("corrupt event: {0}")]
-    Corrupt(#[from] CorruptEvent),
+    Corrupt(#[from] Box<CorruptEvent>),
     /// An event cannot be serialised.
     #[error("event not serialisable: {0}")]
     Encode(#[from] serde_json::Error),
@@ -296,7 +297,9 @@ impl Ledger {
                 }
             };
             let mut after = before.clone();
-            events.iter().for_each(|event| after.evolve(event));
+            for event in &events {
+                after.evolve(event);
+            }
             let mut changes = effects(id, &before, &after);
             A::guard(command, &events, &facts, &mut changes);
             let part = StreamAppend {
@@ -329,8 +332,12 @@ impl Ledger {
 
     /// What this key did when it was used, if it was: the same events, the state right after them.
     pub async fn replay<A: Entity>(&self, meta: &Meta) -> Result<Option<Executed<A>>, ExecuteError> {
-        let Some((key, request_mac)) = &meta.receipt else { return Ok(None) };
-        let Some(receipt) = self.inner.store.receipt(key).await? else { return Ok(None) };
+        let Some((key, request_mac)) = &meta.receipt else {
+            return Ok(None);
+        };
+        let Some(receipt) = self.inner.store.receipt(key).await? else {
+            return Ok(None);
+        };
         if receipt.request_mac != *request_mac {
             return Err(Refusal::KeyReused.into());
         }
@@ -374,7 +381,8 @@ impl Ledger {
         let mut unchanged = Vec::new();
         let mut remembered = false;
         if let Some(definition_id) = needs.definition_id {
-            let (definition, version, old) = self.recall(&inner.definitions, definition_id, may_remember).await?;
+            let (definition, version, old) =
+                self.recall(&inner.definitions, definition_id, may_remember).await?;
             remembered |= old;
             unchanged.push((stream_of::<Definition>(definition_id), version));
             facts.definition = Some(definition);
@@ -453,7 +461,7 @@ fn foreign(error: ExecuteError) -> AggregateError<Refusal> {
     match error {
         ExecuteError::Refused(refusal) => AggregateError::UserError(refusal),
         ExecuteError::Conflict => AggregateError::AggregateConflict,
-        ExecuteError::Corrupt(error) => AggregateError::DeserializationError(Box::new(error)),
+        ExecuteError::Corrupt(error) => AggregateError::DeserializationError(error),
         other => AggregateError::UnexpectedError(Box::new(other)),
     }
 }
@@ -466,7 +474,10 @@ fn numeric(aggregate_id: &str) -> Result<i64, AggregateError<Refusal>> {
 impl<A: Entity> EventStore<A> for Ledger {
     type AC = Loaded<A>;
 
-    async fn load_events(&self, aggregate_id: &str) -> Result<Vec<EventEnvelope<A>>, AggregateError<Refusal>> {
+    async fn load_events(
+        &self,
+        aggregate_id: &str,
+    ) -> Result<Vec<EventEnvelope<A>>, AggregateError<Refusal>> {
         let stream = stream_of::<A>(numeric(aggregate_id)?);
         let stored = self.inner.loader.load(stream).await.map_err(foreign)?;
         let envelope = |event: &StoredEvent| {
@@ -497,7 +508,9 @@ impl<A: Entity> EventStore<A> for Ledger {
             return Ok(Vec::new());
         }
         let mut after = before.clone();
-        events.iter().for_each(|event| after.evolve(event));
+        for event in &events {
+            after.evolve(event);
+        }
         let encoded = events.iter().map(encode::<A>).collect::<Result<_, _>>();
         let encoded = encoded.map_err(|error| foreign(error.into()))?;
         let part = StreamAppend { stream: stream_of::<A>(id), expected_version: version, events: encoded };

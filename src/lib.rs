@@ -4,12 +4,12 @@
 //! computed from those streams. Imports go one way:
 //!
 //! ```text
-//! coupon, definition, shop (facts, refusal, secrets, clock, value)
-//!   ← store ← read_model ← entity ← ledger ← sweep, demo ← http, cli ← main
+//! value, clock, refusal ← secrets ← coupon, definition, shop, facts ← identity, config
+//!   ← store ← read_model, directory ← entity ← metrics ← ledger ← sweep, demo ← http ← cli ← main
 //! ```
 
-pub mod clock;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod coupon;
 pub mod definition;

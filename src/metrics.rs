@@ -79,7 +79,11 @@ impl Default for Metrics {
             metrics.batch_seconds.clone(),
         );
         registry.register("halved_batches", "Batches retried in halves", metrics.halved_batches.clone());
-        registry.register("unknown_commits", "Commits that were not answered", metrics.unknown_commits.clone());
+        registry.register(
+            "unknown_commits",
+            "Commits that were not answered",
+            metrics.unknown_commits.clone(),
+        );
         registry.register("conflicts", "Commands whose stream moved", metrics.conflicts.clone());
         registry.register("busy", "Commands refused because too many were under way", metrics.busy.clone());
         registry.register(
@@ -89,7 +93,12 @@ impl Default for Metrics {
         );
         registry.register("events", "Events appended by this process", metrics.events.clone());
         registry.register("requests", "Requests by route and code", metrics.requests.clone());
-        registry.register_with_unit("request", "Time to answer", Unit::Seconds, metrics.request_seconds.clone());
+        registry.register_with_unit(
+            "request",
+            "Time to answer",
+            Unit::Seconds,
+            metrics.request_seconds.clone(),
+        );
         Self { registry, ..metrics }
     }
 }

@@ -127,7 +127,9 @@ pub fn kind_number(kind: Kind) -> i64 {
 /// Every live row of a coupon: its wallet rows, then its redemptions.
 #[must_use]
 pub fn coupon_rows(id: i64, coupon: &Coupon) -> Vec<LiveRow> {
-    let Some(issue) = &coupon.issue else { return Vec::new() };
+    let Some(issue) = &coupon.issue else {
+        return Vec::new();
+    };
     let mut rows: Vec<LiveRow> = coupon
         .holdings
         .iter()
@@ -207,7 +209,9 @@ fn wallet_row(id: i64, coupon: &Coupon, issue: &Issue, member_id: i64, holding: 
 /// The one live row of a definition.
 #[must_use]
 pub fn definition_rows(id: i64, definition: &Definition) -> Vec<LiveRow> {
-    let Some(offer) = &definition.offer else { return Vec::new() };
+    let Some(offer) = &definition.offer else {
+        return Vec::new();
+    };
     let Offer { terms, validity, .. } = &**offer;
     let (validity_type, start, end, after, days) = match validity {
         Validity::Fixed { start, end } => (1, day_number(*start), day_number(*end), 0, 0),
@@ -253,7 +257,9 @@ pub fn definition_rows(id: i64, definition: &Definition) -> Vec<LiveRow> {
 /// The one live row of a shop.
 #[must_use]
 pub fn shop_rows(id: i64, shop: &Shop) -> Vec<LiveRow> {
-    let Some(details) = &shop.details else { return Vec::new() };
+    let Some(details) = &shop.details else {
+        return Vec::new();
+    };
     let cells = vec![
         id.into(),
         shop.open.into(),

@@ -149,6 +149,7 @@ pub enum Wrong {
 impl Wrong {
     /// What to tell the caller about this field.
     #[must_use]
+    #[expect(clippy::too_many_lines, reason = "one table: each line three languages")]
     pub fn text(&self, field: &str, language: Language) -> String {
         let [traditional, simplified, english] = match self {
             Self::Required => {
@@ -179,9 +180,11 @@ impl Wrong {
                 format!("{field}不能超过{max}项"),
                 format!("{field} must not have more than {max} entries"),
             ],
-            Self::NotAText => {
-                [format!("{field}必須是字串"), format!("{field}必须是字符串"), format!("{field} must be a text")]
-            }
+            Self::NotAText => [
+                format!("{field}必須是字串"),
+                format!("{field}必须是字符串"),
+                format!("{field} must be a text"),
+            ],
             Self::NotAList => [
                 format!("{field}必須是數字列表"),
                 format!("{field}必须是数字列表"),
@@ -202,9 +205,7 @@ impl Wrong {
                 format!("{field}不能早于开始日期"),
                 format!("{field} must not be before the start"),
             ],
-            Self::Taken => {
-                [format!("{field}已存在"), format!("{field}已存在"), format!("{field} is taken")]
-            }
+            Self::Taken => [format!("{field}已存在"), format!("{field}已存在"), format!("{field} is taken")],
             Self::NotTogetherWith(other) => [
                 format!("{field}不能與{other}同時使用"),
                 format!("{field}不能与{other}同时使用"),
@@ -235,11 +236,9 @@ impl Wrong {
                 "请求内容无法解析".to_owned(),
                 "the body cannot be read".to_owned(),
             ],
-            Self::BodyTooLarge => [
-                "請求內容過大".to_owned(),
-                "请求内容过大".to_owned(),
-                "the body is too large".to_owned(),
-            ],
+            Self::BodyTooLarge => {
+                ["請求內容過大".to_owned(), "请求内容过大".to_owned(), "the body is too large".to_owned()]
+            }
             Self::BodyTooSlow => [
                 "請求內容接收逾時".to_owned(),
                 "请求内容接收超时".to_owned(),

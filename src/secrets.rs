@@ -22,7 +22,8 @@ struct Key(Arc<[u8; 32]>);
 impl Key {
     fn mac(&self, parts: &[&[u8]]) -> HmacSha256 {
         // HMAC takes keys of any length, so this cannot fail; an empty key would only make every check fail.
-        let mut mac = HmacSha256::new_from_slice(self.0.as_slice()).unwrap_or_else(|_| HmacSha256::new(&[0; 64].into()));
+        let mut mac = HmacSha256::new_from_slice(self.0.as_slice())
+            .unwrap_or_else(|_| HmacSha256::new(&[0; 64].into()));
         for part in parts {
             mac.update(&(part.len() as u64).to_be_bytes());
             mac.update(part);
@@ -32,6 +33,12 @@ impl Key {
 
     fn digest(&self, parts: &[&[u8]]) -> [u8; 32] {
         self.mac(parts).finalize().into_bytes().into()
+    }
+
+    /// The digest's first bytes.
+    fn short<const N: usize>(&self, parts: &[&[u8]]) -> [u8; N] {
+        let mut bytes = self.digest(parts).into_iter();
+        std::array::from_fn(|_| bytes.next().unwrap_or_default())
     }
 }
 
@@ -58,7 +65,7 @@ impl Secrets {
         let root = Key(Arc::new(root));
         let derive = |purpose: &str| Key(Arc::new(root.digest(&[b"coupon-ledger", purpose.as_bytes()])));
         let gifts = derive("gift codes");
-        let key_id = hex(&gifts.digest(&[b"id"]).as_slice()[..4]);
+        let key_id = hex(&gifts.short::<4>(&[b"id"]));
         Self {
             tokens: derive("tokens"),
             requests: derive("requests"),
@@ -87,7 +94,7 @@ impl Secrets {
     /// with another secret does not start on this ledger.
     #[must_use]
     pub fn id(&self) -> String {
-        hex(&self.root.digest(&[b"id"]).as_slice()[..8])
+        hex(&self.root.short::<8>(&[b"id"]))
     }
 
     /// The gift codes of this ledger.
@@ -120,7 +127,7 @@ impl Secrets {
     #[must_use]
     pub fn shop_url(&self, base: &str, shop_id: i64, audit_key: u32) -> String {
         let unsigned = format!("{}/qr/{shop_id}/{audit_key}", base.trim_end_matches('/'));
-        let signature = URL_SAFE_NO_PAD.encode(&self.shops.digest(&[unsigned.as_bytes()]).as_slice()[..16]);
+        let signature = URL_SAFE_NO_PAD.encode(self.shops.short::<16>(&[unsigned.as_bytes()]));
         format!("{unsigned}/{signature}")
     }
 

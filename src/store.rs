@@ -299,7 +299,7 @@ pub struct Append {
 pub enum Outcome {
     /// It is on disk.
     Committed {
-        /// The first event's position; the head's where it had no events.
+        /// The first event's position; the next one's where it had no events.
         position: i64,
         /// Unix milliseconds.
         recorded_at_ms: i64,
@@ -359,6 +359,9 @@ pub enum StoreError {
         /// What is wrong.
         what: String,
     },
+    /// A statement that had to return a row did not; only inside [`Store::write`].
+    #[error("rolled back")]
+    RolledBack,
     /// The engine's thread has ended.
     #[error("the database's thread has ended")]
     Closed,
@@ -373,7 +376,9 @@ impl StoreError {
                 let code = error.code().unwrap_or_default();
                 !["08", "40", "53", "55", "57", "58"].iter().any(|class| code.starts_with(class))
             }
-            Self::Postgres(sqlx::Error::Encode(_) | sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_))
+            Self::Postgres(
+                sqlx::Error::Encode(_) | sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_),
+            )
             | Self::Corrupt { .. } => true,
             Self::Sqlite(rusqlite::Error::SqliteFailure(error, _)) => {
                 use rusqlite::ErrorCode as Code;
@@ -415,12 +420,20 @@ pub struct Statement {
     pub sql: &'static str,
     /// What `$1` … stand for.
     pub parameters: Vec<Cell>,
+    /// Whether the transaction is rolled back where it returns no row.
+    pub must_return: bool,
 }
 
 impl Statement {
     /// A statement and its parameters.
     pub fn new(sql: &'static str, parameters: impl IntoIterator<Item = Cell>) -> Self {
-        Self { sql, parameters: parameters.into_iter().collect() }
+        Self { sql, parameters: parameters.into_iter().collect(), must_return: false }
+    }
+
+    /// The same, on whose first row the whole transaction depends.
+    #[must_use]
+    pub fn must_return(self) -> Self {
+        Self { must_return: true, ..self }
     }
 }
 
@@ -496,7 +509,8 @@ impl Store {
         }
     }
 
-    /// Runs statements on the directory in one transaction and returns the rows of each. Never on the log.
+    /// Runs statements on the directory in one transaction and returns the rows of each. Never on the log. Where one
+    /// that must return a row does not, all is rolled back, and the answer ends with its empty rows.
     pub async fn write(&self, statements: Vec<Statement>) -> Result<Vec<Vec<Row>>, StoreError> {
         match self {
             Self::Sqlite(store) => store.write(statements).await,
@@ -508,7 +522,9 @@ impl Store {
     pub async fn ping(&self, now_ms: i64) -> Result<i64, StoreError> {
         match self {
             Self::Sqlite(store) => {
-                store.query(Statement::new("SELECT position FROM log_head WHERE bucket = $1", [BUCKET.into()])).await?;
+                store
+                    .query(Statement::new("SELECT position FROM log_head WHERE bucket = $1", [BUCKET.into()]))
+                    .await?;
                 Ok(0)
             }
             Self::Postgres(store) => store.ping(now_ms).await,

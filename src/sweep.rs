@@ -4,6 +4,8 @@
 //! Exactly once per coupon, whatever the number of processes: the coupon's own version sees to that. A lease only
 //! keeps several processes from doing the same work.
 
+use std::collections::HashSet;
+
 use futures::StreamExt as _;
 
 use crate::coupon::{Coupon, CouponCommand};
@@ -42,7 +44,7 @@ async fn sweep_gifts(ledger: &Ledger) -> Result<usize, ExecuteError> {
     loop {
         let now_ms = ledger.clock().now_ms();
         let lapsed = pages::lapsed(ledger.store(), now_ms, PAGE).await?;
-        let settled = settle(ledger, lapsed).await;
+        let (settled, _) = settle(ledger, lapsed).await;
         swept += settled;
         // Nothing came of a whole page: what is left cannot be settled now, and has been logged.
         if settled == 0 || !take_lease(ledger).await? {
@@ -56,42 +58,50 @@ async fn sweep_ends(ledger: &Ledger) -> Result<usize, ExecuteError> {
     let done_ms = checkpoint(ledger, "expiry").await?;
     let mut from = Due { at_ms: done_ms, coupon_id: i64::MAX };
     let mut swept = 0;
+    // What could not be settled is looked at again: the checkpoint stays before the first of it.
+    let mut settled_until_ms = until_ms;
     loop {
         let page = pages::ended(ledger.store(), from, until_ms, PAGE).await?;
         let Some(last) = page.last().copied() else { break };
-        swept += settle(ledger, page.into_iter().map(|due| due.coupon_id).collect()).await;
+        let (settled, failed) = settle(ledger, page.iter().map(|due| due.coupon_id).collect()).await;
+        swept += settled;
+        let first_failed = page.iter().find(|due| failed.contains(&due.coupon_id));
+        settled_until_ms = settled_until_ms.min(first_failed.map_or(until_ms, |due| due.at_ms - 1));
         if !take_lease(ledger).await? {
             return Ok(swept);
         }
         from = last;
     }
-    if until_ms > done_ms {
-        set_checkpoint(ledger, "expiry", until_ms).await?;
+    if settled_until_ms > done_ms {
+        set_checkpoint(ledger, "expiry", settled_until_ms).await?;
     }
     Ok(swept)
 }
 
-/// Settles coupons side by side, so that they fill batches; returns how many had something to write.
-async fn settle(ledger: &Ledger, coupons: Vec<i64>) -> usize {
+/// Settles coupons side by side, so that they fill batches; returns how many had something to write, and which failed.
+async fn settle(ledger: &Ledger, coupons: Vec<i64>) -> (usize, HashSet<i64>) {
     let at = ledger.now();
     let request_id = format!("sweep-{}", hex(&random::<6>()));
     let meta = Meta { caller: Caller::System, at, request_id, receipt: None };
-    futures::stream::iter(coupons.into_iter().map(|id| settle_one(ledger, id, &meta)))
-        .buffer_unordered(CONCURRENCY)
-        .filter(|wrote| std::future::ready(*wrote))
-        .count()
-        .await
+    let outcomes: Vec<(i64, Option<bool>)> =
+        futures::stream::iter(coupons.into_iter().map(async |id| (id, settle_one(ledger, id, &meta).await)))
+            .buffer_unordered(CONCURRENCY)
+            .collect()
+            .await;
+    let wrote = outcomes.iter().filter(|(_, wrote)| *wrote == Some(true)).count();
+    (wrote, outcomes.into_iter().filter(|(_, wrote)| wrote.is_none()).map(|(id, _)| id).collect())
 }
 
-async fn settle_one(ledger: &Ledger, id: i64, meta: &Meta) -> bool {
+/// Whether there was something to write; None when it could not be settled.
+async fn settle_one(ledger: &Ledger, id: i64, meta: &Meta) -> Option<bool> {
     loop {
         match ledger.execute::<Coupon>(id, &CouponCommand::Settle, meta).await {
-            Ok(done) => return !done.events.is_empty(),
+            Ok(done) => return Some(!done.events.is_empty()),
             // Members first: the sweep has time.
             Err(ExecuteError::Busy) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
             Err(error) => {
                 tracing::warn!(coupon_id = id, %error, "coupon not swept");
-                return false;
+                return None;
             }
         }
     }

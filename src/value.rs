@@ -37,10 +37,13 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 /// Random bytes from the operating system; the one place that reads a random source.
+///
+/// # Panics
+/// Where the operating system has none: no id, salt or key may be made then, and there is nothing sensible to go on with.
 #[must_use]
+#[expect(clippy::disallowed_methods, reason = "the one place that reads a random source")]
 pub fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    // Without randomness no id, salt or key may be made: there is nothing sensible to go on with.
     #[expect(clippy::expect_used, reason = "an operating system without randomness cannot run a ledger")]
     getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
     bytes

@@ -46,6 +46,8 @@ CREATE TRIGGER events_are_append_only_replace BEFORE INSERT ON events
 WHEN EXISTS (SELECT 1 FROM events WHERE bucket = NEW.bucket AND position = NEW.position)
   OR EXISTS (SELECT 1 FROM events WHERE aggregate_type = NEW.aggregate_type AND aggregate_id = NEW.aggregate_id
              AND sequence = NEW.sequence AND bucket = NEW.bucket)
+  -- A REPLACE on the hidden rowid alone: -1 where the statement names none.
+  OR EXISTS (SELECT 1 FROM events WHERE rowid = NEW.rowid)
 BEGIN SELECT RAISE(ABORT, 'events are append-only'); END;
 CREATE TRIGGER receipts_are_append_only_update BEFORE UPDATE ON receipts
 BEGIN SELECT RAISE(ABORT, 'receipts are append-only'); END;

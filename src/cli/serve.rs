@@ -101,7 +101,8 @@ fn start_logging(format: Option<&str>) -> Result<(), Failed> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("COUPON_LEDGER_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,sqlx=warn"));
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
+    let logs =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
     let started = match format {
         None | Some("text") => logs.try_init(),
         Some("json") => logs.json().try_init(),
@@ -126,7 +127,10 @@ fn print_banner(context: &Context, ledger: &Ledger, url: &str, demo: bool) -> Re
     writeln!(out, "  data in     {}", folder.display())?;
     writeln!(out, "  engine      {}", ledger.store().engine())?;
     writeln!(out, "  API docs    {url}/docs")?;
-    writeln!(out, "  try         curl -s {url}/client/couponlist -H \"Authorization: Bearer {token}\" -d state=0")?;
+    writeln!(
+        out,
+        "  try         curl -s {url}/client/couponlist -H \"Authorization: Bearer {token}\" -d state=0"
+    )?;
     out.flush()?;
     Ok(())
 }

@@ -16,7 +16,9 @@ use crate::store::{self, Store};
 
 /// Whose token, for how long; or which token to revoke.
 #[derive(Debug, clap::Args)]
-#[group(id = "whose", required = true, multiple = false, args = ["member", "employee", "operator", "auditor", "revoke"])]
+// Not the group that the derive would make: --ttl would be in it, and exclude the others.
+#[group(skip)]
+#[command(group = clap::ArgGroup::new("whose").required(true).args(["member", "employee", "operator", "auditor", "revoke"]))]
 pub(super) struct TokenArgs {
     /// A member's token
     #[arg(long, value_name = "ID", value_parser = clap::value_parser!(i64).range(1..=crate::value::MAX_ID))]
@@ -98,7 +100,9 @@ async fn revoke(context: &Context, secrets: &Secrets, text: &str) -> Result<(), 
     {
         match ask_server(&server.url, secrets, text).await {
             Ok(()) => return Ok(()),
-            Err(error) => eprintln!("coupon-ledger: the server at {} does not answer ({error:#})", server.url),
+            Err(error) => {
+                eprintln!("coupon-ledger: the server at {} does not answer ({error:#})", server.url);
+            }
         }
     }
     let store: Store = store::open(&context.store_options(secrets, Clock::System.now_ms())).await?;
@@ -119,7 +123,8 @@ async fn ask_server(url: &str, secrets: &Secrets, text: &str) -> anyhow::Result<
         let answer = client.request(request).await?;
         anyhow::Ok(answer.into_body().collect().await?.to_bytes())
     };
-    let answer = tokio::time::timeout(std::time::Duration::from_secs(10), answering).await.context("time out")??;
+    let answer =
+        tokio::time::timeout(std::time::Duration::from_secs(10), answering).await.context("time out")??;
     let answer: serde_json::Value = serde_json::from_slice(&answer)?;
     anyhow::ensure!(answer.get("code") == Some(&0.into()), "it answered {answer}");
     Ok(())

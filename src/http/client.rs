@@ -7,7 +7,7 @@ use super::{Answer, Call, Failure};
 use crate::clock::{Zone, parse_day};
 use crate::coupon::{Coupon, CouponCommand, CouponEvent, GIFT_TRIES, Redeemer, Source, is_usable_on};
 use crate::directory;
-use crate::ledger::Executed;
+use crate::ledger::{ExecuteError, Executed};
 use crate::read_model::pages::{self, Slice, WalletRow, WalletState};
 use crate::refusal::Refusal;
 use crate::shop::Shop;
@@ -170,9 +170,14 @@ async fn coupon_info(mut call: Call) -> Result<Answer, Failure> {
     };
     if !row.is_read && row.received_by == 0 {
         // A writer too busy for the event does not refuse the page: the next opening writes it.
-        row.is_read = call.execute::<Coupon>(id, &CouponCommand::View { member_id }).await.is_ok();
+        row.is_read = match call.execute::<Coupon>(id, &CouponCommand::View { member_id }).await {
+            Ok(_) => true,
+            Err(error @ Failure::Execute(ExecuteError::Corrupt(_))) => return Err(error),
+            Err(_) => false,
+        };
     }
-    let receiver = receiver.map(|(nickname, headimgurl)| json!({"nickname": nickname, "headimgurl": headimgurl}));
+    let receiver =
+        receiver.map(|(nickname, headimgurl)| json!({"nickname": nickname, "headimgurl": headimgurl}));
     Answer::new(&json!({
         "id": row.coupon_id,
         "member_id": row.member_id,
@@ -301,7 +306,8 @@ async fn get_coupon(mut call: Call) -> Result<Answer, Failure> {
     let id = call.form.id("id");
     let code = call.form.int("code", 0, MAX_ID);
     call.checked()?;
-    let done = call.execute::<Coupon>(id, &CouponCommand::Receive { member_id: call.member_id(), code }).await?;
+    let done =
+        call.execute::<Coupon>(id, &CouponCommand::Receive { member_id: call.member_id(), code }).await?;
     refuse_wrong_code(&done)?;
     Answer::new(&json!({"id": done.id})).map(|answer| answer.replayed(done.replayed))
 }
@@ -355,7 +361,8 @@ async fn get_audit_coupon(mut call: Call) -> Result<Answer, Failure> {
         let shop = pages::shop(ledger.store(), shop_id).await?;
         shop.filter(|shop| shop.open).ok_or(Refusal::NoSuchShop)?;
     }
-    let in_hand = pages::wallet(ledger.store(), call.member_id(), WalletState::Unused, at.ms, Slice::All).await?;
+    let in_hand =
+        pages::wallet(ledger.store(), call.member_id(), WalletState::Unused, at.ms, Slice::All).await?;
     let usable = in_hand.into_iter().filter(|row| {
         row.self_redeemable
             && row.starts_at_ms <= at.ms
@@ -421,7 +428,8 @@ async fn can_get_coupon(mut call: Call) -> Result<Answer, Failure> {
         };
         !ended && allowed && definition.inventory() != 0
     });
-    let row = |(definition, ..): (pages::DefinitionRow, i64, i64)| super::operator::definition_json(&definition);
+    let row =
+        |(definition, ..): (pages::DefinitionRow, i64, i64)| super::operator::definition_json(&definition);
     Answer::new(&open.map(row).collect::<Vec<_>>())
 }
 

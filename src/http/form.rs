@@ -60,7 +60,11 @@ impl Form {
 
     /// The errors, if there are any, or else the request in its canonical form.
     pub fn finish(&mut self) -> Result<String, Vec<(&'static str, Wrong)>> {
-        if self.errors.is_empty() { Ok(std::mem::take(&mut self.canonical)) } else { Err(std::mem::take(&mut self.errors)) }
+        if self.errors.is_empty() {
+            Ok(std::mem::take(&mut self.canonical))
+        } else {
+            Err(std::mem::take(&mut self.errors))
+        }
     }
 
     /// Reports an error that only the caller can see, unless the field has one already: the first says what to do.
@@ -84,7 +88,9 @@ impl Form {
     pub fn optional_int(&mut self, name: &'static str, min: i64, max: i64) -> Option<i64> {
         self.read(name, |value| {
             let number = match value {
-                Value::Number(number) => number.as_i64().ok_or_else(|| too_large_or_not_whole(number, min, max))?,
+                Value::Number(number) => {
+                    number.as_i64().ok_or_else(|| too_large_or_not_whole(number, min, max))?
+                }
                 Value::String(text) => parse_int(text, min, max)?,
                 _ => return Err(Wrong::NotANumber),
             };
@@ -200,7 +206,11 @@ impl Form {
         found
     }
 
-    fn read<T: ToString>(&mut self, name: &'static str, read: impl FnOnce(&Value) -> Result<T, Wrong>) -> Option<T> {
+    fn read<T: ToString>(
+        &mut self,
+        name: &'static str,
+        read: impl FnOnce(&Value) -> Result<T, Wrong>,
+    ) -> Option<T> {
         self.read_as(name, read, T::to_string)
     }
 
@@ -231,19 +241,17 @@ impl Form {
 
 /// Whether the percent-decoded body is UTF-8 throughout.
 fn is_utf8_when_decoded(body: &[u8]) -> bool {
-    let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16)).map(|digit| digit as u8);
+    let digit =
+        |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16)).map(|digit| digit as u8);
     let mut decoded = Vec::with_capacity(body.len());
     let mut rest = body;
     while let Some((&byte, behind)) = rest.split_first() {
-        match (byte, digit(behind.first()), digit(behind.get(1))) {
-            (b'%', Some(high), Some(low)) => {
-                decoded.push(high << 4 | low);
-                rest = behind.get(2..).unwrap_or_default();
-            }
-            _ => {
-                decoded.push(byte);
-                rest = behind;
-            }
+        if let (b'%', Some(high), Some(low)) = (byte, digit(behind.first()), digit(behind.get(1))) {
+            decoded.push(high << 4 | low);
+            rest = behind.get(2..).unwrap_or_default();
+        } else {
+            decoded.push(byte);
+            rest = behind;
         }
     }
     std::str::from_utf8(&decoded).is_ok()

@@ -17,7 +17,11 @@ pub fn document() -> Value {
     }
     for (path, about, kind) in [
         ("/healthz", "Whether the process runs", "text/plain"),
-        ("/readyz", "Whether it can take commands: 503 while the database is away or its clock is off", "text/plain"),
+        (
+            "/readyz",
+            "Whether it can take commands: 503 while the database is away or its clock is off",
+            "text/plain",
+        ),
         ("/metrics", "Prometheus' text format", "text/plain"),
         ("/openapi.json", "This document", "application/json"),
     ] {
@@ -52,7 +56,8 @@ pub fn document() -> Value {
 fn operation(route: &Route) -> Value {
     let properties: Map<_, _> =
         route.fields.iter().map(|field| (field.name.to_owned(), schema(field))).collect();
-    let required: Vec<_> = route.fields.iter().filter(|field| field.required).map(|field| field.name).collect();
+    let required: Vec<_> =
+        route.fields.iter().filter(|field| field.required).map(|field| field.name).collect();
     let schema = json!({"type": "object", "properties": properties, "required": required});
     let request: Value = serde_json::from_str(route.request).unwrap_or_default();
     let data: Value = serde_json::from_str(route.data).unwrap_or_default();
@@ -149,7 +154,8 @@ fn holds(field: &Field) -> String {
 /// The part of docs/api.md that follows from the tables: codes and routes. A test keeps the file equal to it.
 #[must_use]
 pub fn markdown() -> String {
-    let mut text = String::from("## Codes\n\n| code | info | 简体 | English |\n|---|---|---|---|\n| 0 | 成功 | | |\n");
+    let mut text =
+        String::from("## Codes\n\n| code | info | 简体 | English |\n|---|---|---|---|\n| 0 | 成功 | | |\n");
     for wording in ALL_WORDINGS {
         let words = [Language::Traditional, Language::Simplified, Language::English].map(|l| wording.text(l));
         let _ = writeln!(text, "| {} | {} |", wording.code, words.join(" | "));

@@ -6,8 +6,9 @@ use super::{Answer, Call, Failure, client};
 use crate::clock::{day_number, day_text};
 use crate::coupon::{Coupon, CouponCommand, Redeemer, Source};
 use crate::definition::{Definition, DefinitionCommand, IssueLimit, Kind, Offer, Terms, Validity};
-use crate::directory::{self, Employee, Member};
+use crate::directory::{self, Added, Employee, Member};
 use crate::identity::{Caller, Token};
+use crate::ledger::ExecuteError;
 use crate::read_model::pages::{self, DefinitionRow, ShopRow};
 use crate::refusal::{Refusal, Wrong};
 use crate::shop::{Shop, ShopCommand, ShopDetails};
@@ -352,7 +353,9 @@ async fn shop_rotate_audit_key(mut call: Call) -> Result<Answer, Failure> {
 
 /// What this key did to the directory before: the id it made.
 async fn replayed_id(call: &Call) -> Result<Option<i64>, Failure> {
-    let Some(key) = call.directory_key() else { return Ok(None) };
+    let Some(key) = call.directory_key() else {
+        return Ok(None);
+    };
     match directory::receipt(call.app.ledger.store(), &key).await? {
         None => Ok(None),
         Some((request_mac, id)) if request_mac == key.request_mac => Ok(Some(id)),
@@ -383,12 +386,11 @@ async fn member_add(mut call: Call) -> Result<Answer, Failure> {
     }
     member.joined_at_ms = call.now_ms();
     let (store, key) = (call.app.ledger.store().clone(), call.directory_key());
-    let (id, replayed) = add_to_directory(&call, wanted_id, "member", |id| {
+    add_to_directory(&call, wanted_id, "member", |id| {
         let (store, key, member) = (store.clone(), key.clone(), Member { id, ..member.clone() });
         async move { directory::add_member(&store, &member, key.as_ref()).await }
     })
-    .await?;
-    Ok(Answer::new(&json!({"id": id}))?.replayed(replayed))
+    .await
 }
 
 async fn employee_add(mut call: Call) -> Result<Answer, Failure> {
@@ -407,35 +409,34 @@ async fn employee_add(mut call: Call) -> Result<Answer, Failure> {
     }
     pages::shop(call.app.ledger.store(), employee.shop_id).await?.ok_or(Refusal::NoSuchShop)?;
     let (store, key) = (call.app.ledger.store().clone(), call.directory_key());
-    let (id, replayed) = add_to_directory(&call, wanted_id, "employee", |id| {
+    add_to_directory(&call, wanted_id, "employee", |id| {
         let (store, key, employee) = (store.clone(), key.clone(), Employee { id, ..employee.clone() });
         async move { directory::add_employee(&store, &employee, key.as_ref()).await }
     })
-    .await?;
-    Ok(Answer::new(&json!({"id": id}))?.replayed(replayed))
+    .await
 }
 
-/// Adds under the id asked for, or under the next one that is free; or finds that the same request under the same key
-/// came in between, and what it added.
-async fn add_to_directory<F: Future<Output = Result<bool, StoreError>>>(
+/// Adds under the id asked for, or under the next one that is free.
+async fn add_to_directory<F: Future<Output = Result<Added, StoreError>>>(
     call: &Call,
     wanted_id: Option<i64>,
     kind: &'static str,
     add: impl Fn(i64) -> F,
-) -> Result<(i64, bool), Failure> {
+) -> Result<Answer, Failure> {
     loop {
         let id = match wanted_id {
             Some(id) => id,
             None => call.app.ledger.next_id(kind, true).await?,
         };
-        if add(id).await? {
-            return Ok((id, false));
-        }
-        if let Some(id) = replayed_id(call).await? {
-            return Ok((id, true));
-        }
-        if wanted_id.is_some() {
-            return Err(Refusal::field("id", Wrong::Taken).into());
+        match add(id).await? {
+            Added::Yes => return Answer::new(&json!({"id": id})),
+            Added::Taken if wanted_id.is_none() => {}
+            Added::Taken => return Err(Refusal::field("id", Wrong::Taken).into()),
+            // Someone used the same key at the same time: what he made is the answer.
+            Added::KeyUsed => {
+                let id = replayed_id(call).await?.ok_or(ExecuteError::Conflict)?;
+                return Ok(Answer::new(&json!({"id": id}))?.replayed(true));
+            }
         }
     }
 }
@@ -492,17 +493,19 @@ async fn send_one(mut call: Call) -> Result<Answer, Failure> {
     Answer::new(&json!({"id": done.id})).map(|answer| answer.replayed(done.replayed))
 }
 
-/// The employee who calls, if he still works here.
+/// The employee who calls, if he still works here: part of who may call, so it is asked before the fields.
 async fn employee_at_work(call: &Call) -> Result<Employee, Failure> {
-    let Caller::Employee(id) = call.caller else { return Err(Failure::NotAllowed) };
+    let Caller::Employee(id) = call.caller else {
+        return Err(Failure::NotAllowed);
+    };
     let employee = directory::employee(call.app.ledger.store(), id).await?.ok_or(Refusal::NoSuchMember)?;
     if employee.active { Ok(employee) } else { Err(Failure::NotAllowed) }
 }
 
 async fn audit_coupon(mut call: Call) -> Result<Answer, Failure> {
+    let employee = employee_at_work(&call).await?;
     let id = call.form.id("mem_coupon_id");
     call.checked()?;
-    let employee = employee_at_work(&call).await?;
     let redemption_id = call.app.ledger.next_id("redemption", false).await?;
     let command = CouponCommand::Redeem {
         redeemer: Redeemer::Employee(employee.id),
@@ -516,25 +519,24 @@ async fn audit_coupon(mut call: Call) -> Result<Answer, Failure> {
 }
 
 async fn reverse_coupon(mut call: Call) -> Result<Answer, Failure> {
-    let redemption_id = call.form.id("id");
-    let reason = call.form.text("reason", 200);
-    call.checked()?;
     if matches!(call.caller, Caller::Employee(_)) {
         employee_at_work(&call).await?;
     }
-    let Some(found) = pages::redemption(call.app.ledger.store(), redemption_id).await? else {
-        // A key used with another body is told before existence is.
+    let redemption_id = call.form.id("id");
+    let reason = call.form.text("reason", 200);
+    call.checked()?;
+    let Some(redemption) = pages::redemption(call.app.ledger.store(), redemption_id).await? else {
+        // The key is asked before existence: used with another body it answers 6001, not 2004.
         call.app.ledger.replay::<Coupon>(&call.meta).await?;
         return Err(Refusal::NoSuchRedemption.into());
     };
-    let coupon_id = found.coupon_id;
     let command = CouponCommand::Reverse {
         redemption_id,
         employee_id: call.caller.employee_id(),
         reason,
         within_ms: call.app.options.reverse_within_ms,
     };
-    let done = call.execute::<Coupon>(coupon_id, &command).await?;
+    let done = call.execute::<Coupon>(redemption.coupon_id, &command).await?;
     Answer::new(&json!({"id": redemption_id, "mem_coupon_id": done.id}))
         .map(|answer| answer.replayed(done.replayed))
 }

@@ -180,7 +180,12 @@ pub static ALL: &[Route] = &[
         about: "電子券列表: the member's coupons in one state, newest id first",
         callers: MEMBER,
         writes: false,
-        fields: &[required("state", Holds::Int(0, 2), "狀態: 0 未使用, 1 已使用, 2 已過期"), PAGE, LIMIT, BEFORE],
+        fields: &[
+            required("state", Holds::Int(0, 2), "狀態: 0 未使用, 1 已使用, 2 已過期"),
+            PAGE,
+            LIMIT,
+            BEFORE,
+        ],
         refusals: &[],
         request: r#"{"state":0,"page":1,"limit":10}"#,
         data: list_row!(""),
@@ -216,7 +221,11 @@ pub static ALL: &[Route] = &[
         fields: &[
             required("mem_coupon_id", Holds::Id, "會員電子券ID"),
             required("shop_id", Holds::Id, "門店ID"),
-            optional("audit_url", Holds::Text(500), "the shop's signed QR, where the definition has need_scan=1"),
+            optional(
+                "audit_url",
+                Holds::Text(500),
+                "the shop's signed QR, where the definition has need_scan=1",
+            ),
         ],
         refusals: &[2001, 3009, 3004, 3001, 3003, 4002, 3007, 4001, 4003, 2003, 3002, 3010],
         request: r#"{"mem_coupon_id":1,"shop_id":1}"#,
@@ -347,7 +356,11 @@ pub static ALL: &[Route] = &[
         about: "Defines a coupon",
         callers: OPERATOR,
         writes: true,
-        fields: offer_fields!(optional("num", Holds::Int(0, MAX_ID), "how many may be issued in all; default 0 = unlimited")),
+        fields: offer_fields!(optional(
+            "num",
+            Holds::Int(0, MAX_ID),
+            "how many may be issued in all; default 0 = unlimited"
+        )),
         refusals: &[],
         request: r#"{"type":1,"title":"十元券","deduction":"10.00","money":"100.00","validity_type":2,"start_num":0,"end_num":30,"use_week":"","is_giving":1,"get_limit_type":1,"rules":"滿一百可用","num":1000}"#,
         data: r#"{"id":3}"#,
@@ -391,7 +404,10 @@ pub static ALL: &[Route] = &[
         about: "Switches a definition on or off; what was issued stays valid [ours]",
         callers: OPERATOR,
         writes: true,
-        fields: &[required("id", Holds::Id, "the definition's id"), required("state", Holds::Flag, "1 on, 0 off")],
+        fields: &[
+            required("id", Holds::Id, "the definition's id"),
+            required("state", Holds::Flag, "1 on, 0 off"),
+        ],
         refusals: &[2002],
         request: r#"{"id":1,"state":0}"#,
         data: r#"{"id":1,"state":0}"#,
@@ -580,10 +596,7 @@ pub static ALL: &[Route] = &[
         about: "Takes a redemption back within a day: the coupon is in hand again [ours]",
         callers: STAFF,
         writes: true,
-        fields: &[
-            required("id", Holds::Id, "核銷ID"),
-            required("reason", Holds::Text(200), "why"),
-        ],
+        fields: &[required("id", Holds::Id, "核銷ID"), required("reason", Holds::Text(200), "why")],
         refusals: &[2004, 3012],
         request: r#"{"id":2,"reason":"按錯"}"#,
         data: r#"{"id":2,"mem_coupon_id":1}"#,

@@ -1,17 +1,21 @@
 //! The socket side: connections with limits, and a shutdown that finishes what was accepted.
 //!
-//! `axum::serve` has no header timeout, so a slow client would hold a connection for ever; hyper-util has.
+//! `axum::serve` has no header timeout, so a slow client would hold a connection for ever; hyper has. HTTP/1.1 only:
+//! what tells it from HTTP/2 without TLS waits for a silent client without a limit, and proxies speak HTTP/1.1 here.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+
+/// The largest request head, and the piece in which a body is read.
+const MAX_HEAD_BYTES: usize = 64 << 10;
 
 /// What connections may do.
 #[derive(Clone, Debug)]
@@ -35,16 +39,14 @@ impl Default for ServerOptions {
 }
 
 /// Serves until `stop` is done, then finishes what was accepted.
-pub async fn serve(listener: TcpListener, router: Router, options: ServerOptions, stop: impl Future<Output = ()>) {
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(options.header_timeout).keep_alive(true);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(256)
-        .max_header_list_size(32 << 10)
-        .keep_alive_interval(Some(Duration::from_secs(20)))
-        .keep_alive_timeout(Duration::from_secs(10));
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    options: ServerOptions,
+    stop: impl Future<Output = ()>,
+) {
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(options.header_timeout).max_buf_size(MAX_HEAD_BYTES);
     let places = Arc::new(Semaphore::new(options.max_connections));
     let graceful = GracefulShutdown::new();
     tokio::pin!(stop);
@@ -69,7 +71,7 @@ pub async fn serve(listener: TcpListener, router: Router, options: ServerOptions
         };
         let _ = stream.set_nodelay(true);
         let service = TowerToHyperService::new(router.clone());
-        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {

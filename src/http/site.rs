@@ -20,7 +20,11 @@ pub(super) fn router() -> Router<App> {
 
 /// Swagger UI from the binary itself: it works without a network.
 pub(super) fn docs() -> Router {
-    let config = utoipa_swagger_ui::Config::new(["/openapi.json"]).try_it_out_enabled(true).persist_authorization(true);
+    let config = utoipa_swagger_ui::Config::new(["/openapi.json"])
+        .try_it_out_enabled(true)
+        .persist_authorization(true)
+        // Swagger UI would otherwise send the description's address to a validator on the internet.
+        .validator_url("none");
     utoipa_swagger_ui::SwaggerUi::new("/docs")
         .external_url_unchecked("/openapi.json", openapi::document())
         .config(config)
@@ -30,7 +34,8 @@ pub(super) fn docs() -> Router {
 async fn ready(State(app): State<App>) -> Response {
     let ledger = &app.ledger;
     let ping = ledger.store().ping(ledger.clock().now_ms());
-    let unready = |why: String| (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")).into_response();
+    let unready =
+        |why: String| (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")).into_response();
     match tokio::time::timeout(std::time::Duration::from_secs(2), ping).await {
         Err(_) => unready("the database does not answer".to_owned()),
         Ok(Err(error)) => {
@@ -53,7 +58,10 @@ async fn metrics(State(app): State<App>) -> Response {
 }
 
 /// What a browser shows that opens a shop's QR: the shop's name, if the QR is ours and not revoked.
-async fn shop_page(State(app): State<App>, Path((shop, key, signature)): Path<(String, String, String)>) -> Response {
+async fn shop_page(
+    State(app): State<App>,
+    Path((shop, key, signature)): Path<(String, String, String)>,
+) -> Response {
     let url = format!("{}/qr/{shop}/{key}/{signature}", app.options.public_url.trim_end_matches('/'));
     let row = match app.ledger.secrets().signed_shop(&url) {
         None => None,

@@ -26,7 +26,8 @@ pub struct Turn {
 impl Turns {
     /// Waits until this stream is free.
     pub async fn wait(&self, stream: StreamId) -> Turn {
-        let gate = self.gates.lock().unwrap_or_else(PoisonError::into_inner).entry(stream).or_default().clone();
+        let gate =
+            self.gates.lock().unwrap_or_else(PoisonError::into_inner).entry(stream).or_default().clone();
         // Made before the wait: whoever gives up waiting must not leave the gate behind.
         let mut turn = Turn { turns: self.clone(), stream, guard: None };
         turn.guard = Some(gate.lock_owned().await);

@@ -88,7 +88,7 @@ impl Worker {
         let mut batch = Vec::with_capacity(MAX_BATCH);
         while gathered.recv_many(&mut batch, MAX_BATCH).await > 0 {
             self.metrics.queue_depth.set(gathered.len() as i64);
-            self.metrics.batch_size.observe(batch.len() as f64);
+            self.metrics.batch_size.observe(f64::from(u32::try_from(batch.len()).unwrap_or(u32::MAX)));
             let started = Instant::now();
             self.commit(std::mem::take(&mut batch)).await;
             self.metrics.batch_seconds.observe(started.elapsed().as_secs_f64());

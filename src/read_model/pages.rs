@@ -1,4 +1,5 @@
-//! Every SELECT that answers a page. Written once for both engines; each walks an index.
+//! Every SELECT that answers a page. Written once for both engines; each walks an index. What belongs to a row from
+//! another table is a scalar subquery: PostgreSQL's planner sees one bucket in every key and would join by reading it all.
 
 use crate::clock::day_text;
 use crate::coupon::CouponEvent;
@@ -211,7 +212,8 @@ pub async fn wallet(
 
 /// How many coupons a member has in each state: unused, gone, expired.
 pub async fn wallet_counts(store: &Store, member_id: i64, now_ms: i64) -> Result<[i64; 3], StoreError> {
-    let sql = "SELECT COUNT(*) FILTER (WHERE in_hand = 1 AND ends_at_ms > $3), COUNT(*) FILTER (WHERE in_hand = 0),
+    let sql =
+        "SELECT COUNT(*) FILTER (WHERE in_hand = 1 AND ends_at_ms > $3), COUNT(*) FILTER (WHERE in_hand = 0),
                       COUNT(*) FILTER (WHERE in_hand = 1 AND ends_at_ms <= $3)
                FROM wallet_v1 WHERE bucket = $1 AND member_id = $2";
     let rows = store.query(Statement::new(sql, [BUCKET.into(), member_id.into(), now_ms.into()])).await?;
@@ -230,18 +232,24 @@ pub struct WalletDetail {
 }
 
 /// A coupon as one member sees it; None when he has never held it.
-pub async fn wallet_detail(store: &Store, member_id: i64, coupon_id: i64) -> Result<Option<WalletDetail>, StoreError> {
+pub async fn wallet_detail(
+    store: &Store,
+    member_id: i64,
+    coupon_id: i64,
+) -> Result<Option<WalletDetail>, StoreError> {
     // A coupon's first event holds its terms for good: its rules need no copy in every wallet row.
     let sql = wallet!(
-        ", CAST(e.payload AS TEXT), COALESCE(m.nickname, ''), COALESCE(m.headimgurl, '')
-         FROM wallet_v1 w
-         JOIN events e ON e.aggregate_type = 'coupon' AND e.aggregate_id = CAST(w.coupon_id AS TEXT)
-                      AND e.sequence = 1 AND e.bucket = w.bucket
-         LEFT JOIN members m ON m.member_id = w.received_by
-         WHERE w.bucket = $1 AND w.member_id = $2 AND w.coupon_id = $3"
+        ", (SELECT CAST(e.payload AS TEXT) FROM events e
+             WHERE e.aggregate_type = 'coupon' AND e.aggregate_id = CAST(w.coupon_id AS TEXT)
+               AND e.sequence = 1 AND e.bucket = $1),
+           (SELECT m.nickname FROM members m WHERE m.member_id = w.received_by),
+           (SELECT m.headimgurl FROM members m WHERE m.member_id = w.received_by)
+         FROM wallet_v1 w WHERE w.bucket = $1 AND w.member_id = $2 AND w.coupon_id = $3"
     );
     let rows = store.query(Statement::new(sql, [BUCKET.into(), member_id.into(), coupon_id.into()])).await?;
-    let Some(found) = rows.first() else { return Ok(None) };
+    let Some(found) = rows.first() else {
+        return Ok(None);
+    };
     let row = WalletRow::read(found);
     let terms = match serde_json::from_str(found.text(29)) {
         Ok(CouponEvent::Issued(issue)) => issue.terms,
@@ -283,9 +291,9 @@ pub struct RedemptionRow {
 /// A redemption by its id.
 pub async fn redemption(store: &Store, id: i64) -> Result<Option<RedemptionRow>, StoreError> {
     let sql = "SELECT r.redemption_id, r.coupon_id, r.definition_id, r.member_id, r.shop_id, r.employee_id,
-                      r.used_at_ms, r.title, COALESCE(s.name, '')
-               FROM redemptions_v1 r LEFT JOIN shops_v1 s ON s.bucket = r.bucket AND s.shop_id = r.shop_id
-               WHERE r.bucket = $1 AND r.redemption_id = $2";
+                      r.used_at_ms, r.title,
+                      COALESCE((SELECT s.name FROM shops_v1 s WHERE s.bucket = $1 AND s.shop_id = r.shop_id), '')
+               FROM redemptions_v1 r WHERE r.bucket = $1 AND r.redemption_id = $2";
     let rows = store.query(Statement::new(sql, [BUCKET.into(), id.into()])).await?;
     Ok(rows.first().map(|row| RedemptionRow {
         id: row.int(0),
@@ -302,6 +310,7 @@ pub async fn redemption(store: &Store, id: i64) -> Result<Option<RedemptionRow>,
 
 /// A definition as pages show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a column of its own")]
 pub struct DefinitionRow {
     /// Its id.
     pub id: i64,
@@ -394,30 +403,34 @@ impl DefinitionRow {
 }
 
 macro_rules! definitions {
-    ($more:literal) => {
+    ($($more:literal),*) => {
         concat!(
             "SELECT d.definition_id, d.is_on, d.kind, d.title, d.deduction_cents, d.minimum_order_cents,
                     d.validity_type, d.start_date, d.end_date, d.starts_after_days, d.valid_days, d.weekdays,
                     d.givable, d.stackable, d.rules, d.shop_ids, d.self_redeemable, d.scan_required, d.issue_limit,
-                    d.get_limit, d.level_ids, d.claimable, d.employee_id, COALESCE(s.stock, -1), COALESCE(s.issued, 0)
-             FROM definitions_v1 d
-             LEFT JOIN stock_v1 s ON s.bucket = d.bucket AND s.definition_id = d.definition_id
-             WHERE d.bucket = $1 ",
-            $more
+                    d.get_limit, d.level_ids, d.claimable, d.employee_id,
+                    COALESCE((SELECT s.stock FROM stock_v1 s
+                              WHERE s.bucket = $1 AND s.definition_id = d.definition_id), -1),
+                    COALESCE((SELECT s.issued FROM stock_v1 s
+                              WHERE s.bucket = $1 AND s.definition_id = d.definition_id), 0)",
+            $($more),*
         )
     };
 }
 
 /// A definition by its id.
 pub async fn definition(store: &Store, id: i64) -> Result<Option<DefinitionRow>, StoreError> {
-    let sql = definitions!("AND d.definition_id = $2");
+    let sql = definitions!(" FROM definitions_v1 d WHERE d.bucket = $1 AND d.definition_id = $2");
     let rows = store.query(Statement::new(sql, [BUCKET.into(), id.into()])).await?;
     Ok(rows.first().map(DefinitionRow::read))
 }
 
 /// Definitions, newest id first.
 pub async fn definitions(store: &Store, slice: Slice) -> Result<Vec<DefinitionRow>, StoreError> {
-    let sql = definitions!("AND d.definition_id < $2 ORDER BY d.definition_id DESC LIMIT $3 OFFSET $4");
+    let sql = definitions!(
+        " FROM definitions_v1 d WHERE d.bucket = $1 AND d.definition_id < $2",
+        " ORDER BY d.definition_id DESC LIMIT $3 OFFSET $4"
+    );
     let mut parameters = vec![BUCKET.into()];
     parameters.extend(slice.parameters());
     let rows = store.query(Statement::new(sql, parameters)).await?;
@@ -426,19 +439,14 @@ pub async fn definitions(store: &Store, slice: Slice) -> Result<Vec<DefinitionRo
 
 /// Definitions that are on and may be claimed by members, with how many this member has and when his last one ends.
 pub async fn claimable(store: &Store, member_id: i64) -> Result<Vec<(DefinitionRow, i64, i64)>, StoreError> {
-    let sql = "SELECT d.definition_id, d.is_on, d.kind, d.title, d.deduction_cents, d.minimum_order_cents,
-                      d.validity_type, d.start_date, d.end_date, d.starts_after_days, d.valid_days, d.weekdays,
-                      d.givable, d.stackable, d.rules, d.shop_ids, d.self_redeemable, d.scan_required, d.issue_limit,
-                      d.get_limit, d.level_ids, d.claimable, d.employee_id, COALESCE(s.stock, -1),
-                      COALESCE(s.issued, 0),
-                      COALESCE((SELECT c.issued FROM member_counts_v1 c WHERE c.bucket = d.bucket
-                                AND c.member_id = $2 AND c.definition_id = d.definition_id), 0),
-                      COALESCE((SELECT MAX(w.ends_at_ms) FROM wallet_v1 w WHERE w.bucket = d.bucket
-                                AND w.member_id = $2 AND w.definition_id = d.definition_id
-                                AND w.issued_to = $2 AND w.voided = 0), 0)
-               FROM definitions_v1 d
-               LEFT JOIN stock_v1 s ON s.bucket = d.bucket AND s.definition_id = d.definition_id
-               WHERE d.bucket = $1 AND d.claimable = 1 AND d.is_on = 1 ORDER BY d.definition_id DESC";
+    let sql = definitions!(
+        ", COALESCE((SELECT c.issued FROM member_counts_v1 c
+                     WHERE c.bucket = $1 AND c.member_id = $2 AND c.definition_id = d.definition_id), 0),
+           COALESCE((SELECT MAX(w.ends_at_ms) FROM wallet_v1 w
+                     WHERE w.bucket = $1 AND w.member_id = $2 AND w.definition_id = d.definition_id
+                       AND w.issued_to = $2 AND w.voided = 0), 0)",
+        " FROM definitions_v1 d WHERE d.bucket = $1 AND d.claimable = 1 AND d.is_on = 1 ORDER BY d.definition_id DESC"
+    );
     let rows = store.query(Statement::new(sql, [BUCKET.into(), member_id.into()])).await?;
     Ok(rows.iter().map(|row| (DefinitionRow::read(row), row.int(25), row.int(26))).collect())
 }

@@ -8,7 +8,8 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{
-    ATTEMPT_WINDOW_MS, Append, LiveRow, LiveTable, MAX_ATTEMPTS, Outcome, ReceiptKey, ReviewText, StockChange, StreamId,
+    ATTEMPT_WINDOW_MS, Append, LiveRow, LiveTable, MAX_ATTEMPTS, Outcome, ReceiptKey, ReviewText,
+    StockChange, StreamId,
 };
 use crate::refusal::{Refusal, Wrong};
 
@@ -43,7 +44,9 @@ impl Questions {
                 receipts.insert((&key.caller, key.operation, &key.key), key);
             }
             questions.stock.extend(effects.stock.iter().map(|change| match change {
-                StockChange::Issued { definition_id, .. } | StockChange::Set { definition_id, .. } => *definition_id,
+                StockChange::Issued { definition_id, .. } | StockChange::Set { definition_id, .. } => {
+                    *definition_id
+                }
             }));
             let counted = effects.member_counts.iter();
             questions.member_counts.extend(counted.map(|change| (change.member_id, change.definition_id)));
@@ -173,10 +176,12 @@ pub fn admit(batch: &[Append], mut known: Known, head: i64, recorded_at_ms: i64)
     }
     plan.rows = last_rows(batch, &outcomes);
     let stock = touched_stock.into_iter();
-    plan.stock = stock.filter_map(|id| known.stock.get(&id).map(|(stock, issued)| (id, *stock, *issued))).collect();
+    plan.stock =
+        stock.filter_map(|id| known.stock.get(&id).map(|(stock, issued)| (id, *stock, *issued))).collect();
     let counts = touched_counts.into_iter();
-    plan.member_counts =
-        counts.filter_map(|key| known.member_counts.get(&key).map(|issued| (key.0, key.1, *issued))).collect();
+    plan.member_counts = counts
+        .filter_map(|key| known.member_counts.get(&key).map(|issued| (key.0, key.1, *issued)))
+        .collect();
     (plan, outcomes)
 }
 
@@ -202,7 +207,11 @@ impl Known {
             }
         }
         for change in effects.member_counts.iter().filter(|change| change.by > 0) {
-            let issued = self.member_counts.get(&(change.member_id, change.definition_id)).copied().unwrap_or_default();
+            let issued = self
+                .member_counts
+                .get(&(change.member_id, change.definition_id))
+                .copied()
+                .unwrap_or_default();
             if change.limit.is_some_and(|limit| issued + change.by > limit) {
                 return Some(Outcome::Refused(Refusal::LimitReached));
             }
@@ -272,13 +281,16 @@ impl Known {
 fn last_rows<'a>(batch: &'a [Append], outcomes: &[Outcome]) -> Vec<(&'static LiveTable, Vec<&'a LiveRow>)> {
     let mut tables: Vec<(&'static LiveTable, Vec<&'a LiveRow>)> = Vec::new();
     let mut places = HashMap::new();
-    let admitted = batch.iter().zip(outcomes).filter(|(_, outcome)| matches!(outcome, Outcome::Committed { .. }));
+    let admitted =
+        batch.iter().zip(outcomes).filter(|(_, outcome)| matches!(outcome, Outcome::Committed { .. }));
     for row in admitted.flat_map(|(append, _)| &append.effects.rows) {
         let at = tables.iter().position(|(table, _)| std::ptr::eq(*table, row.table)).unwrap_or_else(|| {
             tables.push((row.table, Vec::new()));
             tables.len() - 1
         });
-        let Some((table, rows)) = tables.get_mut(at) else { continue };
+        let Some((table, rows)) = tables.get_mut(at) else {
+            continue;
+        };
         let key = row.cells.get(..table.key_columns).unwrap_or_default();
         match places.entry((at, key)) {
             Entry::Occupied(place) => {
@@ -295,4 +307,427 @@ fn last_rows<'a>(batch: &'a [Append], outcomes: &[Outcome]) -> Vec<(&'static Liv
     // Lock order everywhere: rows by table, then by key.
     tables.sort_by_key(|(table, _)| table.name);
     tables
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::{
+        AttemptGuard, Cell, Column, EPOCH, Effects, MemberCountChange, NewEvent, OneAtATime, StreamAppend,
+    };
+    use super::*;
+
+    const NOW: i64 = 1_795_406_400_000;
+    const HEAD: i64 = 100;
+    /// Member, definition.
+    const KEY: (i64, i64) = (439, 1);
+
+    static TABLE: LiveTable =
+        LiveTable { name: "b_rows", columns: &[Column::Int("id"), Column::Text("text")], key_columns: 1 };
+    static EARLIER_TABLE: LiveTable =
+        LiveTable { name: "a_rows", columns: &[Column::Int("id"), Column::Text("text")], key_columns: 1 };
+
+    fn coupon(id: i64) -> StreamId {
+        StreamId { kind: "coupon", id }
+    }
+
+    /// Nothing but effects and guards.
+    fn bare(effects: Effects) -> Append {
+        Append {
+            append_id: "a".to_owned(),
+            epoch: EPOCH,
+            streams: Vec::new(),
+            unchanged: Vec::new(),
+            receipt: None,
+            metadata: Arc::from("{}"),
+            effects,
+        }
+    }
+
+    /// So many events on one coupon that was seen at a version.
+    fn on(id: i64, expected_version: i64, count: usize) -> Append {
+        let event = NewEvent {
+            event_type: "Viewed".to_owned(),
+            event_version: "1.0".to_owned(),
+            payload: "{}".to_owned(),
+        };
+        let part = StreamAppend { stream: coupon(id), expected_version, events: vec![event; count] };
+        Append { streams: vec![part], ..bare(Effects::default()) }
+    }
+
+    fn with(id: i64, effects: Effects) -> Append {
+        Append { effects, ..on(id, 0, 1) }
+    }
+
+    fn keyed(id: i64, key: &str) -> Append {
+        Append { receipt: Some((receipt_key(key), format!("mac of {key}"))), ..on(id, 0, 1) }
+    }
+
+    fn receipt_key(key: &str) -> ReceiptKey {
+        ReceiptKey { caller: "member:439".to_owned(), operation: "/client/auditcoupon", key: key.to_owned() }
+    }
+
+    fn issued(by: i64) -> StockChange {
+        StockChange::Issued { definition_id: 1, by }
+    }
+
+    fn stock(change: StockChange) -> Effects {
+        Effects { stock: vec![change], ..Effects::default() }
+    }
+
+    fn counted(by: i64, limit: Option<i64>) -> Effects {
+        let (member_id, definition_id) = KEY;
+        let change = MemberCountChange { member_id, definition_id, by, limit };
+        Effects { member_counts: vec![change], ..Effects::default() }
+    }
+
+    fn one_at_a_time(now_ms: i64, ends_at_ms: i64) -> Effects {
+        let (member_id, definition_id) = KEY;
+        let one_at_a_time = Some(OneAtATime { member_id, definition_id, now_ms, ends_at_ms });
+        Effects { one_at_a_time, ..Effects::default() }
+    }
+
+    fn attempt(failed: bool) -> Effects {
+        Effects { attempts: Some(AttemptGuard { member_id: 439, now_ms: NOW, failed }), ..Effects::default() }
+    }
+
+    fn committed(position: i64) -> Outcome {
+        Outcome::Committed { position, recorded_at_ms: NOW }
+    }
+
+    fn refused(why: Refusal) -> Outcome {
+        Outcome::Refused(why)
+    }
+
+    fn outcomes(batch: &[Append], known: Known) -> Vec<Outcome> {
+        admit(batch, known, HEAD, NOW).1
+    }
+
+    /// (stream, sequence, position) of every planned event.
+    fn places(plan: &Plan<'_>) -> Vec<(i64, i64, i64)> {
+        plan.events.iter().map(|event| (event.stream.id, event.sequence, event.position)).collect()
+    }
+
+    fn versions(known: &[(i64, i64)]) -> Known {
+        Known {
+            versions: known.iter().map(|(id, version)| (coupon(*id), *version)).collect(),
+            ..Known::default()
+        }
+    }
+
+    fn in_stock(stock: i64, issued: i64) -> Known {
+        Known { stock: HashMap::from([(1, (stock, issued))]), ..Known::default() }
+    }
+
+    fn tried(times: &[i64]) -> Known {
+        Known { attempts: HashMap::from([(439, times.to_vec())]), ..Known::default() }
+    }
+
+    #[test]
+    fn an_empty_batch_writes_nothing_and_leaves_the_head() {
+        let (plan, outcomes) = admit(&[], Known::default(), HEAD, NOW);
+        assert_eq!((plan.is_empty(), plan.head, outcomes), (true, HEAD, vec![]));
+    }
+
+    #[test]
+    fn admitted_events_take_the_next_positions_without_gaps() {
+        let batch = [on(1, 0, 2), on(2, 4, 1), on(3, 9, 1), on(4, 0, 1)];
+        let (plan, outcomes) = admit(&batch, versions(&[(2, 4), (3, 8)]), HEAD, NOW);
+        assert_eq!(outcomes, [committed(101), committed(103), Outcome::Conflict, committed(104)]);
+        assert_eq!(places(&plan), [(1, 1, 101), (1, 2, 102), (2, 5, 103), (4, 1, 104)]);
+        assert_eq!((plan.head, plan.recorded_at_ms), (104, NOW));
+    }
+
+    #[test]
+    fn a_stream_that_has_moved_is_a_conflict_in_either_direction() {
+        for expected in [0, 1, 3] {
+            assert_eq!(
+                outcomes(&[on(1, expected, 1)], versions(&[(1, 2)])),
+                [Outcome::Conflict],
+                "{expected}"
+            );
+        }
+        assert_eq!(outcomes(&[on(1, 2, 1)], versions(&[(1, 2)])), [committed(101)]);
+    }
+
+    #[test]
+    fn the_second_append_of_a_batch_on_one_version_is_a_conflict() {
+        let batch = [on(1, 0, 1), on(1, 0, 1), on(1, 1, 1)];
+        let (plan, outcomes) = admit(&batch, Known::default(), HEAD, NOW);
+        assert_eq!(outcomes, [committed(101), Outcome::Conflict, committed(102)]);
+        assert_eq!(places(&plan), [(1, 1, 101), (1, 2, 102)]);
+    }
+
+    #[test]
+    fn an_append_to_several_streams_is_all_or_nothing() {
+        let mut both = on(1, 0, 1);
+        both.streams.extend(on(2, 3, 2).streams);
+        let batch = [both];
+        let (plan, admitted) = admit(&batch, versions(&[(2, 3)]), HEAD, NOW);
+        assert_eq!(
+            (admitted, places(&plan)),
+            (vec![committed(101)], vec![(1, 1, 101), (2, 4, 102), (2, 5, 103)])
+        );
+        let (plan, conflicting) = admit(&batch, versions(&[(2, 4)]), HEAD, NOW);
+        assert_eq!((conflicting, plan.is_empty(), plan.head), (vec![Outcome::Conflict], true, HEAD));
+    }
+
+    #[test]
+    fn a_stream_that_was_only_read_must_not_have_moved_either() {
+        let read = |version| Append { unchanged: vec![(coupon(9), version)], ..on(1, 0, 1) };
+        assert_eq!(outcomes(&[read(5)], versions(&[(9, 5)])), [committed(101)]);
+        assert_eq!(outcomes(&[read(4)], versions(&[(9, 5)])), [Outcome::Conflict]);
+        // An append before it in the same batch moves it as well.
+        assert_eq!(
+            outcomes(&[on(9, 5, 1), read(5)], versions(&[(9, 5)])),
+            [committed(101), Outcome::Conflict]
+        );
+    }
+
+    #[test]
+    fn a_key_with_a_receipt_is_not_used_again() {
+        let known = Known { receipts: HashSet::from([receipt_key("old key")]), ..Known::default() };
+        let batch = [keyed(1, "old key"), keyed(2, "new key"), keyed(3, "new key")];
+        let (plan, outcomes) = admit(&batch, known, HEAD, NOW);
+        assert_eq!(outcomes, [Outcome::ReceiptExists, committed(101), Outcome::ReceiptExists]);
+        let left: Vec<_> = plan
+            .receipts
+            .iter()
+            .map(|receipt| (receipt.key.clone(), receipt.request_mac, receipt.position, receipt.event_count))
+            .collect();
+        assert_eq!(left, [(receipt_key("new key"), "mac of new key", 101, 1)]);
+    }
+
+    #[test]
+    fn a_receipt_spans_all_events_of_its_append() {
+        let mut append = Append { receipt: keyed(1, "some key").receipt, ..on(1, 0, 2) };
+        append.streams.extend(on(2, 0, 1).streams);
+        let batch = [on(3, 0, 1), append];
+        let (plan, _) = admit(&batch, Known::default(), HEAD, NOW);
+        let spans: Vec<_> =
+            plan.receipts.iter().map(|receipt| (receipt.position, receipt.event_count)).collect();
+        assert_eq!(spans, [(102, 3)]);
+    }
+
+    #[test]
+    fn a_refused_append_leaves_its_key_unused() {
+        let sold_out = Append { effects: stock(issued(1)), ..keyed(1, "same key") };
+        let batch = [sold_out, keyed(2, "same key")];
+        let (plan, outcomes) = admit(&batch, in_stock(0, 0), HEAD, NOW);
+        assert_eq!(outcomes, [refused(Refusal::SoldOut), committed(101)]);
+        assert_eq!(plan.receipts.len(), 1);
+    }
+
+    #[test]
+    fn a_batch_never_issues_more_than_the_stock() {
+        let batch: Vec<Append> = (1..=4).map(|id| with(id, stock(issued(1)))).collect();
+        let (plan, outcomes) = admit(&batch, in_stock(10, 8), HEAD, NOW);
+        let sold_out = || refused(Refusal::SoldOut);
+        assert_eq!(outcomes, [committed(101), committed(102), sold_out(), sold_out()]);
+        assert_eq!(plan.stock, [(1, 10, 10)]);
+    }
+
+    #[test]
+    fn an_unlimited_stock_never_ends_and_an_unknown_definition_has_none() {
+        let batch = [with(1, stock(issued(1_000_000)))];
+        let (plan, outcomes) = admit(&batch, in_stock(-1, 5), HEAD, NOW);
+        assert_eq!((outcomes, plan.stock), (vec![committed(101)], vec![(1, -1, 1_000_005)]));
+        let (plan, outcomes) = admit(&batch, Known::default(), HEAD, NOW);
+        assert_eq!((outcomes, plan.stock), (vec![refused(Refusal::SoldOut)], vec![]));
+    }
+
+    #[test]
+    fn a_voided_coupon_goes_back_to_the_stock_within_the_batch() {
+        let batch = [with(1, stock(issued(-1))), with(2, stock(issued(1))), with(3, stock(issued(1)))];
+        let (plan, outcomes) = admit(&batch, in_stock(10, 10), HEAD, NOW);
+        assert_eq!(outcomes, [committed(101), committed(102), refused(Refusal::SoldOut)]);
+        assert_eq!(plan.stock, [(1, 10, 10)]);
+    }
+
+    #[test]
+    fn stock_is_set_down_to_what_is_issued_but_not_below() {
+        let set = |stock| {
+            with(
+                1,
+                Effects { stock: vec![StockChange::Set { definition_id: 1, stock }], ..Effects::default() },
+            )
+        };
+        let below = refused(Refusal::field("num", Wrong::StockBelowIssued { issued: 8 }));
+        assert_eq!(outcomes(&[set(Some(7))], in_stock(10, 8)), [below]);
+        let to_issued = [set(Some(8))];
+        let (plan, outcomes) = admit(&to_issued, in_stock(10, 8), HEAD, NOW);
+        assert_eq!((outcomes, plan.stock), (vec![committed(101)], vec![(1, 8, 8)]));
+        let unlimited = [set(None)];
+        let (plan, _) = admit(&unlimited, in_stock(10, 8), HEAD, NOW);
+        assert_eq!(plan.stock, [(1, -1, 8)]);
+    }
+
+    #[test]
+    fn a_new_stock_binds_the_appends_behind_it() {
+        let set = with(1, stock(StockChange::Set { definition_id: 1, stock: Some(1) }));
+        let batch = [set, with(2, stock(issued(1))), with(3, stock(issued(1)))];
+        let (plan, outcomes) = admit(&batch, Known::default(), HEAD, NOW);
+        assert_eq!(outcomes, [committed(101), committed(102), refused(Refusal::SoldOut)]);
+        assert_eq!(plan.stock, [(1, 1, 1)]);
+    }
+
+    #[test]
+    fn a_batch_never_passes_a_members_limit() {
+        let known = Known { member_counts: HashMap::from([(KEY, 1)]), ..Known::default() };
+        let batch: Vec<Append> = (1..=2).map(|id| with(id, counted(1, Some(2)))).collect();
+        let (plan, outcomes) = admit(&batch, known, HEAD, NOW);
+        assert_eq!(outcomes, [committed(101), refused(Refusal::LimitReached)]);
+        assert_eq!(plan.member_counts, [(439, 1, 2)]);
+    }
+
+    #[test]
+    fn without_a_limit_members_are_only_counted_and_going_down_is_never_refused() {
+        let known = Known { member_counts: HashMap::from([(KEY, 5)]), ..Known::default() };
+        let batch = [with(1, counted(1, None)), with(2, counted(-1, Some(2)))];
+        let (plan, outcomes) = admit(&batch, known, HEAD, NOW);
+        assert_eq!((outcomes, plan.member_counts), (vec![committed(101), committed(102)], vec![(439, 1, 5)]));
+    }
+
+    #[test]
+    fn one_at_a_time_waits_for_the_end_of_the_last() {
+        let ends_at =
+            |ends_at_ms| Known { latest_ends: HashMap::from([(KEY, ends_at_ms)]), ..Known::default() };
+        let batch = [with(1, one_at_a_time(NOW, NOW + 10))];
+        assert_eq!(outcomes(&batch, ends_at(NOW + 1)), [refused(Refusal::LimitReached)]);
+        assert_eq!(outcomes(&batch, ends_at(NOW)), [committed(101)]);
+        assert_eq!(outcomes(&batch, Known::default()), [committed(101)]);
+    }
+
+    #[test]
+    fn one_at_a_time_holds_within_a_batch() {
+        let batch = [
+            with(1, one_at_a_time(NOW, NOW + 10)),
+            with(2, one_at_a_time(NOW, NOW + 10)),
+            with(3, one_at_a_time(NOW + 10, NOW + 20)),
+        ];
+        let expected = [committed(101), refused(Refusal::LimitReached), committed(102)];
+        assert_eq!(outcomes(&batch, Known::default()), expected);
+    }
+
+    #[test]
+    fn a_member_fails_ten_codes_an_hour_and_then_may_not_try_even_the_right_one() {
+        let batch = [with(1, attempt(true)), with(2, attempt(false))];
+        let too_many = || refused(Refusal::TooManyAttempts);
+        assert_eq!(outcomes(&batch, tried(&[NOW - 1; 10])), [too_many(), too_many()]);
+        assert_eq!(outcomes(&batch, tried(&[NOW - 1; 9])), [committed(101), too_many()]);
+    }
+
+    #[test]
+    fn a_failed_code_counts_for_an_hour() {
+        let with_one_at = |at_ms| {
+            let mut ten = vec![NOW - 1; 9];
+            ten.push(at_ms);
+            outcomes(&[with(1, attempt(false))], tried(&ten))
+        };
+        assert_eq!(with_one_at(NOW - ATTEMPT_WINDOW_MS + 1), [refused(Refusal::TooManyAttempts)]);
+        assert_eq!(with_one_at(NOW - ATTEMPT_WINDOW_MS), [committed(101)]);
+    }
+
+    #[test]
+    fn a_failed_try_without_events_is_written_and_a_good_one_is_not() {
+        let failed = [bare(attempt(true))];
+        let (plan, outcomes) = admit(&failed, Known::default(), HEAD, NOW);
+        assert_eq!((plan.is_empty(), plan.attempts, plan.head), (false, vec![(439, NOW)], HEAD));
+        assert_eq!(outcomes.len(), 1);
+        let good = [bare(attempt(false))];
+        let (plan, _) = admit(&good, Known::default(), HEAD, NOW);
+        assert_eq!((plan.is_empty(), plan.attempts), (true, vec![]));
+    }
+
+    #[test]
+    fn objections_come_in_the_documented_order() {
+        let (member_id, definition_id) = KEY;
+        let everything = Effects {
+            stock: vec![issued(1)],
+            member_counts: vec![MemberCountChange { member_id, definition_id, by: 1, limit: Some(1) }],
+            attempts: Some(AttemptGuard { member_id, now_ms: NOW, failed: true }),
+            ..Effects::default()
+        };
+        let append = Append { effects: everything, ..keyed(1, "used key") };
+        // Each step takes away what the step before ran into.
+        let known = |step: usize| {
+            let mut known = Known { stock: HashMap::from([(1, (5, 5))]), ..Known::default() };
+            if step < 1 {
+                known.receipts.insert(receipt_key("used key"));
+            }
+            if step < 2 {
+                known.versions.insert(coupon(1), 1);
+            }
+            if step < 3 {
+                known.attempts.insert(member_id, vec![NOW; 10]);
+            }
+            if step < 4 {
+                known.member_counts.insert(KEY, 1);
+            }
+            if step == 5 {
+                known.stock.insert(1, (6, 5));
+            }
+            known
+        };
+        let walked: Vec<Outcome> =
+            (0..=5).flat_map(|step| outcomes(std::slice::from_ref(&append), known(step))).collect();
+        let expected = [
+            Outcome::ReceiptExists,
+            Outcome::Conflict,
+            refused(Refusal::TooManyAttempts),
+            refused(Refusal::LimitReached),
+            refused(Refusal::SoldOut),
+            committed(101),
+        ];
+        assert_eq!(walked, expected);
+    }
+
+    #[test]
+    fn of_a_row_written_twice_the_last_stands_and_refused_rows_are_not_written() {
+        let row = |table, id: i64, text: &str| LiveRow { table, cells: vec![id.into(), text.into()] };
+        let rows = |rows| Effects { rows, ..Effects::default() };
+        let batch = [
+            with(1, rows(vec![row(&TABLE, 1, "first"), row(&TABLE, 2, "stays")])),
+            Append { effects: rows(vec![row(&TABLE, 2, "of a conflict")]), ..on(2, 7, 1) },
+            Append {
+                effects: rows(vec![row(&TABLE, 1, "last"), row(&EARLIER_TABLE, 1, "other")]),
+                ..on(1, 1, 1)
+            },
+        ];
+        let (plan, outcomes) = admit(&batch, Known::default(), HEAD, NOW);
+        assert_eq!(outcomes, [committed(101), Outcome::Conflict, committed(102)]);
+        let cells = |id: i64, text: &str| vec![Cell::from(id), Cell::from(text)];
+        let written: Vec<_> = plan
+            .rows
+            .iter()
+            .map(|(table, rows)| (table.name, rows.iter().map(|row| row.cells.clone()).collect::<Vec<_>>()))
+            .collect();
+        let expected =
+            vec![("a_rows", vec![cells(1, "other")]), ("b_rows", vec![cells(1, "last"), cells(2, "stays")])];
+        assert_eq!(written, expected);
+    }
+
+    #[test]
+    fn the_questions_name_everything_once_in_lock_order() {
+        let mut reading = on(5, 0, 1);
+        reading.unchanged.push((StreamId { kind: "definition", id: 1 }, 3));
+        reading.receipt = keyed(5, "b key 1").receipt;
+        let mut effects = counted(1, Some(1));
+        effects.stock.push(issued(1));
+        effects.one_at_a_time = one_at_a_time(NOW, NOW + 1).one_at_a_time;
+        let later = Effects {
+            attempts: Some(AttemptGuard { member_id: 439, now_ms: NOW + 5, failed: true }),
+            ..Effects::default()
+        };
+        let batch = [reading, keyed(2, "a key 1"), with(2, effects), with(6, later), with(7, attempt(false))];
+        let asked = Questions::of(&batch);
+        let streams = [coupon(2), coupon(5), coupon(6), coupon(7), StreamId { kind: "definition", id: 1 }];
+        assert_eq!(asked.streams.into_iter().collect::<Vec<_>>(), streams);
+        assert_eq!(asked.receipts, [receipt_key("a key 1"), receipt_key("b key 1")]);
+        assert_eq!(asked.stock.into_iter().collect::<Vec<_>>(), [1]);
+        assert_eq!(asked.member_counts.into_iter().collect::<Vec<_>>(), [KEY]);
+        assert_eq!(asked.latest_ends.into_iter().collect::<Vec<_>>(), [KEY]);
+        assert_eq!(asked.attempts.into_iter().collect::<Vec<_>>(), [(439, NOW - ATTEMPT_WINDOW_MS)]);
+    }
 }

@@ -62,7 +62,9 @@ pub enum OpenError {
         value: String,
     },
     /// The ledger was written by a newer program.
-    #[error("this ledger is from a newer version (schema {found}, this program knows {known}): run that version")]
+    #[error(
+        "this ledger is from a newer version (schema {found}, this program knows {known}): run that version"
+    )]
     NewerLedger {
         /// The ledger's.
         found: i64,
@@ -129,7 +131,8 @@ async fn check_secret(store: &Store, secret_id: &str) -> Result<(), OpenError> {
             Statement::new("SELECT value FROM ledger_facts WHERE name = 'secret_id'", []),
         ])
         .await?;
-    let expected = rows.get(1).and_then(|rows| rows.first()).map(|row| row.text(0).to_owned()).unwrap_or_default();
+    let expected =
+        rows.get(1).and_then(|rows| rows.first()).map(|row| row.text(0).to_owned()).unwrap_or_default();
     if expected == secret_id {
         return Ok(());
     }

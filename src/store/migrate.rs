@@ -53,12 +53,15 @@ fn refuse_newer(found: i64) -> Result<(), OpenError> {
 /// Brings a SQLite ledger up to date on the connection that holds the data folder's lock.
 pub fn sqlite(connection: &mut rusqlite::Connection, now_ms: i64) -> Result<(), OpenError> {
     connection.execute_batch(VERSIONS)?;
-    let found: i64 = connection.query_row("SELECT COALESCE(MAX(version), 0) FROM schema_versions", [], |row| row.get(0))?;
+    let found: i64 =
+        connection
+            .query_row("SELECT COALESCE(MAX(version), 0) FROM schema_versions", [], |row| row.get(0))?;
     refuse_newer(found)?;
     for (version, step) in (1_i64..).zip(STEPS).skip(found as usize) {
         let transaction = connection.transaction()?;
         transaction.execute_batch(&dialect(step.sqlite, "sqlite", true))?;
-        transaction.execute("INSERT INTO schema_versions VALUES (?1, ?2, ?3)", (version, step.name, now_ms))?;
+        transaction
+            .execute("INSERT INTO schema_versions VALUES (?1, ?2, ?3)", (version, step.name, now_ms))?;
         transaction.commit()?;
         tracing::info!(version, step = step.name, "migrated");
     }
@@ -71,7 +74,13 @@ pub async fn postgres(connection: &mut sqlx::PgConnection, now_ms: i64) -> Resul
     // One at a time: the lock is given back with the transaction.
     let mut transaction = connection.begin().await?;
     sqlx::query("SELECT pg_advisory_xact_lock(7201340219)").execute(&mut *transaction).await?;
-    sqlx::raw_sql(VERSIONS).execute(&mut *transaction).await?;
+    // A serving role may not create tables, and needs not where there is nothing to do.
+    let exists: bool = sqlx::query_scalar("SELECT to_regclass('schema_versions') IS NOT NULL")
+        .fetch_one(&mut *transaction)
+        .await?;
+    if !exists {
+        sqlx::raw_sql(VERSIONS).execute(&mut *transaction).await?;
+    }
     let found: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(version), 0) FROM schema_versions")
         .fetch_one(&mut *transaction)
         .await?;

@@ -5,24 +5,28 @@
 //! (in a statement of its own: within one statement the snapshot would be older than the lock), write everything,
 //! COMMIT.
 
+mod batch;
+
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow};
 use sqlx::query::Query;
-use sqlx::{Connection as _, Executor as _, PgConnection, PgPool, Postgres, Row as _, TypeInfo as _, ValueRef as _};
+use sqlx::{
+    Connection as _, Executor as _, PgConnection, PgPool, Postgres, Row as _, TypeInfo as _, ValueRef as _,
+};
 use tokio::sync::Mutex;
 
-use super::admission::{Known, Plan, Questions, admit};
+use super::admission::{Questions, admit};
 use super::connect::OpenError;
 use super::{
-    Append, AppendError, BUCKET, Cell, Column, EPOCH, LiveRow, LiveTable, MAX_CLOCK_SKEW_MS, Outcome, Row, Statement,
-    StoreError, StoredEvent, StreamId, migrate,
+    Append, AppendError, BUCKET, Cell, EPOCH, MAX_CLOCK_SKEW_MS, Outcome, Row, Statement, StoreError,
+    StoredEvent, StreamId, migrate,
 };
 use crate::clock::Clock;
+use batch::{know, write_plan};
 
 /// How long a lock on the head is waited for before the caller is told to try again.
 const LOCK_TIMEOUT: &str = "5s";
@@ -48,8 +52,10 @@ impl PostgresStore {
         let store = Self::connect(url).await?;
         let mut connection = PgConnection::connect_with(&store.inner.options).await?;
         for setting in ["fsync", "full_page_writes", "synchronous_commit"] {
-            let value: String =
-                sqlx::query_scalar("SELECT current_setting($1)").bind(setting).fetch_one(&mut connection).await?;
+            let value: String = sqlx::query_scalar("SELECT current_setting($1)")
+                .bind(setting)
+                .fetch_one(&mut connection)
+                .await?;
             if value == "off" {
                 return Err(OpenError::UnsafeSetting { setting: setting.to_owned(), value });
             }
@@ -100,11 +106,12 @@ impl PostgresStore {
     }
 
     pub(super) async fn ping(&self, now_ms: i64) -> Result<i64, StoreError> {
-        let their_ms: i64 =
-            sqlx::query_scalar("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint FROM log_head WHERE bucket = $1")
-                .bind(BUCKET)
-                .fetch_one(&self.inner.pool)
-                .await?;
+        let their_ms: i64 = sqlx::query_scalar(
+            "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint FROM log_head WHERE bucket = $1",
+        )
+        .bind(BUCKET)
+        .fetch_one(&self.inner.pool)
+        .await?;
         Ok(now_ms - their_ms)
     }
 
@@ -146,7 +153,11 @@ impl PostgresStore {
         Ok(loaded)
     }
 
-    pub(super) async fn events_after(&self, position: i64, limit: i64) -> Result<Vec<StoredEvent>, StoreError> {
+    pub(super) async fn events_after(
+        &self,
+        position: i64,
+        limit: i64,
+    ) -> Result<Vec<StoredEvent>, StoreError> {
         let rows = twice(|| async {
             sqlx::query(
                 "SELECT position, aggregate_type, aggregate_id, sequence, event_type, event_version, payload::text,
@@ -186,17 +197,18 @@ impl PostgresStore {
         let mut answers = Vec::new();
         for statement in statements {
             let rows = bound(statement).fetch_all(&mut *transaction).await?;
+            let failed = statement.must_return && rows.is_empty();
             answers.push(rows.iter().map(read_row).collect::<Result<_, _>>()?);
+            if failed {
+                transaction.rollback().await?;
+                return Ok(answers);
+            }
         }
         transaction.commit().await?;
         Ok(answers)
     }
 
-    pub(super) async fn append(
-        &self,
-        batch: &[Append],
-        clock: &Clock,
-    ) -> Result<Vec<Outcome>, AppendError> {
+    pub(super) async fn append(&self, batch: &[Append], clock: &Clock) -> Result<Vec<Outcome>, AppendError> {
         let mut writer = self.inner.writer.lock().await;
         let fresh = writer.is_none();
         let mut connection = self.take_writer(&mut writer).await.map_err(undone)?;
@@ -214,14 +226,12 @@ impl PostgresStore {
     }
 
     async fn take_writer(&self, slot: &mut Option<PgConnection>) -> Result<PgConnection, StoreError> {
-        match slot.take() {
-            Some(connection) => Ok(connection),
-            None => {
-                let connecting = PgConnection::connect_with(&self.inner.options);
-                let connected = tokio::time::timeout(Duration::from_secs(5), connecting).await;
-                Ok(connected.map_err(|_| sqlx::Error::PoolTimedOut)??)
-            }
+        if let Some(connection) = slot.take() {
+            return Ok(connection);
         }
+        let connecting = PgConnection::connect_with(&self.inner.options);
+        let connected = tokio::time::timeout(Duration::from_secs(5), connecting).await;
+        Ok(connected.map_err(|_| sqlx::Error::PoolTimedOut)??)
     }
 
     pub(super) async fn resolve(
@@ -278,10 +288,14 @@ fn connect_options(url: &str) -> Result<PgConnectOptions, OpenError> {
 }
 
 /// Reads are harmless to repeat: once more when the pool's connection was dead.
-async fn twice<T, F: Future<Output = Result<T, sqlx::Error>>>(read: impl Fn() -> F) -> Result<T, sqlx::Error> {
+async fn twice<T, F: Future<Output = Result<T, sqlx::Error>>>(
+    read: impl Fn() -> F,
+) -> Result<T, sqlx::Error> {
     match read().await {
         Err(sqlx::Error::Io(_) | sqlx::Error::Protocol(_)) => read().await,
-        Err(sqlx::Error::Database(error)) if error.code().is_some_and(|code| code.starts_with("57P")) => read().await,
+        Err(sqlx::Error::Database(error)) if error.code().is_some_and(|code| code.starts_with("57P")) => {
+            read().await
+        }
         other => other,
     }
 }
@@ -400,258 +414,4 @@ async fn work(
         write_plan(connection, &plan).await.map_err(failed)?;
     }
     Ok((outcomes, head.position, writes))
-}
-
-/// One statement answers every question of the batch: `what` says which, `place` which of its keys.
-async fn know(connection: &mut PgConnection, questions: &Questions) -> Result<Known, StoreError> {
-    const KNOW: &str = "
-        SELECT 1::bigint AS what, q.place, COALESCE((
-                 SELECT e.sequence FROM events e
-                 WHERE e.aggregate_type = q.kind AND e.aggregate_id = q.id AND e.bucket = $1
-                 ORDER BY e.sequence DESC LIMIT 1), 0) AS a, 0::bigint AS b
-        FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS q (kind, id, place)
-        UNION ALL
-        SELECT 2, q.place, 0, 0
-        FROM unnest($4::text[], $5::text[], $6::text[]) WITH ORDINALITY AS q (caller, operation, key, place)
-        WHERE EXISTS (SELECT 1 FROM receipts r WHERE r.bucket = $1 AND r.caller = q.caller
-                      AND r.operation = q.operation AND r.key = q.key)
-        UNION ALL
-        SELECT 3, q.place, s.stock, s.issued
-        FROM unnest($7::bigint[]) WITH ORDINALITY AS q (definition_id, place)
-        JOIN stock_v1 s ON s.bucket = $1 AND s.definition_id = q.definition_id
-        UNION ALL
-        SELECT 4, q.place, c.issued, 0
-        FROM unnest($8::bigint[], $9::bigint[]) WITH ORDINALITY AS q (member_id, definition_id, place)
-        JOIN member_counts_v1 c ON c.bucket = $1 AND c.member_id = q.member_id AND c.definition_id = q.definition_id
-        UNION ALL
-        SELECT 5, q.place, COALESCE((
-                 SELECT max(w.ends_at_ms) FROM wallet_v1 w
-                 WHERE w.bucket = $1 AND w.member_id = q.member_id AND w.definition_id = q.definition_id
-                   AND w.issued_to = q.member_id AND w.voided = 0), 0), 0
-        FROM unnest($10::bigint[], $11::bigint[]) WITH ORDINALITY AS q (member_id, definition_id, place)
-        UNION ALL
-        SELECT 6, q.place, g.at_ms, 0
-        FROM unnest($12::bigint[], $13::bigint[]) WITH ORDINALITY AS q (member_id, since, place)
-        JOIN gift_attempts g ON g.bucket = $1 AND g.member_id = q.member_id AND g.at_ms > q.since";
-    let streams: Vec<StreamId> = questions.streams.iter().copied().collect();
-    let stock: Vec<i64> = questions.stock.iter().copied().collect();
-    let counts: Vec<(i64, i64)> = questions.member_counts.iter().copied().collect();
-    let ends: Vec<(i64, i64)> = questions.latest_ends.iter().copied().collect();
-    let attempts: Vec<(i64, i64)> = questions.attempts.iter().map(|(member, since)| (*member, *since)).collect();
-    let column = |pairs: &[(i64, i64)], second: bool| -> Vec<i64> {
-        pairs.iter().map(|pair| if second { pair.1 } else { pair.0 }).collect()
-    };
-    let rows = sqlx::query(KNOW)
-        .bind(BUCKET)
-        .bind(streams.iter().map(|stream| stream.kind).collect::<Vec<_>>())
-        .bind(streams.iter().map(|stream| stream.id.to_string()).collect::<Vec<_>>())
-        .bind(questions.receipts.iter().map(|key| key.caller.as_str()).collect::<Vec<_>>())
-        .bind(questions.receipts.iter().map(|key| key.operation).collect::<Vec<_>>())
-        .bind(questions.receipts.iter().map(|key| key.key.as_str()).collect::<Vec<_>>())
-        .bind(&stock)
-        .bind(column(&counts, false))
-        .bind(column(&counts, true))
-        .bind(column(&ends, false))
-        .bind(column(&ends, true))
-        .bind(column(&attempts, false))
-        .bind(column(&attempts, true))
-        .fetch_all(connection)
-        .await?;
-    let mut known = Known::default();
-    for row in rows {
-        let (what, place): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
-        let (a, b): (i64, i64) = (row.try_get(2)?, row.try_get(3)?);
-        let place = usize::try_from(place - 1).unwrap_or(usize::MAX);
-        match what {
-            1 => known.versions.extend(streams.get(place).map(|stream| (*stream, a))),
-            2 => known.receipts.extend(questions.receipts.get(place).cloned()),
-            3 => known.stock.extend(stock.get(place).map(|id| (*id, (a, b)))),
-            4 => known.member_counts.extend(counts.get(place).map(|key| (*key, a))),
-            5 => known.latest_ends.extend(ends.get(place).map(|key| (*key, a))),
-            _ => {
-                if let Some((member_id, _)) = attempts.get(place) {
-                    known.attempts.entry(*member_id).or_default().push(a);
-                }
-            }
-        }
-    }
-    Ok(known)
-}
-
-/// One statement for the whole plan, whatever tables it touches.
-///
-/// Its parts are data-modifying CTEs: each runs once and to completion, and none reads what another writes. The head
-/// row is locked already, so their order takes no lock out of turn.
-#[derive(Default)]
-struct WideWrite {
-    sql: String,
-    columns: Vec<Values>,
-}
-
-enum Values {
-    Ints(Vec<i64>),
-    Texts(Vec<String>),
-}
-
-impl WideWrite {
-    /// Adds `INSERT INTO table (bucket, columns) SELECT … FROM unnest(arrays)` and whatever follows it.
-    fn insert(&mut self, table: &str, columns: Vec<(&str, &str, Values)>, then: &str) {
-        let name = self.columns.len();
-        let names: Vec<&str> = columns.iter().map(|(name, _, _)| *name).collect();
-        let mut arrays = Vec::new();
-        let mut picks = Vec::new();
-        for (place, (_, cast, values)) in columns.into_iter().enumerate() {
-            self.columns.push(values);
-            let number = self.columns.len();
-            let array = if cast == "bigint" { "bigint[]" } else { "text[]" };
-            arrays.push(format!("${number}::{array}"));
-            picks.push(if cast == "json" { format!("c{place}::json") } else { format!("c{place}") });
-        }
-        let aliases: Vec<String> = (0..picks.len()).map(|place| format!("c{place}")).collect();
-        let _ = write!(
-            self.sql,
-            "w{name} AS (INSERT INTO {table} (bucket, {}) SELECT {BUCKET}, {} FROM unnest({}) AS q ({}) {then}), ",
-            names.join(", "),
-            picks.join(", "),
-            arrays.join(", "),
-            aliases.join(", "),
-        );
-    }
-
-    /// Moves the head and runs it all.
-    async fn run(mut self, connection: &mut PgConnection, head: i64, recorded_at_ms: i64) -> Result<(), sqlx::Error> {
-        let places = self.columns.len();
-        let sql = format!(
-            "WITH {} head AS (SELECT 1) UPDATE log_head SET position = ${}, last_ms = ${} WHERE bucket = {BUCKET}",
-            self.sql,
-            places + 1,
-            places + 2
-        );
-        let columns = std::mem::take(&mut self.columns);
-        let query = columns.into_iter().fold(sqlx::query(&sql), |query, values| match values {
-            Values::Ints(values) => query.bind(values),
-            Values::Texts(values) => query.bind(values),
-        });
-        query.bind(head).bind(recorded_at_ms).execute(connection).await.map(|_| ())
-    }
-}
-
-async fn write_plan(connection: &mut PgConnection, plan: &Plan<'_>) -> Result<(), sqlx::Error> {
-    let mut write = WideWrite::default();
-    if !plan.receipts.is_empty() {
-        let texts = |of: for<'a> fn(&'a super::admission::PlannedReceipt<'a>) -> &'a str| {
-            Values::Texts(plan.receipts.iter().map(|receipt| of(receipt).to_owned()).collect())
-        };
-        write.insert(
-            "receipts",
-            vec![
-                ("caller", "text", texts(|receipt| &receipt.key.caller)),
-                ("operation", "text", texts(|receipt| receipt.key.operation)),
-                ("key", "text", texts(|receipt| &receipt.key.key)),
-                ("request_mac", "text", texts(|receipt| receipt.request_mac)),
-                ("position", "bigint", ints(&plan.receipts, |receipt| receipt.position)),
-                ("event_count", "bigint", ints(&plan.receipts, |receipt| receipt.event_count)),
-            ],
-            "",
-        );
-    }
-    if !plan.events.is_empty() {
-        insert_events(&mut write, plan);
-    }
-    if !plan.stock.is_empty() {
-        write.insert(
-            "stock_v1",
-            vec![
-                ("definition_id", "bigint", ints(&plan.stock, |row| row.0)),
-                ("stock", "bigint", ints(&plan.stock, |row| row.1)),
-                ("issued", "bigint", ints(&plan.stock, |row| row.2)),
-            ],
-            "ON CONFLICT (bucket, definition_id) DO UPDATE SET stock = excluded.stock, issued = excluded.issued",
-        );
-    }
-    if !plan.member_counts.is_empty() {
-        write.insert(
-            "member_counts_v1",
-            vec![
-                ("member_id", "bigint", ints(&plan.member_counts, |row| row.0)),
-                ("definition_id", "bigint", ints(&plan.member_counts, |row| row.1)),
-                ("issued", "bigint", ints(&plan.member_counts, |row| row.2)),
-            ],
-            "ON CONFLICT (bucket, member_id, definition_id) DO UPDATE SET issued = excluded.issued",
-        );
-    }
-    for (table, rows) in &plan.rows {
-        upsert_rows(&mut write, table, rows);
-    }
-    if !plan.attempts.is_empty() {
-        write.insert(
-            "gift_attempts",
-            vec![
-                ("member_id", "bigint", ints(&plan.attempts, |row| row.0)),
-                ("at_ms", "bigint", ints(&plan.attempts, |row| row.1)),
-            ],
-            "",
-        );
-    }
-    write.run(&mut *connection, plan.head, plan.recorded_at_ms).await?;
-    for review in &plan.reviews {
-        sqlx::query("INSERT INTO reviews (coupon_id, salt, text) VALUES ($1, $2, $3)")
-            .bind(review.coupon_id)
-            .bind(&review.salt)
-            .bind(&review.text)
-            .execute(&mut *connection)
-            .await?;
-    }
-    Ok(())
-}
-
-fn ints<T>(rows: &[T], of: impl Fn(&T) -> i64) -> Values {
-    Values::Ints(rows.iter().map(of).collect())
-}
-
-fn insert_events(write: &mut WideWrite, plan: &Plan<'_>) {
-    let events = &plan.events;
-    let texts = |of: fn(&super::admission::PlannedEvent<'_>) -> String| Values::Texts(events.iter().map(of).collect());
-    write.insert(
-        "events",
-        vec![
-            ("position", "bigint", ints(events, |planned| planned.position)),
-            ("aggregate_type", "text", texts(|planned| planned.stream.kind.to_owned())),
-            ("aggregate_id", "text", texts(|planned| planned.stream.id.to_string())),
-            ("sequence", "bigint", ints(events, |planned| planned.sequence)),
-            ("event_type", "text", texts(|planned| planned.event.event_type.clone())),
-            ("event_version", "text", texts(|planned| planned.event.event_version.clone())),
-            // Bound as text and cast: sqlx would send a JSON value as jsonb, which reorders keys.
-            ("payload", "json", texts(|planned| planned.event.payload.clone())),
-            ("metadata", "json", texts(|planned| planned.append.metadata.to_string())),
-            ("recorded_at_ms", "bigint", ints(events, |_| plan.recorded_at_ms)),
-        ],
-        "",
-    );
-}
-
-fn upsert_rows(write: &mut WideWrite, table: &LiveTable, rows: &[&LiveRow]) {
-    let column = |place: usize, column: Column| match column {
-        Column::Int(name) => {
-            let cells = rows.iter().map(|row| match row.cells.get(place) {
-                Some(Cell::Int(value)) => *value,
-                _ => 0,
-            });
-            (name, "bigint", Values::Ints(cells.collect()))
-        }
-        Column::Text(name) => {
-            let cells = rows.iter().map(|row| match row.cells.get(place) {
-                Some(Cell::Text(value)) => value.clone(),
-                _ => String::new(),
-            });
-            (name, "text", Values::Texts(cells.collect()))
-        }
-    };
-    let columns: Vec<_> = table.columns.iter().enumerate().map(|(place, c)| column(place, *c)).collect();
-    let names: Vec<&str> = table.columns.iter().copied().map(Column::name).collect();
-    let (keys, rest) = names.split_at(table.key_columns.min(names.len()));
-    let updates: Vec<String> = rest.iter().map(|name| format!("{name} = excluded.{name}")).collect();
-    let then =
-        format!("ON CONFLICT (bucket, {}) DO UPDATE SET {}", keys.join(", "), updates.join(", "));
-    write.insert(table.name, columns, &then);
 }

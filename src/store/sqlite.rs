@@ -19,8 +19,8 @@ use tokio::sync::oneshot;
 use super::admission::{Known, Plan, Questions, admit};
 use super::connect::OpenError;
 use super::{
-    Append, AppendError, BUCKET, Cell, Column, EPOCH, LiveTable, Outcome, Row, Statement, StoreError, StoredEvent, StreamId,
-    migrate,
+    Append, AppendError, BUCKET, Cell, Column, EPOCH, LiveTable, Outcome, Row, Statement, StoreError,
+    StoredEvent, StreamId, migrate,
 };
 use crate::clock::Clock;
 
@@ -89,12 +89,8 @@ impl SqliteStore {
             let queue = reads.clone();
             threads.push(spawn("ledger-reader", Box::new(move || read_loop(connection, &queue)))?);
         }
-        let inner = Inner {
-            writer: writes,
-            readers: reads,
-            threads: Mutex::new(threads),
-            lock: Mutex::new(lock),
-        };
+        let inner =
+            Inner { writer: writes, readers: reads, threads: Mutex::new(threads), lock: Mutex::new(lock) };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -103,7 +99,11 @@ impl SqliteStore {
         self.inner.readers.run(false, move |connection| load(connection, &streams)).await?
     }
 
-    pub(super) async fn events_after(&self, position: i64, limit: i64) -> Result<Vec<StoredEvent>, StoreError> {
+    pub(super) async fn events_after(
+        &self,
+        position: i64,
+        limit: i64,
+    ) -> Result<Vec<StoredEvent>, StoreError> {
         self.inner
             .readers
             .run(false, move |connection| {
@@ -126,14 +126,31 @@ impl SqliteStore {
         self.inner
             .writer
             .run(false, move |connection| {
-                in_transaction(connection, |connection| {
-                    statements.iter().map(|statement| rows(connection, statement)).collect()
-                })
+                let mut answers = Vec::with_capacity(statements.len());
+                let done = in_transaction(connection, |connection| {
+                    for statement in &statements {
+                        let found = rows(connection, statement)?;
+                        let failed = statement.must_return && found.is_empty();
+                        answers.push(found);
+                        if failed {
+                            return Err(StoreError::RolledBack);
+                        }
+                    }
+                    Ok(())
+                });
+                match done {
+                    Ok(()) | Err(StoreError::RolledBack) => Ok(answers),
+                    Err(error) => Err(error),
+                }
             })
             .await?
     }
 
-    pub(super) async fn append(&self, batch: Arc<[Append]>, clock: Clock) -> Result<Vec<Outcome>, AppendError> {
+    pub(super) async fn append(
+        &self,
+        batch: Arc<[Append]>,
+        clock: Clock,
+    ) -> Result<Vec<Outcome>, AppendError> {
         let unavailable = |error| AppendError::Unavailable(Arc::new(error));
         self.inner
             .writer
@@ -212,7 +229,8 @@ fn open_reader(path: &Path) -> Result<Connection, OpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(Duration::from_secs(5))?;
-    connection.execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -32768; PRAGMA temp_store = MEMORY;")?;
+    connection
+        .execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -32768; PRAGMA temp_store = MEMORY;")?;
     connection.set_prepared_statement_cache_capacity(128);
     Ok(connection)
 }
@@ -254,7 +272,8 @@ impl Queue {
             if jobs.closed {
                 return Err(StoreError::Closed);
             }
-            if urgent { jobs.urgent.push_back(job) } else { jobs.other.push_back(job) }
+            let queue = if urgent { &mut jobs.urgent } else { &mut jobs.other };
+            queue.push_back(job);
         }
         self.arrived.notify_one();
         answered.await.map_err(|_| StoreError::Closed)
@@ -328,7 +347,9 @@ fn checkpoint(connection: &Connection) {
 /// After a failed write nobody knows what is on disk: nothing may be answered from memory any more.
 fn end_process_on_io_error(error: &rusqlite::Error) {
     use rusqlite::ErrorCode as Code;
-    let Some(code) = error.sqlite_error_code() else { return };
+    let Some(code) = error.sqlite_error_code() else {
+        return;
+    };
     if matches!(
         code,
         Code::SystemIoFailure | Code::DiskFull | Code::DatabaseCorrupt | Code::NotADatabase | Code::ReadOnly
@@ -394,7 +415,8 @@ fn know(connection: &Connection, questions: &Questions) -> Result<Known, StoreEr
         "SELECT COALESCE(MAX(sequence), 0) FROM events WHERE aggregate_type = ?1 AND aggregate_id = ?2 AND bucket = ?3",
     )?;
     for stream in &questions.streams {
-        let found: i64 = version.query_row(params![stream.kind, stream.id.to_string(), BUCKET], |row| row.get(0))?;
+        let found: i64 =
+            version.query_row(params![stream.kind, stream.id.to_string(), BUCKET], |row| row.get(0))?;
         known.versions.insert(*stream, found);
     }
     let mut receipt = connection.prepare_cached(
@@ -405,8 +427,8 @@ fn know(connection: &Connection, questions: &Questions) -> Result<Known, StoreEr
             known.receipts.insert(key.clone());
         }
     }
-    let mut stock =
-        connection.prepare_cached("SELECT stock, issued FROM stock_v1 WHERE bucket = ?1 AND definition_id = ?2")?;
+    let mut stock = connection
+        .prepare_cached("SELECT stock, issued FROM stock_v1 WHERE bucket = ?1 AND definition_id = ?2")?;
     for id in &questions.stock {
         let mut found = stock.query(params![BUCKET, id])?;
         if let Some(row) = found.next()? {
@@ -429,8 +451,9 @@ fn know(connection: &Connection, questions: &Questions) -> Result<Known, StoreEr
     for key in &questions.latest_ends {
         known.latest_ends.insert(*key, latest.query_row(params![BUCKET, key.0, key.1], |row| row.get(0))?);
     }
-    let mut attempts = connection
-        .prepare_cached("SELECT at_ms FROM gift_attempts WHERE bucket = ?1 AND member_id = ?2 AND at_ms > ?3")?;
+    let mut attempts = connection.prepare_cached(
+        "SELECT at_ms FROM gift_attempts WHERE bucket = ?1 AND member_id = ?2 AND at_ms > ?3",
+    )?;
     for (member_id, since) in &questions.attempts {
         let found = attempts.query_map(params![BUCKET, member_id, since], |row| row.get(0))?;
         known.attempts.insert(*member_id, found.collect::<Result<_, _>>()?);
@@ -501,8 +524,8 @@ fn write_plan(connection: &Connection, plan: &Plan<'_>) -> Result<(), StoreError
             upsert.raw_execute()?;
         }
     }
-    let mut insert =
-        connection.prepare_cached("INSERT INTO gift_attempts (bucket, member_id, at_ms) VALUES (?1, ?2, ?3)")?;
+    let mut insert = connection
+        .prepare_cached("INSERT INTO gift_attempts (bucket, member_id, at_ms) VALUES (?1, ?2, ?3)")?;
     for (member_id, at_ms) in &plan.attempts {
         insert.execute((BUCKET, member_id, at_ms))?;
     }
@@ -573,7 +596,9 @@ fn load(connection: &Connection, streams: &[StreamId]) -> Result<Vec<Vec<StoredE
                 recorded_at_ms
          FROM events WHERE aggregate_type = ?1 AND aggregate_id = ?2 AND bucket = ?3 ORDER BY sequence",
     )?;
-    let one = |stream: &StreamId, statement: &mut CachedStatement<'_>| -> Result<Vec<StoredEvent>, StoreError> {
+    let one = |stream: &StreamId,
+               statement: &mut CachedStatement<'_>|
+     -> Result<Vec<StoredEvent>, StoreError> {
         let rows = statement.query_map(params![stream.kind, stream.id.to_string(), BUCKET], read_event)?;
         Ok(rows.collect::<Result<_, _>>()?)
     };

@@ -115,7 +115,8 @@ impl Home {
     pub async fn sql(&self, sql: &str) -> Result<Vec<String>, String> {
         match &self.database_url {
             None => {
-                let connection = rusqlite::Connection::open(self.database_file()).map_err(|e| e.to_string())?;
+                let connection =
+                    rusqlite::Connection::open(self.database_file()).map_err(|e| e.to_string())?;
                 connection.busy_timeout(std::time::Duration::from_secs(5)).map_err(|e| e.to_string())?;
                 let mut statement = connection.prepare(sql).map_err(|e| e.to_string())?;
                 let columns = statement.column_count();
@@ -226,9 +227,15 @@ impl World {
 
     pub async fn add_people(&self) {
         for (id, nickname) in [(439, "小明"), (442, "黃明波")] {
-            self.operator("/member/add", json!({"id": id, "nickname": nickname, "headimgurl": "http://p/132"})).await.ok();
+            self.operator(
+                "/member/add",
+                json!({"id": id, "nickname": nickname, "headimgurl": "http://p/132"}),
+            )
+            .await
+            .ok();
         }
-        let shop = self.operator("/shop/add", json!({"shop_name": "總店", "phone": "1", "address": "a"})).await;
+        let shop =
+            self.operator("/shop/add", json!({"shop_name": "總店", "phone": "1", "address": "a"})).await;
         assert_eq!(shop.ok()["id"], "1");
         self.operator("/user/add", json!({"id": 1000, "name": "店員", "shop_id": 1})).await.ok();
     }
@@ -255,7 +262,12 @@ impl World {
 
     /// A call with a JSON body.
     pub async fn call(&self, caller: Caller, route: &str, body: Value) -> Reply {
-        self.request(route, &[("authorization", &format!("Bearer {}", self.token(caller)))], &body.to_string()).await
+        self.request(
+            route,
+            &[("authorization", &format!("Bearer {}", self.token(caller)))],
+            &body.to_string(),
+        )
+        .await
     }
 
     /// A call with an idempotency key.

@@ -11,10 +11,19 @@
 
 #[macro_use]
 mod harness;
+mod cli;
+mod decisions;
+mod docs;
+mod log;
 mod model;
+mod precedence;
 mod proxy;
 mod replay;
 mod requests;
+mod roles;
 mod samples;
+mod server;
 mod simulation;
+mod sweep;
+mod tidy;
 mod time;

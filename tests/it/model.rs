@@ -89,10 +89,7 @@ pub enum Data {
 
 /// A coupon definition (電子券), with the fields of `/elecoupons/add`.
 #[derive(Debug, Clone)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "they are the fields of the wire, one by one"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "they are the fields of the wire, one by one")]
 pub struct ModelDefinition {
     pub id: i64,
     /// The wire's `type`: 1 cash, 2 exchange.
@@ -263,24 +260,14 @@ impl Model {
         level_id: i64,
         card_end: Option<NaiveDate>,
     ) {
-        let member = Member {
-            nickname: nickname.to_owned(),
-            headimgurl: headimgurl.to_owned(),
-            level_id,
-            card_end,
-        };
+        let member =
+            Member { nickname: nickname.to_owned(), headimgurl: headimgurl.to_owned(), level_id, card_end };
         self.members.insert(id, member);
     }
 
     /// Adds an own shop.
     pub fn add_shop(&mut self, id: i64, name: &str, open: bool) {
-        self.shops.insert(
-            id,
-            Shop {
-                name: name.to_owned(),
-                open,
-            },
-        );
+        self.shops.insert(id, Shop { name: name.to_owned(), open });
     }
 
     /// Opens or closes a shop.
@@ -352,11 +339,7 @@ impl Model {
     /// Applies one call at the instant `now_ms` (UTC) and returns what must be answered. `answered` is the server's
     /// whole envelope; only the ids and codes that the server chose are taken from it.
     pub fn call(&mut self, now_ms: i64, who: &Who, route: &str, body: &Value, answered: &Value) -> Expected {
-        let call = Call {
-            now_ms,
-            body,
-            answered: answered.get("data").unwrap_or(&Value::Null),
-        };
+        let call = Call { now_ms, body, answered: answered.get("data").unwrap_or(&Value::Null) };
         let answer = match *who {
             Who::Member(member_id) => self.call_of_member(&call, member_id, route),
             Who::Employee(employee_id) => self.call_of_employee(&call, employee_id, route),
@@ -364,10 +347,7 @@ impl Model {
         };
         match answer {
             Ok(data) => Expected { code: 0, data },
-            Err(refusal) => Expected {
-                code: refusal.code,
-                data: Data::Exactly(refusal.data),
-            },
+            Err(refusal) => Expected { code: refusal.code, data: Data::Exactly(refusal.data) },
         }
     }
 
@@ -454,11 +434,7 @@ impl Model {
     /// "Rows of couponlist carry exactly" these keys.
     fn list_row(&self, now_ms: i64, coupon: &Coupon, member_id: i64, row: &Row) -> Value {
         let definition = &coupon.definition;
-        let deduction = if definition.deduction.is_empty() {
-            "0.00"
-        } else {
-            &definition.deduction
-        };
+        let deduction = if definition.deduction.is_empty() { "0.00" } else { &definition.deduction };
         merged(
             self.shared_fields(now_ms, coupon, member_id, row),
             json!({
@@ -481,19 +457,12 @@ impl Model {
             receive_id = passed_on.receive_id;
         } else if let Some(redemption) = self.standing_redemption(coupon) {
             use_date = unix_seconds(redemption.at_ms);
-            use_id = if redemption.by == 0 {
-                redemption.member_id
-            } else {
-                redemption.by
-            };
+            use_id = if redemption.by == 0 { redemption.member_id } else { redemption.by };
         } else if let Some(gift) = pending_gift(coupon, now_ms) {
             give_date = json!(self.local_time(gift.given_ms));
         }
         // A review shows in the row of the member who used the coupon, and stays there after a reversal.
-        let review = coupon
-            .review
-            .as_ref()
-            .filter(|review| review.member_id == member_id);
+        let review = coupon.review.as_ref().filter(|review| review.member_id == member_id);
         json!({
             "id": coupon.id,
             "member_id": member_id,
@@ -521,10 +490,7 @@ impl Model {
         let coupon = self.coupon_of(coupon_id, member_id)?;
         let row = coupon.rows.get(&member_id).ok_or(refusal(code::NO_SUCH_COUPON))?;
         let definition = &coupon.definition;
-        let receiver = row
-            .passed_on
-            .as_ref()
-            .and_then(|passed_on| self.members.get(&passed_on.receive_id));
+        let receiver = row.passed_on.as_ref().and_then(|passed_on| self.members.get(&passed_on.receive_id));
         let receive_member_info = receiver
             .map(|member| json!({ "nickname": member.nickname, "headimgurl": member.headimgurl }))
             .unwrap_or_default();
@@ -554,10 +520,7 @@ impl Model {
 
     /// "0 until the holder opens couponinfo, 1 from that first answer on". A frozen row keeps what it had.
     fn mark_read(&mut self, coupon_id: i64, member_id: i64) {
-        let row = self
-            .coupons
-            .get_mut(&coupon_id)
-            .and_then(|coupon| coupon.rows.get_mut(&member_id));
+        let row = self.coupons.get_mut(&coupon_id).and_then(|coupon| coupon.rows.get_mut(&member_id));
         if let Some(row) = row
             && row.passed_on.is_none()
         {
@@ -590,14 +553,8 @@ impl Model {
                 )
             })
             .collect();
-        let is_paged = ["page", "limit", "before_id"]
-            .iter()
-            .any(|key| call.body.get(key).is_some());
-        Ok(Data::Exactly(Value::Array(if is_paged {
-            page_of(call.body, rows)
-        } else {
-            rows
-        })))
+        let is_paged = ["page", "limit", "before_id"].iter().any(|key| call.body.get(key).is_some());
+        Ok(Data::Exactly(Value::Array(if is_paged { page_of(call.body, rows) } else { rows })))
     }
 }
 
@@ -637,15 +594,9 @@ impl Model {
     /// Redeem by employee: 3004 3001 3003 4002 4001 4003 2003 3002; counter codes are not modelled. "no `shop_id`
     /// parameter; shop comes from the employee".
     fn auditelecoupon(&mut self, call: &Call, employee_id: i64) -> Answer {
-        let shop_id = *self
-            .employees
-            .get(&employee_id)
-            .ok_or(refusal(code::NO_SUCH_PERSON))?;
+        let shop_id = *self.employees.get(&employee_id).ok_or(refusal(code::NO_SUCH_PERSON))?;
         let coupon_id = int(call.body, "mem_coupon_id");
-        let coupon = self
-            .coupons
-            .get(&coupon_id)
-            .ok_or(refusal(code::NO_SUCH_COUPON))?;
+        let coupon = self.coupons.get(&coupon_id).ok_or(refusal(code::NO_SUCH_COUPON))?;
         not_voided(coupon)?;
         self.not_used(coupon)?;
         not_being_given(call.now_ms, coupon)?;
@@ -672,15 +623,8 @@ impl Model {
         let Some(id) = answered_id.filter(|id| !self.redemptions.contains_key(id)) else {
             return json!("a new redemption id");
         };
-        let redemption = Redemption {
-            id,
-            coupon_id,
-            member_id,
-            shop_id,
-            by,
-            at_ms: call.now_ms,
-            reversed: false,
-        };
+        let redemption =
+            Redemption { id, coupon_id, member_id, shop_id, by, at_ms: call.now_ms, reversed: false };
         self.redemptions.insert(id, redemption);
         if let Some(coupon) = self.coupons.get_mut(&coupon_id) {
             coupon.used_by_redemption = Some(id);
@@ -696,10 +640,7 @@ impl Model {
             .get(&int(call.body, "id"))
             .filter(|redemption| redemption.member_id == member_id)
             .ok_or(refusal(code::NO_SUCH_REDEMPTION))?;
-        let definition = self
-            .coupons
-            .get(&redemption.coupon_id)
-            .map(|coupon| &coupon.definition);
+        let definition = self.coupons.get(&redemption.coupon_id).map(|coupon| &coupon.definition);
         let shop = self.shops.get(&redemption.shop_id);
         Ok(Data::Exactly(json!({
             "id": redemption.id,
@@ -715,10 +656,8 @@ impl Model {
 
     /// Reverse: 3012. "A reversal puts the coupon back in hand (`use_date`, `use_id` 0); a review stays".
     fn reverseelecoupon(&mut self, call: &Call) -> Answer {
-        let redemption = self
-            .redemptions
-            .get_mut(&int(call.body, "id"))
-            .ok_or(refusal(code::NO_SUCH_REDEMPTION))?;
+        let redemption =
+            self.redemptions.get_mut(&int(call.body, "id")).ok_or(refusal(code::NO_SUCH_REDEMPTION))?;
         let is_too_late = call.now_ms - redemption.at_ms > REVERSIBLE_FOR_MS;
         ensure(!redemption.reversed && !is_too_late, code::NOT_REVERSIBLE)?;
 
@@ -732,10 +671,7 @@ impl Model {
     /// Void: 2001 3004 3001. A pending gift ends with it.
     fn voidelecoupon(&mut self, call: &Call) -> Answer {
         let coupon_id = int(call.body, "mem_coupon_id");
-        let coupon = self
-            .coupons
-            .get(&coupon_id)
-            .ok_or(refusal(code::NO_SUCH_COUPON))?;
+        let coupon = self.coupons.get(&coupon_id).ok_or(refusal(code::NO_SUCH_COUPON))?;
         not_voided(coupon)?;
         self.not_used(coupon)?;
 
@@ -764,12 +700,7 @@ impl Model {
             "evaluation_time": unix_seconds(call.now_ms),
         });
         if let Some(coupon) = self.coupons.get_mut(&coupon_id) {
-            coupon.review = Some(Review {
-                member_id,
-                text: evaluation,
-                score,
-                at_ms: call.now_ms,
-            });
+            coupon.review = Some(Review { member_id, text: evaluation, score, at_ms: call.now_ms });
         }
         Ok(Data::Exactly(answer))
     }
@@ -798,12 +729,7 @@ impl Model {
             return Ok(self.gift_answer(coupon_id, &json!("a number 100000–999999"), lapses_ms));
         };
         if let Some(coupon) = self.coupons.get_mut(&coupon_id) {
-            coupon.gift = Some(Gift {
-                code,
-                given_ms: call.now_ms,
-                lapses_ms,
-                wrong_codes: 0,
-            });
+            coupon.gift = Some(Gift { code, given_ms: call.now_ms, lapses_ms, wrong_codes: 0 });
         }
         Ok(self.gift_answer(coupon_id, &json!(code), lapses_ms))
     }
@@ -838,20 +764,10 @@ impl Model {
         {
             let giver_id = coupon.holder;
             if let Some(row) = coupon.rows.get_mut(&giver_id) {
-                row.passed_on = Some(PassedOn {
-                    given_ms: gift.given_ms,
-                    receive_id: member_id,
-                });
+                row.passed_on = Some(PassedOn { given_ms: gift.given_ms, receive_id: member_id });
             }
             // "A coupon back with an earlier holder: that row is in hand again", so an old row of his is replaced.
-            coupon.rows.insert(
-                member_id,
-                Row {
-                    give_id: giver_id,
-                    is_read: false,
-                    passed_on: None,
-                },
-            );
+            coupon.rows.insert(member_id, Row { give_id: giver_id, is_read: false, passed_on: None });
             coupon.holder = member_id;
             coupon.received_with_code = Some(gift.code);
         }
@@ -885,10 +801,7 @@ impl Model {
 
         let outcome = self.check_gift_code(call, member_id);
         if outcome.is_err() {
-            self.gift_failures_ms
-                .entry(member_id)
-                .or_default()
-                .push(call.now_ms);
+            self.gift_failures_ms.entry(member_id).or_default().push(call.now_ms);
         }
         outcome
     }
@@ -911,10 +824,7 @@ impl Model {
         }
         gift.wrong_codes += 1;
         let attempts_left = WRONG_CODES_PER_GIFT - gift.wrong_codes;
-        Err(Refusal {
-            code: code::WRONG_GIFT_CODE,
-            data: json!({ "attempts_left": attempts_left }),
-        })
+        Err(Refusal { code: code::WRONG_GIFT_CODE, data: json!({ "attempts_left": attempts_left }) })
     }
 }
 
@@ -929,10 +839,7 @@ impl Model {
     /// "only definitions with `is_claim`=1": the others are not on offer to members.
     fn claimcoupon(&mut self, call: &Call, member_id: i64) -> Answer {
         let definition_id = int(call.body, "id");
-        let definition = self
-            .definitions
-            .get(&definition_id)
-            .ok_or(refusal(code::NO_SUCH_DEFINITION))?;
+        let definition = self.definitions.get(&definition_id).ok_or(refusal(code::NO_SUCH_DEFINITION))?;
         ensure(definition.is_claim, code::NOT_ON_OFFER)?;
         self.issue(call, definition_id, member_id, COME_CLAIMED, 0)
     }
@@ -945,25 +852,16 @@ impl Model {
         member_id: i64,
     ) -> Result<(NaiveDate, NaiveDate), Refusal> {
         let today = self.today(now_ms);
-        let definition = self
-            .definitions
-            .get(&definition_id)
-            .ok_or(refusal(code::NO_SUCH_DEFINITION))?;
+        let definition = self.definitions.get(&definition_id).ok_or(refusal(code::NO_SUCH_DEFINITION))?;
         let has_ended =
             definition.validity_type == 1 && date(&definition.end_num).is_none_or(|end| end < today);
         ensure(definition.on && !has_ended, code::NOT_ON_OFFER)?;
-        let member = self
-            .members
-            .get(&member_id)
-            .ok_or(refusal(code::NO_SUCH_PERSON))?;
+        let member = self.members.get(&member_id).ok_or(refusal(code::NO_SUCH_PERSON))?;
         // "no card end" is 5006 too, but can only be said of a member who is there.
         let (start, end) = validity(definition, member, today).ok_or(refusal(code::NOT_ON_OFFER))?;
         let is_eligible = definition.get_limit_type != 4 || definition.level_ids.contains(&member.level_id);
         ensure(is_eligible, code::LEVEL_NOT_ELIGIBLE)?;
-        ensure(
-            !self.limit_is_reached(definition, member_id, today),
-            code::LIMIT_REACHED,
-        )?;
+        ensure(!self.limit_is_reached(definition, member_id, today), code::LIMIT_REACHED)?;
         let issued = self.issued_of(definition_id).count() as i64;
         ensure(definition.num == 0 || issued < definition.num, code::SOLD_OUT)?;
         Ok((start, end))
@@ -971,19 +869,12 @@ impl Model {
 
     fn issue(&mut self, call: &Call, definition_id: i64, member_id: i64, come: i64, user_id: i64) -> Answer {
         let (start, end) = self.can_issue(call.now_ms, definition_id, member_id)?;
-        let definition = self
-            .definitions
-            .get(&definition_id)
-            .ok_or(refusal(code::NO_SUCH_DEFINITION))?;
+        let definition = self.definitions.get(&definition_id).ok_or(refusal(code::NO_SUCH_DEFINITION))?;
         let answered_id = call.answered.get("id").and_then(Value::as_i64);
         let Some(id) = answered_id.filter(|id| !self.coupons.contains_key(id)) else {
             return Ok(Data::Exactly(json!({ "id": "a new member coupon id" })));
         };
-        let first_row = Row {
-            give_id: 0,
-            is_read: false,
-            passed_on: None,
-        };
+        let first_row = Row { give_id: 0, is_read: false, passed_on: None };
         let coupon = Coupon {
             id,
             definition: definition.clone(),
@@ -1008,9 +899,7 @@ impl Model {
     /// `get_limit_type` "2 at most `get_limit` issued per member (gifts not counted, voided not counted); 3 one at a
     /// time until its end date, used or not". What was issued to him counts, wherever it is now.
     fn limit_is_reached(&self, definition: &ModelDefinition, member_id: i64, today: NaiveDate) -> bool {
-        let mut issued_to_him = self
-            .issued_of(definition.id)
-            .filter(|coupon| coupon.issued_to == member_id);
+        let mut issued_to_him = self.issued_of(definition.id).filter(|coupon| coupon.issued_to == member_id);
         match definition.get_limit_type {
             2 => issued_to_him.count() as i64 >= definition.get_limit,
             3 => issued_to_him.any(|coupon| today <= coupon.end),
@@ -1020,9 +909,7 @@ impl Model {
 
     /// The coupons that count as issued: "voided not counted".
     fn issued_of(&self, definition_id: i64) -> impl Iterator<Item = &Coupon> {
-        self.coupons
-            .values()
-            .filter(move |coupon| coupon.definition.id == definition_id && !coupon.voided)
+        self.coupons.values().filter(move |coupon| coupon.definition.id == definition_id && !coupon.voided)
     }
 }
 
@@ -1046,10 +933,7 @@ impl Model {
             "create_date": unix_seconds(redemption.at_ms),
             "shop_id": redemption.shop_id,
         });
-        Err(Refusal {
-            code: code::ALREADY_USED,
-            data,
-        })
+        Err(Refusal { code: code::ALREADY_USED, data })
     }
 
     fn standing_redemption(&self, coupon: &Coupon) -> Option<&Redemption> {
@@ -1074,20 +958,14 @@ impl Model {
 
     /// "no such shop, shop closed".
     fn shop_is_open(&self, shop_id: i64) -> Check {
-        ensure(
-            self.shops.get(&shop_id).is_some_and(|shop| shop.open),
-            code::NO_SUCH_SHOP,
-        )
+        ensure(self.shops.get(&shop_id).is_some_and(|shop| shop.open), code::NO_SUCH_SHOP)
     }
 
     /// 2003 3002. `shop_ids` "0" or empty = every own shop.
     fn shop_takes(&self, shop_id: i64, coupon: &Coupon) -> Check {
         self.shop_is_open(shop_id)?;
         let shop_ids = &coupon.definition.shop_ids;
-        ensure(
-            shop_ids.is_empty() || shop_ids.contains(&shop_id),
-            code::NOT_AT_THIS_SHOP,
-        )
+        ensure(shop_ids.is_empty() || shop_ids.contains(&shop_id), code::NOT_AT_THIS_SHOP)
     }
 
     /// "Where the definition has `need_scan`=1 the signed `audit_url` of that very shop is required."
@@ -1100,9 +978,7 @@ impl Model {
 /// "Dates are the merchant's local time".
 impl Model {
     fn local(&self, at_ms: i64) -> DateTime<Tz> {
-        DateTime::from_timestamp_millis(at_ms)
-            .unwrap_or_default()
-            .with_timezone(&self.zone)
+        DateTime::from_timestamp_millis(at_ms).unwrap_or_default().with_timezone(&self.zone)
     }
 
     fn today(&self, now_ms: i64) -> NaiveDate {
@@ -1118,11 +994,7 @@ impl Model {
     fn first_instant_after(&self, day: NaiveDate) -> i64 {
         let midnight = (day + Days::new(1)).and_time(NaiveTime::MIN);
         (0..24)
-            .find_map(|hours| {
-                self.zone
-                    .from_local_datetime(&(midnight + Duration::hours(hours)))
-                    .earliest()
-            })
+            .find_map(|hours| self.zone.from_local_datetime(&(midnight + Duration::hours(hours))).earliest())
             .map_or(i64::MAX, |instant| instant.timestamp_millis())
     }
 }
@@ -1159,10 +1031,7 @@ fn validity(
             Some((start, start + Days::new(days_valid.checked_sub(1)?)))
         }
         // "until the member's card ends (none → 5006)"; a card that has ended is as good as none.
-        _ => member
-            .card_end
-            .filter(|card_end| today <= *card_end)
-            .map(|card_end| (today, card_end)),
+        _ => member.card_end.filter(|card_end| today <= *card_end).map(|card_end| (today, card_end)),
     }
 }
 
@@ -1182,10 +1051,7 @@ fn unix_seconds(at_ms: i64) -> i64 {
 
 /// "data null or an object with what the client needs to act": null but for 3001 and 7001.
 fn refusal(code: i64) -> Refusal {
-    Refusal {
-        code,
-        data: Value::Null,
-    }
+    Refusal { code, data: Value::Null }
 }
 
 fn ensure(holds: bool, code: i64) -> Check {
@@ -1201,10 +1067,7 @@ fn page_of(body: &Value, rows: Vec<Value>) -> Vec<Value> {
         return rows.into_iter().filter(is_smaller).take(limit).collect();
     }
     let pages_before = (int_or(body, "page", 1) - 1).max(0) as usize;
-    rows.into_iter()
-        .skip(pages_before.saturating_mul(limit))
-        .take(limit)
-        .collect()
+    rows.into_iter().skip(pages_before.saturating_mul(limit)).take(limit).collect()
 }
 
 /// "an integer may arrive as a number or as a decimal string".

@@ -59,9 +59,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 impl Proxy {
     /// Listens on a free port of 127.0.0.1 and connects each client to `upstream`, until dropped.
     pub async fn start(upstream: SocketAddr) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-            .await
-            .expect("a free port");
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let addr = listener.local_addr().expect("a bound listener has an address");
         let shared = Arc::new(Shared {
             upstream,
@@ -70,11 +68,7 @@ impl Proxy {
             held: Mutex::default(),
         });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
-        Self {
-            addr,
-            shared,
-            accepting,
-        }
+        Self { addr, shared, accepting }
     }
 
     /// Where clients connect to, without TLS.
@@ -95,9 +89,7 @@ impl Proxy {
     pub async fn cut_happened(&self) -> usize {
         let mut cuts = self.shared.cuts.subscribe();
         let quiet = cuts.wait_for(|cuts| cuts.armed.is_empty() && cuts.under_way == 0);
-        let cuts = timeout(PATIENCE, quiet)
-            .await
-            .expect("an armed cut saw no COMMIT in time");
+        let cuts = timeout(PATIENCE, quiet).await.expect("an armed cut saw no COMMIT in time");
         cuts.expect("the proxy holds the sender").happened
     }
 
@@ -197,12 +189,7 @@ async fn serve(client: TcpStream, shared: Arc<Shared>) {
     // wait forever.
     drop(away);
     match relayed {
-        Ok(Some(CutHere {
-            cut,
-            mut server,
-            before,
-            commit,
-        })) => {
+        Ok(Some(CutHere { cut, mut server, before, commit })) => {
             // Should this fail, the server is gone, which each of these finds out for itself.
             let _ = server.send(&before).await;
             match cut {
@@ -251,12 +238,7 @@ async fn relay(client: &mut Wire, shared: &Shared) -> io::Result<Option<CutHere>
             if let Some(commit) = commits.find(&message)
                 && let Some(cut) = shared.take_cut()
             {
-                return Ok(Some(CutHere {
-                    cut,
-                    server,
-                    before: passing,
-                    commit,
-                }));
+                return Ok(Some(CutHere { cut, server, before: passing, commit }));
             }
             server.count_answer_due(&message);
             passing.extend(message);
@@ -389,11 +371,7 @@ fn set(names: &mut HashSet<Vec<u8>>, name: &[u8], is_in: bool) {
 
 fn is_commit(query: &[u8]) -> bool {
     let query = query.trim_ascii();
-    query
-        .strip_suffix(b";")
-        .unwrap_or(query)
-        .trim_ascii_end()
-        .eq_ignore_ascii_case(b"COMMIT")
+    query.strip_suffix(b";").unwrap_or(query).trim_ascii_end().eq_ignore_ascii_case(b"COMMIT")
 }
 
 /// A stream, and what has been read from it but not been taken as a message yet.
@@ -406,10 +384,7 @@ impl Wire {
     fn new(stream: TcpStream) -> Self {
         // Messages are small and each waits for its answer.
         stream.set_nodelay(true).expect("a TCP socket has this option");
-        Self {
-            stream,
-            unread: Vec::new(),
-        }
+        Self { stream, unread: Vec::new() }
     }
 
     /// Reads what there is, and returns whether the stream is still open. Cancelling it loses nothing.
@@ -431,10 +406,7 @@ impl Wire {
         const GSS: u32 = 80_877_104;
         loop {
             while let Some(message) = self.take(0)? {
-                match message
-                    .get(4..8)
-                    .map(|code| u32::from_be_bytes(code.try_into().expect("four bytes")))
-                {
+                match message.get(4..8).map(|code| u32::from_be_bytes(code.try_into().expect("four bytes"))) {
                     Some(TLS | GSS) => self.stream.write_all(b"N").await?,
                     Some(CANCEL) | None => return Ok(None),
                     Some(_) => return Ok(Some(message)),
@@ -452,10 +424,7 @@ impl Wire {
         };
         let length = u32::from_be_bytes(length.try_into().expect("four bytes")) as usize;
         if length < 4 {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "a message is shorter than its length",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a message is shorter than its length"));
         }
         let end = type_bytes + length;
         if self.unread.len() < end {

@@ -1,0 +1,59 @@
+//! The serving role of docs/operations.md: it can do everything a server does, and nothing to the log.
+
+use serde_json::json;
+
+use crate::harness::{Engine, Home, MEMBER, NOON, World};
+use coupon_ledger::clock::{Clock, Zone};
+
+/// The grants as docs/operations.md gives them.
+fn documented_grants() -> String {
+    let text = std::fs::read_to_string("docs/operations.md").unwrap();
+    let (_, rest) = text.split_once("```sql\n").unwrap();
+    let (grants, _) = rest.split_once("```").unwrap();
+    grants.lines().filter(|line| !line.contains("ON DATABASE")).collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_under_the_documented_grants_serves_and_cannot_change_the_log() {
+    let world = World::with_people(Engine::Postgres).await;
+    let definition = world.define(json!({"num": 5, "is_claim": 1})).await;
+    let owner = world.close().await;
+
+    let role = format!("server_{}", owner.database_url.as_ref().unwrap().rsplit_once('/').unwrap().1);
+    owner.sql(&format!("CREATE ROLE {role} LOGIN")).await.unwrap();
+    owner.sql(&documented_grants().replace("coupon_server", &role)).await.unwrap();
+    let url = owner.database_url.clone().unwrap().replace("postgres@", &format!("{role}@"));
+    let home = Home { folder: tempfile::tempdir().unwrap(), database_url: Some(url) };
+
+    let world = World::open(home, Clock::manual(NOON), Zone::default()).await;
+    let id = world.call(MEMBER, "/client/claimcoupon", json!({"id": definition})).await.ok()["id"].clone();
+    world.keyed(MEMBER, "key-12345", "/client/givecoupon", json!({"id": id})).await.ok();
+    world.call(MEMBER, "/client/withdrawcoupon", json!({"id": id})).await.ok();
+    world.call(MEMBER, "/client/auditcoupon", json!({"mem_coupon_id": id, "shop_id": 1})).await.ok();
+    let review = json!({"id": id, "evaluation": "好", "score": 5});
+    world.call(MEMBER, "/client/evaluacoupon", review).await.ok();
+    assert_eq!(
+        world.call(MEMBER, "/client/getcoupon", json!({"id": 999, "code": 123_456})).await.code(),
+        7003
+    );
+    world.operator("/member/add", json!({"nickname": "新"})).await.ok();
+    coupon_ledger::sweep::sweep(&world.ledger).await.unwrap();
+
+    for change in [
+        "UPDATE events SET payload = '{}'",
+        "DELETE FROM events",
+        "TRUNCATE events",
+        "DELETE FROM receipts",
+        "ALTER TABLE events DISABLE TRIGGER ALL",
+        "DROP TRIGGER events_are_append_only ON events",
+    ] {
+        let refused = world.home.sql(change).await.unwrap_err();
+        assert!(
+            refused.contains("permission denied") || refused.contains("must be owner"),
+            "{change}: {refused}"
+        );
+    }
+    world.close().await;
+    owner.sql(&format!("DROP OWNED BY {role}")).await.unwrap();
+    owner.sql(&format!("DROP ROLE {role}")).await.unwrap();
+}
