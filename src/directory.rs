@@ -185,20 +185,7 @@ async fn add_with_receipt(
             [BUCKET.into(), kind.into(), next_id.into()],
         ),
     ];
-    statements.extend(key.map(|key| {
-        Statement::new(
-            "INSERT INTO directory_receipts (caller, operation, key, request_mac, subject_id)
-             VALUES ($1, $2, $3, $4, $5) ON CONFLICT (caller, operation, key) DO NOTHING RETURNING subject_id",
-            [
-                key.caller.as_str().into(),
-                key.operation.into(),
-                key.key.as_str().into(),
-                key.request_mac.as_str().into(),
-                id.into(),
-            ],
-        )
-        .must_return()
-    }));
+    statements.extend(key.map(|key| leave_receipt(key, id)));
     let whole = statements.len();
     let answers = store.write(statements).await?;
     Ok(match answers.last() {
@@ -206,6 +193,22 @@ async fn add_with_receipt(
         _ if answers.len() == 1 => Added::Taken,
         _ => Added::KeyUsed,
     })
+}
+
+/// Uses a key up, or rolls back what came with it.
+fn leave_receipt(key: &DirectoryKey, subject_id: i64) -> Statement {
+    Statement::new(
+        "INSERT INTO directory_receipts (caller, operation, key, request_mac, subject_id)
+         VALUES ($1, $2, $3, $4, $5) ON CONFLICT (caller, operation, key) DO NOTHING RETURNING subject_id",
+        [
+            key.caller.as_str().into(),
+            key.operation.into(),
+            key.key.as_str().into(),
+            key.request_mac.as_str().into(),
+            subject_id.into(),
+        ],
+    )
+    .must_return()
 }
 
 /// What a key did to the directory: the request's fingerprint and the id it made.
@@ -218,9 +221,16 @@ pub async fn receipt(store: &Store, key: &DirectoryKey) -> Result<Option<(String
 }
 
 /// Cuts a token short. Every process knows within a minute.
-pub async fn revoke_token(store: &Store, token_id: &str, expires_at_s: i64) -> Result<(), StoreError> {
+pub async fn revoke_token(
+    store: &Store,
+    token_id: &str,
+    expires_at_s: i64,
+    key: Option<&DirectoryKey>,
+) -> Result<(), StoreError> {
     let sql = "INSERT INTO revoked_tokens (token_id, expires_at_s) VALUES ($1, $2) ON CONFLICT (token_id) DO NOTHING";
-    store.write(vec![Statement::new(sql, [token_id.into(), expires_at_s.into()])]).await?;
+    let mut statements = vec![Statement::new(sql, [token_id.into(), expires_at_s.into()])];
+    statements.extend(key.map(|key| leave_receipt(key, 0)));
+    store.write(statements).await?;
     Ok(())
 }
 

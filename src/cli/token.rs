@@ -106,7 +106,7 @@ async fn revoke(context: &Context, secrets: &Secrets, text: &str) -> Result<(), 
         }
     }
     let store: Store = store::open(&context.store_options(secrets, Clock::System.now_ms())).await?;
-    directory::revoke_token(&store, &token.id, token.expires_at_s).await?;
+    directory::revoke_token(&store, &token.id, token.expires_at_s, None).await?;
     store.close().await;
     Ok(())
 }

@@ -558,7 +558,12 @@ async fn revoke_token(mut call: Call) -> Result<Answer, Failure> {
     let Some(token) = Token::read(&text, call.app.ledger.secrets()) else {
         return Err(Failure::Fields(vec![("revoke", Wrong::NotAToken)]));
     };
-    directory::revoke_token(call.app.ledger.store(), &token.id, token.expires_at_s).await?;
-    call.app.refresh_revoked().await?;
-    Answer::new(&json!({"revoked": token.id}))
+    let replayed = replayed_id(&call).await?.is_some();
+    if !replayed {
+        let key = call.directory_key();
+        let store = call.app.ledger.store();
+        directory::revoke_token(store, &token.id, token.expires_at_s, key.as_ref()).await?;
+        call.app.refresh_revoked().await?;
+    }
+    Ok(Answer::new(&json!({"revoked": token.id}))?.replayed(replayed))
 }
