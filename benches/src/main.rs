@@ -4,6 +4,7 @@
 //! prints a Markdown row per round: commands per second, p50, p99. Every answer is read and checked.
 
 mod client;
+mod sweep;
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -23,6 +24,15 @@ use tokio::process::{Child, Command};
 enum Bench {
     /// Members redeem their coupons, each its own, with an Idempotency-Key
     Redeem(Options),
+    /// The sweep over coupons that end on one day
+    Sweep {
+        /// An empty PostgreSQL database; without it, SQLite in a temporary folder
+        #[arg(long)]
+        database_url: Option<String>,
+        /// How many
+        #[arg(long, default_value_t = 100_000)]
+        coupons: i64,
+    },
 }
 
 #[derive(clap::Args)]
@@ -93,9 +103,15 @@ impl Server {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let Bench::Redeem(options) = Bench::parse();
     let temporary = tempfile::tempdir()?;
-    let folder = options.folder.clone().unwrap_or_else(|| temporary.path().to_owned());
+    match Bench::parse() {
+        Bench::Redeem(options) => redeem_rounds(options, temporary.path()).await,
+        Bench::Sweep { database_url, coupons } => sweep::run(database_url, temporary.path(), coupons).await,
+    }
+}
+
+async fn redeem_rounds(options: Options, temporary: &std::path::Path) -> anyhow::Result<()> {
+    let folder = options.folder.clone().unwrap_or_else(|| temporary.to_owned());
     let server = Arc::new(Server::start(&options, &folder).await?);
     let operator = server.token(Caller::Operator);
     let mut connection = Connection::open(&server.address).await?;

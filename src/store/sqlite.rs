@@ -29,7 +29,7 @@ const IDLE_CHECKPOINT_BYTES: u64 = 4 << 20;
 /// … after this long without work …
 const IDLE_AFTER: Duration = Duration::from_millis(100);
 /// … and in any case when it is longer than this.
-const MAX_WAL_BYTES: u64 = 64 << 20;
+const MAX_WAL_BYTES: u64 = 192 << 20;
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
