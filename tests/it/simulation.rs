@@ -405,13 +405,13 @@ impl Simulation {
         let now_ms = self.now_ms();
         self.history.note(format!("{now_ms} {who:?} {route} {body} → {}", reply.body));
         let expected = self.model.call(now_ms, &who, route, body, &reply.body);
-        self.check(&expected, reply);
+        Self::check(&expected, reply);
         *self.answers.entry(expected.code).or_default() += 1;
         let data = reply.data();
         if reply.code() == 0 {
             match route {
                 "/sendelecoupon/one" | "/client/claimcoupon" => {
-                    self.coupons.push(data["id"].as_i64().unwrap())
+                    self.coupons.push(data["id"].as_i64().unwrap());
                 }
                 "/client/auditcoupon" | "/user/auditelecoupon" => {
                     let number = |field: &str| data[field].as_str().unwrap().parse().unwrap();
@@ -428,7 +428,7 @@ impl Simulation {
         self.touched.extend(coupon);
     }
 
-    fn check(&self, expected: &Expected, reply: &Reply) {
+    fn check(expected: &Expected, reply: &Reply) {
         let status = match expected.code {
             1002 => 403,
             9001 => 429,
