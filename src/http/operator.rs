@@ -97,11 +97,13 @@ fn read_offer(call: &mut Call) -> Offer {
     let kind = if form.int("type", 1, 2) == 2 { Kind::Exchange } else { Kind::Cash };
     let title = form.text("title", 100);
     let deduction_cents = match kind {
-        Kind::Cash => form.money("deduction"),
-        Kind::Exchange => form.optional_money("deduction").unwrap_or_default(),
+        Kind::Cash if !form.has_error("type") => form.money("deduction"),
+        _ => form.optional_money("deduction").unwrap_or_default(),
     };
     let minimum_order_cents = form.optional_money("money").unwrap_or_default();
     let validity = match form.int("validity_type", 1, 3) {
+        // What start_num and end_num must be is not known, so nothing is said of them.
+        _ if form.has_error("validity_type") => Validity::MemberCard,
         1 => {
             let (start, end) = (form.day("start_num"), form.day("end_num"));
             if end < start {
