@@ -86,14 +86,23 @@ pub async fn run(cli: Cli) -> u8 {
     match dispatch(cli).await {
         Ok(()) => 0,
         Err(Failed::Refused(error)) => {
-            eprintln!("coupon-ledger: {error:#}");
+            eprintln!("coupon-ledger: {}", sentence(&error));
             1
         }
         Err(Failed::CouldNotRun(error)) => {
-            eprintln!("coupon-ledger: {error:#}");
+            eprintln!("coupon-ledger: {}", sentence(&error));
             2
         }
     }
+}
+
+/// An error with its causes, each said once: many libraries print their cause themselves.
+fn sentence(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| match said {
+        said if said.is_empty() => cause,
+        said if said.contains(&cause) => said,
+        said => format!("{said}: {cause}"),
+    })
 }
 
 async fn dispatch(cli: Cli) -> Result<(), Failed> {
@@ -115,5 +124,20 @@ async fn dispatch(cli: Cli) -> Result<(), Failed> {
             serve::run(context, serve.or(file.serve)).await
         }
         Some(Command::Token(arguments)) => token::run(context, arguments).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_says_each_cause_once() {
+        let io = std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "connection refused");
+        let printed_already = anyhow::Error::new(sqlx::Error::Io(io)).context("cannot reach the database");
+        assert_eq!(
+            sentence(&printed_already),
+            "cannot reach the database: error communicating with database: connection refused"
+        );
     }
 }

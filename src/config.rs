@@ -153,10 +153,16 @@ pub fn secrets(place: &Place, folder: &Path, make: bool) -> Result<Secrets, Stri
     Secrets::parse(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
+/// Makes a data folder that only its owner can read: it holds people's data and the secret.
+pub fn make_folder(folder: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
 /// Two servers may start on one folder at once: the first link wins, and a file that is there is complete.
 fn make_secret(folder: &Path, path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt as _;
-    std::fs::create_dir_all(folder)?;
+    make_folder(folder)?;
     let draft = folder.join(format!("{SECRET_FILE}.{}", hex(&random::<4>())));
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
     file.write_all(format!("{}\n", hex(&random::<32>())).as_bytes())?;
@@ -194,4 +200,20 @@ pub fn announce_server(folder: &Path, server: &RunningServer) -> std::io::Result
 /// Takes the announcement back.
 pub fn withdraw_server(folder: &Path) {
     let _ = std::fs::remove_file(folder.join(SERVER_FILE));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_new_data_folder_is_its_owners_only() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("data");
+        make_folder(&folder).unwrap();
+        make_folder(&folder).unwrap();
+        assert_eq!(std::fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+    }
 }

@@ -1,6 +1,6 @@
 //! Which SQL a ledger is made of, in order, and how it is brought up to date.
 //!
-//! Each step runs once, in a transaction of its own, and is remembered in `schema_versions`. Steps are only ever added
+//! Each step runs once, in a transaction, and is remembered in `schema_versions`. Steps are only ever added
 //! (expand, then contract). A ledger with more steps than this program knows was written by a newer one.
 
 use super::connect::OpenError;
@@ -50,6 +50,12 @@ fn refuse_newer(found: i64) -> Result<(), OpenError> {
     if found > SCHEMA_VERSION { Err(OpenError::NewerLedger { found, known: SCHEMA_VERSION }) } else { Ok(()) }
 }
 
+fn say_what_was_done(found: i64) {
+    if found < SCHEMA_VERSION {
+        tracing::info!(from = found, to = SCHEMA_VERSION, "brought the ledger up to date");
+    }
+}
+
 /// Brings a SQLite ledger up to date on the connection that holds the data folder's lock.
 pub fn sqlite(connection: &mut rusqlite::Connection, now_ms: i64) -> Result<(), OpenError> {
     connection.execute_batch(VERSIONS)?;
@@ -63,8 +69,9 @@ pub fn sqlite(connection: &mut rusqlite::Connection, now_ms: i64) -> Result<(), 
         transaction
             .execute("INSERT INTO schema_versions VALUES (?1, ?2, ?3)", (version, step.name, now_ms))?;
         transaction.commit()?;
-        tracing::info!(version, step = step.name, "migrated");
+        tracing::debug!(version, step = step.name, "migrated");
     }
+    say_what_was_done(found);
     Ok(())
 }
 
@@ -93,8 +100,9 @@ pub async fn postgres(connection: &mut sqlx::PgConnection, now_ms: i64) -> Resul
             .bind(now_ms)
             .execute(&mut *transaction)
             .await?;
-        tracing::info!(version, step = step.name, "migrated");
+        tracing::debug!(version, step = step.name, "migrated");
     }
     transaction.commit().await?;
+    say_what_was_done(found);
     Ok(())
 }

@@ -50,7 +50,7 @@ struct Inner {
 impl SqliteStore {
     /// Takes the data folder, opens the database in it and brings it up to date.
     pub fn open(folder: &Path, now_ms: i64) -> Result<Self, OpenError> {
-        std::fs::create_dir_all(folder).map_err(|source| folder_error(folder, source))?;
+        crate::config::make_folder(folder).map_err(|source| folder_error(folder, source))?;
         let lock = take_lock(folder)?;
         let path = folder.join("ledger.db");
         let mut writer = Connection::open(&path)?;
