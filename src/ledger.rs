@@ -363,10 +363,15 @@ impl Ledger {
             metadata: "{}".into(),
             effects: Effects { attempts: Some(guard), ..Effects::default() },
         };
-        match self.inner.writer.submit(append).await? {
-            Outcome::Refused(refusal) => Err(refusal.into()),
-            _ => Ok(()),
+        for _ in 0..=MAX_CONFLICTS {
+            match self.inner.writer.submit(append.clone()).await? {
+                Outcome::Refused(refusal) => return Err(refusal.into()),
+                Outcome::Committed { .. } => return Ok(()),
+                // Its commit was lost. No event tells whether it arrived, so it counts again: never too few.
+                Outcome::Conflict | Outcome::ReceiptExists => self.inner.metrics.conflicts.inc(),
+            };
         }
+        Err(ExecuteError::Conflict)
     }
 
     async fn read_facts(

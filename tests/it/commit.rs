@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection};
 
-use crate::harness::{EMPLOYEE, Engine, Home, MEMBER, Reply, Server, World, definition};
+use crate::harness::{EMPLOYEE, Engine, FRIEND, Home, MEMBER, Reply, Server, World, definition};
 use crate::outside::{Api, PATIENCE, all_at_once, assert_gapless, count, events, tally, until};
 use crate::proxy::{Cut, Proxy, Release};
 
@@ -111,6 +111,21 @@ async fn a_commit_that_never_arrived_is_decided_again() {
     assert!(reply.ok()["code"].is_i64() && !reply.replayed());
     assert_eq!(events(&behind.direct, "Given").await, 1);
     assert_eq!(behind.world.ledger.metrics().conflicts.get(), 1);
+    behind.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_code_counts_though_its_commit_was_lost() {
+    let behind = Behind::proxy(0).await;
+    let guess =
+        async || behind.world.call(FRIEND, "/client/getcoupon", json!({"id": 999, "code": 123_456})).await;
+    behind.proxy.cut_at_next_commit(Cut::BeforeForwarding);
+    for _ in 0..10 {
+        assert_eq!(guess().await.code(), 7003);
+    }
+    assert_eq!(behind.proxy.cut_happened().await, 1);
+    assert_eq!(guess().await.code(), 9001);
+    assert_eq!(count(&behind.direct, "SELECT count(*) FROM gift_attempts").await, 10);
     behind.end().await;
 }
 
