@@ -1,7 +1,9 @@
-//! The command line: `coupon-ledger [serve] …`, `coupon-ledger token …`.
+//! The command line: `coupon-ledger [serve] …`, `coupon-ledger token …`, `coupon-ledger issue …`.
 //!
 //! Data goes to stdout, logs and progress to stderr. Exit code 0 done, 1 refused or findings, 2 could not run.
 
+mod issue;
+mod remote;
 mod serve;
 mod token;
 
@@ -42,6 +44,8 @@ enum Command {
     Serve(Serve),
     /// Print a token, or revoke one; works while the server runs
     Token(token::TokenArgs),
+    /// Issue one coupon of a definition to each of many members; works while the server runs
+    Issue(issue::IssueArgs),
 }
 
 /// Why a command could not do what it was asked.
@@ -124,6 +128,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failed> {
             serve::run(context, serve.or(file.serve)).await
         }
         Some(Command::Token(arguments)) => token::run(context, arguments).await,
+        Some(Command::Issue(arguments)) => issue::run(context, arguments).await,
     }
 }
 

@@ -49,6 +49,11 @@ pub trait Entity:
         Needs::default()
     }
 
+    /// Whether a command begins a new stream.
+    fn begins(_command: &Self::Command) -> bool {
+        false
+    }
+
     /// Every live row of a stream in this state.
     fn rows(&self, id: i64) -> Vec<LiveRow>;
 
@@ -208,6 +213,10 @@ impl Entity for Coupon {
             }
             _ => Needs::default(),
         }
+    }
+
+    fn begins(command: &CouponCommand) -> bool {
+        matches!(command, CouponCommand::Issue { .. })
     }
 
     fn rows(&self, id: i64) -> Vec<LiveRow> {

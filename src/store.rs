@@ -10,9 +10,9 @@ mod migrate;
 mod postgres;
 mod sqlite;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 pub use connect::{OpenError, StoreOptions, open, open_read_only};
 pub use migrate::SCHEMA_VERSION;
@@ -275,26 +275,34 @@ pub struct Effects {
     pub review: Option<ReviewText>,
 }
 
-/// What one command asks the log to take, all or nothing.
+/// What one command asks the log to take, all or nothing: its events and what they write beside.
+#[derive(Clone, Debug, Default)]
+pub struct Entry {
+    /// The streams it appends to. Empty only for one that counts a failed attempt.
+    pub streams: Vec<StreamAppend>,
+    /// Everything else.
+    pub effects: Effects,
+}
+
+/// One or several entries under one id and at most one receipt. Each entry is admitted or refused by itself; those that
+/// are admitted are committed together, at neighbouring positions.
 #[derive(Clone, Debug)]
 pub struct Append {
     /// 128 random bits in hexadecimal, also in the events' metadata: by it an unknown outcome is resolved.
     pub append_id: String,
     /// The epoch of the live tables it writes for.
     pub epoch: i64,
-    /// The streams it appends to. Empty only for an append that counts a failed attempt.
-    pub streams: Vec<StreamAppend>,
-    /// Streams the decision read but does not append to, with the versions it saw.
+    /// What is to be taken, in this order.
+    pub entries: Vec<Entry>,
+    /// Streams the decisions read but do not append to, with the versions they saw.
     pub unchanged: Vec<(StreamId, i64)>,
-    /// The receipt to leave, with the fingerprint of the request.
+    /// The receipt to leave where an entry is admitted, with the fingerprint of the request.
     pub receipt: Option<(ReceiptKey, String)>,
     /// The events' metadata: a flat map of strings as JSON.
     pub metadata: Arc<str>,
-    /// Everything else.
-    pub effects: Effects,
 }
 
-/// What became of one append of a batch.
+/// What became of one entry of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It is on disk.
@@ -310,6 +318,52 @@ pub enum Outcome {
     ReceiptExists,
     /// A guard said no.
     Refused(Refusal),
+}
+
+/// Events that were found in the log after a commit was not answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// The append they came from.
+    pub append_id: String,
+    /// Their stream's type.
+    pub kind: String,
+    /// Their stream's id.
+    pub aggregate_id: String,
+    /// The first one's position.
+    pub position: i64,
+    /// When they were recorded.
+    pub recorded_at_ms: i64,
+}
+
+/// What a committed batch came to.
+#[derive(Clone, Debug)]
+pub struct Appended {
+    /// One for each entry, in the batch's order.
+    pub outcomes: Vec<Outcome>,
+    /// How long it took.
+    pub phases: Phases,
+}
+
+/// Where a batch's time went.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Phases {
+    /// Until the head was locked.
+    pub lock: Duration,
+    /// Reading what the rules need, and applying them.
+    pub check: Duration,
+    /// Events, rows, counters and receipts.
+    pub write: Duration,
+    /// Until it was on disk.
+    pub commit: Duration,
+}
+
+impl Phases {
+    /// The time since `since`, which starts anew.
+    fn lap(since: &mut Instant) -> Duration {
+        let lap = since.elapsed();
+        *since = Instant::now();
+        lap
+    }
 }
 
 /// What a batch that could not be committed means for its appends.
@@ -362,6 +416,9 @@ pub enum StoreError {
     /// A statement that had to return a row did not; only inside [`Store::write`].
     #[error("rolled back")]
     RolledBack,
+    /// What befell a read that answered several.
+    #[error(transparent)]
+    Shared(Arc<StoreError>),
     /// The engine's thread has ended.
     #[error("the database's thread has ended")]
     Closed,
@@ -380,6 +437,7 @@ impl StoreError {
                 sqlx::Error::Encode(_) | sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_),
             )
             | Self::Corrupt { .. } => true,
+            Self::Shared(error) => error.is_statement_error(),
             Self::Sqlite(rusqlite::Error::SqliteFailure(error, _)) => {
                 use rusqlite::ErrorCode as Code;
                 matches!(error.code, Code::ConstraintViolation | Code::TypeMismatch | Code::TooBig)
@@ -411,6 +469,14 @@ impl Row {
             _ => "",
         }
     }
+
+    /// A text column, taken out of the row.
+    pub fn take_text(&mut self, column: usize) -> String {
+        match self.0.get_mut(column) {
+            Some(Cell::Text(value)) => std::mem::take(value),
+            _ => String::new(),
+        }
+    }
 }
 
 /// A statement with its parameters, written once for both engines: `$1`, `$2` …, BIGINT and TEXT only.
@@ -434,6 +500,29 @@ impl Statement {
     #[must_use]
     pub fn must_return(self) -> Self {
         Self { must_return: true, ..self }
+    }
+}
+
+/// One index walk.
+const LOAD: &str = "SELECT position, sequence, event_type, event_version, CAST(payload AS TEXT), CAST(metadata AS TEXT),
+                           recorded_at_ms
+                    FROM events WHERE aggregate_type = $1 AND aggregate_id = $2 AND bucket = $3 ORDER BY sequence";
+
+fn load_parameters(stream: StreamId) -> [Cell; 3] {
+    [stream.kind.into(), stream.id.to_string().into(), BUCKET.into()]
+}
+
+fn stored_event(stream: StreamId, mut row: Row) -> StoredEvent {
+    StoredEvent {
+        position: row.int(0),
+        aggregate_type: stream.kind.to_owned(),
+        aggregate_id: stream.id.to_string(),
+        sequence: row.int(1),
+        event_type: row.take_text(2),
+        event_version: row.take_text(3),
+        payload: row.take_text(4),
+        metadata: row.take_text(5),
+        recorded_at_ms: row.int(6),
     }
 }
 
@@ -462,12 +551,20 @@ impl Store {
         matches!(self, Self::Postgres(_))
     }
 
-    /// The events of each of these streams, in order; an unknown stream has none.
+    /// The events of one stream, in order; an unknown stream has none.
+    pub async fn load_one(&self, stream: StreamId) -> Result<Vec<StoredEvent>, StoreError> {
+        let rows = self.query(Statement::new(LOAD, load_parameters(stream))).await?;
+        Ok(rows.into_iter().map(|row| stored_event(stream, row)).collect())
+    }
+
+    /// The events of each of these streams.
     pub async fn load(&self, streams: &[StreamId]) -> Result<Vec<Vec<StoredEvent>>, StoreError> {
-        match self {
-            Self::Sqlite(store) => store.load(streams).await,
-            Self::Postgres(store) => store.load(streams).await,
-        }
+        let sets = streams.iter().map(|stream| load_parameters(*stream).into()).collect();
+        let found = self.query_each(LOAD, sets).await?;
+        let of_stream = |(stream, rows): (&StreamId, Vec<Row>)| {
+            rows.into_iter().map(|row| stored_event(*stream, row)).collect()
+        };
+        Ok(streams.iter().zip(found).map(of_stream).collect())
     }
 
     /// Up to `limit` events behind a position, in order.
@@ -478,9 +575,9 @@ impl Store {
         }
     }
 
-    /// Commits a batch in one transaction; each append has its own outcome, in the batch's order.
+    /// Commits a batch in one transaction; each entry has its own outcome, in the batch's order.
     /// The clock gives the recorded time; PostgreSQL's own is held against it, unless a test holds the hand.
-    pub async fn append(&self, batch: Arc<[Append]>, clock: &Clock) -> Result<Vec<Outcome>, AppendError> {
+    pub async fn append(&self, batch: Arc<[Append]>, clock: &Clock) -> Result<Appended, AppendError> {
         match self {
             Self::Sqlite(store) => store.append(batch, clock.clone()).await,
             Self::Postgres(store) => store.append(&batch, clock).await,
@@ -488,15 +585,15 @@ impl Store {
     }
 
     /// What the log says of appends whose commit was not answered: under the head lock, which waits for the dead
-    /// connection's transaction to end one way or the other, the position and recorded time of each that is there.
+    /// connection's transaction to end one way or the other, where and when each stream's events of theirs begin.
     pub async fn resolve(
         &self,
         append_ids: &[String],
         after_position: i64,
-    ) -> Result<HashMap<String, (i64, i64)>, StoreError> {
+    ) -> Result<Vec<Resolved>, StoreError> {
         match self {
             // In one process a commit's outcome is never unknown: an I/O error there ends the process.
-            Self::Sqlite(_) => Ok(HashMap::new()),
+            Self::Sqlite(_) => Ok(Vec::new()),
             Self::Postgres(store) => store.resolve(append_ids, after_position).await,
         }
     }
@@ -505,7 +602,19 @@ impl Store {
     pub async fn query(&self, statement: Statement) -> Result<Vec<Row>, StoreError> {
         match self {
             Self::Sqlite(store) => store.query(statement).await,
-            Self::Postgres(store) => store.query(&statement).await,
+            Self::Postgres(store) => store.query(statement).await,
+        }
+    }
+
+    /// The rows of one statement for each of these sets of parameters, in one read.
+    pub async fn query_each(
+        &self,
+        sql: &'static str,
+        sets: Vec<Vec<Cell>>,
+    ) -> Result<Vec<Vec<Row>>, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.query_each(sql, sets).await,
+            Self::Postgres(store) => store.query_each(sql, sets).await,
         }
     }
 

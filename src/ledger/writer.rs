@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clock;
 use crate::metrics::Metrics;
-use crate::store::{Append, AppendError, Outcome, Store, StoreError};
+use crate::store::{Append, AppendError, Entry, Outcome, Resolved, Store, StoreError};
 
 /// Batches beyond this only add latency.
 const MAX_BATCH: usize = 500;
@@ -38,13 +38,15 @@ pub enum WriteError {
 
 struct Waiting {
     append: Append,
-    answer: oneshot::Sender<Result<Outcome, WriteError>>,
+    since: Instant,
+    answer: oneshot::Sender<Result<Vec<Outcome>, WriteError>>,
 }
 
 /// The writer's front. Cheap to clone.
 #[derive(Clone)]
 pub struct Writer {
     waiting: mpsc::Sender<Waiting>,
+    background: mpsc::Sender<Waiting>,
     stopped: watch::Receiver<Option<String>>,
 }
 
@@ -52,17 +54,23 @@ impl Writer {
     /// Starts the writer; `capacity` appends may wait.
     #[must_use]
     pub fn start(store: Store, clock: Clock, metrics: Arc<Metrics>, capacity: usize) -> Self {
-        let (waiting, gathered) = mpsc::channel(capacity);
+        let (waiting, urgent) = mpsc::channel(capacity);
+        let (background, patient) = mpsc::channel(1);
         let (stop, stopped) = watch::channel(None);
-        tokio::spawn(Worker { store, clock, metrics, stop }.run(gathered));
-        Self { waiting, stopped }
+        tokio::spawn(Worker { store, clock, metrics, stop }.run(Inbox { urgent, patient }));
+        Self { waiting, background, stopped }
     }
 
-    /// Hands an append over and waits for its outcome. Once handed over it goes on, whoever waits.
+    /// Hands an append over and waits for the outcome of its one entry. Once handed over it goes on, whoever waits.
     pub async fn submit(&self, append: Append) -> Result<Outcome, WriteError> {
-        let (answer, answered) = oneshot::channel();
-        self.waiting.send(Waiting { append, answer }).await.map_err(|_| WriteError::Closed)?;
-        answered.await.map_err(|_| WriteError::Closed)?
+        // An append without entries has nothing to say: whoever made it decides again.
+        Ok(hand_over(&self.waiting, append).await?.pop().unwrap_or(Outcome::Conflict))
+    }
+
+    /// Hands over an append that nobody waits for at a screen: at most one of them joins each batch, behind all others.
+    /// Returns the outcome of each entry.
+    pub async fn submit_background(&self, append: Append) -> Result<Vec<Outcome>, WriteError> {
+        hand_over(&self.background, append).await
     }
 
     /// Waits until this process must not write any more, and says why.
@@ -76,6 +84,35 @@ impl Writer {
     }
 }
 
+async fn hand_over(to: &mpsc::Sender<Waiting>, append: Append) -> Result<Vec<Outcome>, WriteError> {
+    let (answer, answered) = oneshot::channel();
+    let waiting = Waiting { append, since: Instant::now(), answer };
+    to.send(waiting).await.map_err(|_| WriteError::Closed)?;
+    answered.await.map_err(|_| WriteError::Closed)?
+}
+
+/// What waits to be written.
+struct Inbox {
+    urgent: mpsc::Receiver<Waiting>,
+    patient: mpsc::Receiver<Waiting>,
+}
+
+impl Inbox {
+    /// Waits until something is there and takes what may go into one batch; nothing once all senders are gone.
+    async fn gather(&mut self) -> Vec<Waiting> {
+        let mut batch = Vec::new();
+        tokio::select! {
+            biased;
+            taken = self.urgent.recv_many(&mut batch, MAX_BATCH) => match taken {
+                0 => batch.extend(self.patient.recv().await),
+                _ => batch.extend(self.patient.try_recv().ok()),
+            },
+            Some(first) = self.patient.recv() => batch.push(first),
+        }
+        batch
+    }
+}
+
 struct Worker {
     store: Store,
     clock: Clock,
@@ -84,13 +121,16 @@ struct Worker {
 }
 
 impl Worker {
-    async fn run(self, mut gathered: mpsc::Receiver<Waiting>) {
-        let mut batch = Vec::with_capacity(MAX_BATCH);
-        while gathered.recv_many(&mut batch, MAX_BATCH).await > 0 {
-            self.metrics.queue_depth.set(gathered.len() as i64);
-            self.metrics.batch_size.observe(f64::from(u32::try_from(batch.len()).unwrap_or(u32::MAX)));
+    async fn run(self, mut inbox: Inbox) {
+        loop {
+            let batch = inbox.gather().await;
+            let Some(first) = batch.first() else { return };
+            self.metrics.writer_phases.gathered(first.since.elapsed());
+            self.metrics.queue_depth.set((inbox.urgent.len() + inbox.patient.len()) as i64);
+            let entries: usize = batch.iter().map(|waiting| waiting.append.entries.len()).sum();
+            self.metrics.batch_size.observe(f64::from(u32::try_from(entries).unwrap_or(u32::MAX)));
             let started = Instant::now();
-            self.commit(std::mem::take(&mut batch)).await;
+            self.commit(batch).await;
             self.metrics.batch_seconds.observe(started.elapsed().as_secs_f64());
         }
     }
@@ -105,13 +145,19 @@ impl Worker {
         }
     }
 
-    /// An outcome for each append, in order. Halves are taken from the front, so positions keep the batch's order.
-    async fn outcomes(&self, batch: Arc<[Append]>) -> Vec<Result<Outcome, WriteError>> {
+    /// The outcomes of each append's entries. Halves are taken from the front, so positions keep the batch's order.
+    async fn outcomes(&self, batch: Arc<[Append]>) -> Vec<Result<Vec<Outcome>, WriteError>> {
         let mut outcomes = Vec::with_capacity(batch.len());
         let mut parts = vec![batch];
         while let Some(part) = parts.pop() {
             match self.store.append(part.clone(), &self.clock).await {
-                Ok(answered) => outcomes.extend(answered.into_iter().map(Ok)),
+                Ok(appended) => {
+                    self.metrics.writer_phases.committed(&appended.phases);
+                    let mut answered = appended.outcomes.into_iter();
+                    let one_each =
+                        |append: &Append| Ok(answered.by_ref().take(append.entries.len()).collect());
+                    outcomes.extend(part.iter().map(one_each));
+                }
                 Err(AppendError::Rejected(error)) if part.len() == 1 => {
                     tracing::error!(%error, append_id = ?part.first().map(|append| &append.append_id), "append rejected");
                     outcomes.push(Err(WriteError::Rejected(error)));
@@ -144,28 +190,35 @@ impl Worker {
         batch: &[Append],
         head: i64,
         source: Arc<StoreError>,
-    ) -> Vec<Result<Outcome, WriteError>> {
+    ) -> Vec<Result<Vec<Outcome>, WriteError>> {
         self.metrics.unknown_commits.inc();
         tracing::warn!(error = %source, appends = batch.len(), "commit not answered; asking the log");
         let ids: Vec<String> = batch.iter().map(|append| append.append_id.clone()).collect();
         for attempt in 1..=RESOLVE_TRIES {
             match self.store.resolve(&ids, head).await {
-                Ok(found) => {
-                    return batch
-                        .iter()
-                        .map(|append| match found.get(&append.append_id) {
-                            Some((position, recorded_at_ms)) => Ok(Outcome::Committed {
-                                position: *position,
-                                recorded_at_ms: *recorded_at_ms,
-                            }),
-                            None => Ok(Outcome::Conflict),
-                        })
-                        .collect();
-                }
+                Ok(found) => return batch.iter().map(|append| Ok(outcomes_found(append, &found))).collect(),
                 Err(error) => tracing::warn!(%error, attempt, "the log cannot be asked yet"),
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         batch.iter().map(|_| Err(WriteError::Unknown(source.clone()))).collect()
     }
+}
+
+/// The outcome of each entry, told by what the log has of it.
+fn outcomes_found(append: &Append, found: &[Resolved]) -> Vec<Outcome> {
+    let of_entry = |entry: &Entry| {
+        let stream = entry.streams.first().map(|part| part.stream)?;
+        let id = stream.id.to_string();
+        found.iter().find(|events| {
+            events.append_id == append.append_id && events.kind == stream.kind && events.aggregate_id == id
+        })
+    };
+    let outcome = |entry| match of_entry(entry) {
+        Some(events) => {
+            Outcome::Committed { position: events.position, recorded_at_ms: events.recorded_at_ms }
+        }
+        None => Outcome::Conflict,
+    };
+    append.entries.iter().map(outcome).collect()
 }

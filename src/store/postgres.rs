@@ -6,27 +6,25 @@
 //! COMMIT.
 
 mod batch;
+mod reads;
 
-use std::collections::HashMap;
 use std::str::FromStr as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow};
-use sqlx::query::Query;
-use sqlx::{
-    Connection as _, Executor as _, PgConnection, PgPool, Postgres, Row as _, TypeInfo as _, ValueRef as _,
-};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
+use sqlx::{Connection as _, Executor as _, PgConnection, PgPool, Row as _};
 use tokio::sync::Mutex;
 
 use super::admission::{Questions, admit};
 use super::connect::OpenError;
 use super::{
-    Append, AppendError, BUCKET, Cell, EPOCH, MAX_CLOCK_SKEW_MS, Outcome, Row, Statement, StoreError,
-    StoredEvent, StreamId, migrate,
+    Append, AppendError, Appended, BUCKET, Cell, EPOCH, MAX_CLOCK_SKEW_MS, Phases, Resolved, Row, Statement,
+    StoreError, StoredEvent, migrate,
 };
 use crate::clock::Clock;
 use batch::{know, write_plan};
+use reads::{Reads, bound, read_row};
 
 /// How long a lock on the head is waited for before the caller is told to try again.
 const LOCK_TIMEOUT: &str = "5s";
@@ -39,8 +37,9 @@ pub struct PostgresStore {
 
 struct Inner {
     options: PgConnectOptions,
-    /// Pages and the directory.
+    /// The directory, and reads.
     pool: PgPool,
+    reads: Arc<Reads>,
     /// The connection that writes the log; None until it is needed, and again after it failed.
     writer: Mutex<Option<PgConnection>>,
     version: String,
@@ -90,7 +89,8 @@ impl PostgresStore {
             .test_before_acquire(false)
             .connect_lazy_with(options.clone());
         let version = version.split_whitespace().next().unwrap_or_default().to_owned();
-        let inner = Inner { options, pool, writer: Mutex::new(None), version };
+        let reads = Reads::start(pool.clone(), cores + 1);
+        let inner = Inner { options, pool, reads, writer: Mutex::new(None), version };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -113,44 +113,6 @@ impl PostgresStore {
         })
         .await?;
         Ok(now_ms - their_ms)
-    }
-
-    pub(super) async fn load(&self, streams: &[StreamId]) -> Result<Vec<Vec<StoredEvent>>, StoreError> {
-        // LATERAL with ORDER BY: one index walk per stream, whatever the planner believes about the table's size.
-        const LOAD: &str = "
-            SELECT q.place, e.position, e.sequence, e.event_type, e.event_version, e.payload::text, e.metadata::text,
-                   e.recorded_at_ms
-            FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS q (kind, id, place)
-            CROSS JOIN LATERAL (
-              SELECT * FROM events
-              WHERE aggregate_type = q.kind AND aggregate_id = q.id AND bucket = $3 ORDER BY sequence
-            ) AS e
-            ORDER BY q.place, e.sequence";
-        let kinds: Vec<&str> = streams.iter().map(|stream| stream.kind).collect();
-        let ids: Vec<String> = streams.iter().map(|stream| stream.id.to_string()).collect();
-        let rows = on_live_connection(&self.inner.pool, || async {
-            sqlx::query(LOAD).bind(&kinds).bind(&ids).bind(BUCKET).fetch_all(&self.inner.pool).await
-        })
-        .await?;
-        let mut loaded = vec![Vec::new(); streams.len()];
-        for row in rows {
-            let place: i64 = row.try_get(0)?;
-            let place = usize::try_from(place - 1).unwrap_or(usize::MAX);
-            if let (Some(stream), Some(events)) = (streams.get(place), loaded.get_mut(place)) {
-                events.push(StoredEvent {
-                    position: row.try_get(1)?,
-                    aggregate_type: stream.kind.to_owned(),
-                    aggregate_id: stream.id.to_string(),
-                    sequence: row.try_get(2)?,
-                    event_type: row.try_get(3)?,
-                    event_version: row.try_get(4)?,
-                    payload: row.try_get(5)?,
-                    metadata: row.try_get(6)?,
-                    recorded_at_ms: row.try_get(7)?,
-                });
-            }
-        }
-        Ok(loaded)
     }
 
     pub(super) async fn events_after(
@@ -187,21 +149,25 @@ impl PostgresStore {
         Ok(rows.iter().map(event).collect::<Result<_, _>>()?)
     }
 
-    pub(super) async fn query(&self, statement: &Statement) -> Result<Vec<Row>, StoreError> {
-        let rows = on_live_connection(&self.inner.pool, || async {
-            bound(statement).fetch_all(&self.inner.pool).await
-        })
-        .await?;
-        rows.iter().map(read_row).collect()
+    pub(super) async fn query(&self, statement: Statement) -> Result<Vec<Row>, StoreError> {
+        self.inner.reads.query(statement).await
+    }
+
+    pub(super) async fn query_each(
+        &self,
+        sql: &'static str,
+        sets: Vec<Vec<Cell>>,
+    ) -> Result<Vec<Vec<Row>>, StoreError> {
+        self.inner.reads.query_each(sql, sets).await
     }
 
     pub(super) async fn write(&self, statements: &[Statement]) -> Result<Vec<Vec<Row>>, StoreError> {
         let mut transaction = on_live_connection(&self.inner.pool, || self.inner.pool.begin()).await?;
         let mut answers = Vec::new();
         for statement in statements {
-            let rows = bound(statement).fetch_all(&mut *transaction).await?;
+            let rows = bound(statement.sql, &statement.parameters).fetch_all(&mut *transaction).await?;
             let failed = statement.must_return && rows.is_empty();
-            answers.push(rows.iter().map(read_row).collect::<Result<_, _>>()?);
+            answers.push(rows.iter().map(|row| read_row(row, 0)).collect::<Result<_, _>>()?);
             if failed {
                 transaction.rollback().await?;
                 return Ok(answers);
@@ -211,7 +177,7 @@ impl PostgresStore {
         Ok(answers)
     }
 
-    pub(super) async fn append(&self, batch: &[Append], clock: &Clock) -> Result<Vec<Outcome>, AppendError> {
+    pub(super) async fn append(&self, batch: &[Append], clock: &Clock) -> Result<Appended, AppendError> {
         let mut writer = self.inner.writer.lock().await;
         let fresh = writer.is_none();
         let mut connection = self.take_writer(&mut writer).await.map_err(undone)?;
@@ -241,14 +207,14 @@ impl PostgresStore {
         &self,
         append_ids: &[String],
         after_position: i64,
-    ) -> Result<HashMap<String, (i64, i64)>, StoreError> {
+    ) -> Result<Vec<Resolved>, StoreError> {
         let mut connection = self.take_writer(&mut None).await?;
         let mut transaction = connection.begin().await?;
         // The lock is granted only when the dead connection's transaction has ended one way or the other.
         lock_head(&mut transaction).await?;
         let rows = sqlx::query(
-            "SELECT metadata->>'append_id', min(position), min(recorded_at_ms) FROM events
-             WHERE bucket = $1 AND position > $2 AND metadata->>'append_id' = ANY($3) GROUP BY 1",
+            "SELECT metadata->>'append_id', aggregate_type, aggregate_id, min(position), min(recorded_at_ms) FROM events
+             WHERE bucket = $1 AND position > $2 AND metadata->>'append_id' = ANY($3) GROUP BY 1, 2, 3",
         )
         .bind(BUCKET)
         .bind(after_position)
@@ -256,7 +222,15 @@ impl PostgresStore {
         .fetch_all(&mut *transaction)
         .await?;
         transaction.rollback().await?;
-        let found = |row: &PgRow| Ok((row.try_get(0)?, (row.try_get(1)?, row.try_get(2)?)));
+        let found = |row: &PgRow| {
+            Ok(Resolved {
+                append_id: row.try_get(0)?,
+                kind: row.try_get(1)?,
+                aggregate_id: row.try_get(2)?,
+                position: row.try_get(3)?,
+                recorded_at_ms: row.try_get(4)?,
+            })
+        };
         Ok(rows.iter().map(found).collect::<Result<_, sqlx::Error>>()?)
     }
 }
@@ -307,32 +281,6 @@ async fn on_live_connection<T, F: Future<Output = Result<T, sqlx::Error>>>(
     read().await
 }
 
-fn bound(statement: &Statement) -> Query<'_, Postgres, PgArguments> {
-    statement.parameters.iter().fold(sqlx::query(statement.sql), |query, cell| match cell {
-        Cell::Int(value) => query.bind(value),
-        Cell::Text(value) => query.bind(value),
-    })
-}
-
-fn read_row(row: &PgRow) -> Result<Row, StoreError> {
-    let cell = |column: usize| -> Result<Cell, StoreError> {
-        let value = row.try_get_raw(column)?;
-        if value.is_null() {
-            return Ok(Cell::Text(String::new()));
-        }
-        match value.type_info().name() {
-            "INT8" => Ok(Cell::Int(row.try_get(column)?)),
-            "TEXT" => Ok(Cell::Text(row.try_get(column)?)),
-            other => Err(StoreError::Corrupt {
-                table: "a page".to_owned(),
-                column: column.to_string(),
-                what: format!("{other} is neither BIGINT nor TEXT"),
-            }),
-        }
-    };
-    Ok(Row((0..row.len()).map(cell).collect::<Result<_, _>>()?))
-}
-
 /// An error before COMMIT: whatever was done is undone with the connection or the transaction.
 fn undone(error: StoreError) -> AppendError {
     let statement = error.is_statement_error();
@@ -367,17 +315,21 @@ async fn append_on(
     connection: &mut PgConnection,
     batch: &[Append],
     clock: &Clock,
-) -> Result<Vec<Outcome>, AppendError> {
+) -> Result<Appended, AppendError> {
     let before_commit = |error: sqlx::Error| undone(error.into());
+    let mut since = Instant::now();
     connection.execute("BEGIN").await.map_err(before_commit)?;
-    let worked = work(connection, batch, clock).await;
+    let worked = work(connection, batch, clock, &mut since).await;
     match worked {
-        Ok((outcomes, _, false)) => {
+        Ok((appended, _, false)) => {
             connection.execute("ROLLBACK").await.map_err(before_commit)?;
-            Ok(outcomes)
+            Ok(appended)
         }
-        Ok((outcomes, head, true)) => match connection.execute("COMMIT").await {
-            Ok(_) => Ok(outcomes),
+        Ok((mut appended, head, true)) => match connection.execute("COMMIT").await {
+            Ok(_) => {
+                appended.phases.commit = Phases::lap(&mut since);
+                Ok(appended)
+            }
             Err(error) => {
                 let error = StoreError::from(error);
                 // A constraint that speaks up in COMMIT is an answer; anything else leaves the outcome open.
@@ -402,12 +354,15 @@ async fn work(
     connection: &mut PgConnection,
     batch: &[Append],
     clock: &Clock,
-) -> Result<(Vec<Outcome>, i64, bool), AppendError> {
+    since: &mut Instant,
+) -> Result<(Appended, i64, bool), AppendError> {
     let failed = |error: sqlx::Error| undone(error.into());
+    let mut phases = Phases::default();
     let head = lock_head(connection).await.map_err(failed)?;
     if head.epoch != EPOCH || batch.iter().any(|append| append.epoch != head.epoch) {
         return Err(AppendError::OldEpoch { found: head.epoch });
     }
+    phases.lock = Phases::lap(since);
     // Read only now: waiting for the lock is not an error of the clock.
     let now_ms = clock.now_ms();
     let skew_ms = now_ms - head.database_ms;
@@ -416,9 +371,11 @@ async fn work(
     }
     let known = know(connection, &Questions::of(batch)).await.map_err(undone)?;
     let (plan, outcomes) = admit(batch, known, head.position, now_ms.max(head.last_ms));
+    phases.check = Phases::lap(since);
     let writes = !plan.is_empty();
     if writes {
         write_plan(connection, &plan).await.map_err(failed)?;
+        phases.write = Phases::lap(since);
     }
-    Ok((outcomes, head.position, writes))
+    Ok((Appended { outcomes, phases }, head.position, writes))
 }
