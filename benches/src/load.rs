@@ -1,11 +1,11 @@
 //! What a ledger is loaded with: a shop, definitions, members, and coupons that have lived through something.
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use coupon_ledger::clock::Moment;
 use coupon_ledger::coupon::{Coupon, CouponCommand, Source};
 use coupon_ledger::definition::{Definition, DefinitionCommand, IssueLimit, Offer, Terms, Validity};
 use coupon_ledger::identity::Caller;
-use coupon_ledger::ledger::{Ledger, Meta};
+use coupon_ledger::ledger::{Ledger, Many, Meta};
 use coupon_ledger::shop::{Shop, ShopCommand, ShopDetails};
 use coupon_ledger::store::Statement;
 use futures::TryStreamExt as _;
@@ -26,6 +26,9 @@ const GIVEN_ONE_IN: usize = 10;
 
 /// Commands in one transaction.
 const CHUNK: usize = 500;
+
+/// Chunks under way: one is written while the next is made ready.
+const AT_A_TIME: usize = 2;
 
 /// Members are written so many at a time: a statement must not take long.
 const MEMBERS_AT_A_TIME: i64 = 100_000;
@@ -98,7 +101,7 @@ pub async fn issue_in_process(
         commands.push((id, CouponCommand::Issue { definition_id, member_id, source, employee_id: 0 }));
         issued.push((u32::try_from(id)?, u32::try_from(member_id)?));
     }
-    run_all(ledger, commands).await?;
+    run_all(ledger, commands.into_iter()).await?;
     Ok(issued)
 }
 
@@ -107,30 +110,40 @@ pub async fn live_through(ledger: &Ledger, coupons: &[Owned]) -> anyhow::Result<
     let view = coupons
         .iter()
         .map(|(id, member)| (i64::from(*id), CouponCommand::View { member_id: (*member).into() }));
-    run_all(ledger, view.collect()).await?;
+    run_all(ledger, view).await?;
     let given =
         || coupons.iter().step_by(GIVEN_ONE_IN).map(|(id, member)| (i64::from(*id), i64::from(*member)));
     let lapse_after_ms = 3_600_000;
     let give = given().map(|(id, member_id)| (id, CouponCommand::Give { member_id, lapse_after_ms }));
-    run_all(ledger, give.collect()).await?;
+    run_all(ledger, give).await?;
     let withdraw = given().map(|(id, member_id)| (id, CouponCommand::Withdraw { member_id }));
-    run_all(ledger, withdraw.collect()).await
+    run_all(ledger, withdraw).await
 }
 
-/// Runs commands on different streams, side by side; each must do something.
-async fn run_all(ledger: &Ledger, commands: Vec<(i64, CouponCommand)>) -> anyhow::Result<()> {
+/// Runs commands on different streams, chunk by chunk; each must do something.
+async fn run_all(
+    ledger: &Ledger,
+    commands: impl Iterator<Item = (i64, CouponCommand)>,
+) -> anyhow::Result<()> {
     let meta = meta(ledger.now());
-    futures::stream::iter(commands.into_iter().map(Ok))
-        .try_for_each_concurrent(CHUNK, |(id, command)| {
-            let meta = &meta;
-            async move {
-                let done = ledger.execute::<Coupon>(id, &command, meta).await?;
-                ensure!(!done.events.is_empty(), "{command:?} changed nothing");
-                Ok(())
-            }
-        })
+    let mut commands = commands.peekable();
+    let chunks = std::iter::from_fn(|| {
+        commands.peek().is_some().then(|| commands.by_ref().take(CHUNK).collect::<Vec<_>>())
+    });
+    futures::stream::iter(chunks.map(Ok))
+        .try_for_each_concurrent(AT_A_TIME, |chunk| run_chunk(ledger, chunk, &meta))
         .await
         .context("loading")
+}
+
+async fn run_chunk(ledger: &Ledger, chunk: Vec<(i64, CouponCommand)>, meta: &Meta) -> anyhow::Result<()> {
+    let Many::Done(outcomes) = ledger.execute_many::<Coupon>(chunk, meta).await? else {
+        bail!("no key, and yet a replay");
+    };
+    for done in outcomes {
+        ensure!(!done?.events.is_empty(), "a command changed nothing");
+    }
+    Ok(())
 }
 
 fn meta(at: Moment) -> Meta {

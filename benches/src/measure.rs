@@ -75,6 +75,19 @@ impl Rounds {
         self.rates.iter().map(|rate| number(*rate)).collect::<Vec<_>>().join(" · ")
     }
 
+    /// Rates and times in one line, for people.
+    fn summary(&self) -> String {
+        let mut parts = Vec::new();
+        if !self.rates.is_empty() {
+            parts.push(format!("{}/s ({})", number(self.rate()), self.all()));
+        }
+        if !self.p50.is_empty() {
+            let (p50, p99, max) = (number(self.p50()), number(self.p99()), number(self.max));
+            parts.push(format!("p50 {p50} ms, p99 {p99} ms, max {max} ms"));
+        }
+        parts.join(", ")
+    }
+
     fn cores(&self) -> Option<Cores> {
         let of = |part: fn(&Cores) -> f64| median(&self.cores.iter().map(part).collect::<Vec<_>>());
         (!self.cores.is_empty()).then(|| Cores {
@@ -171,15 +184,9 @@ impl Row {
 
     /// Says it on stderr, as soon as it is known.
     pub fn announce(self) -> Self {
-        eprintln!(
-            "{} · {}: {}/s ({})",
-            self.name,
-            self.engine,
-            number(self.product.rate()),
-            self.product.all()
-        );
+        eprintln!("{} · {}: {}", self.name, self.engine, self.product.summary());
         for (name, rounds) in self.peers.iter().chain(&self.raw) {
-            eprintln!("    {name}: {}/s ({})", number(rounds.rate()), rounds.all());
+            eprintln!("    {name}: {}", rounds.summary());
         }
         for goal in &self.goals {
             eprintln!("    {} {}", mark(goal.met), goal.text);
@@ -237,16 +244,9 @@ pub fn table(rows: &[Row]) -> String {
     }
     text.push_str("\nRounds in order, and what else was seen:\n\n");
     for row in rows {
-        text.push_str(&format!("- {} · {}: {}", row.name, row.engine, row.product.all()));
+        text.push_str(&format!("- {} · {}: {}", row.name, row.engine, row.product.summary()));
         for (name, rounds) in row.peers.iter().chain(&row.raw) {
-            text.push_str(&format!("; {name} {}", rounds.all()));
-            if rounds.max > 0.0 {
-                text.push_str(&format!(
-                    " (p50 {} ms, p99 {} ms)",
-                    number(rounds.p50()),
-                    number(rounds.p99())
-                ));
-            }
+            text.push_str(&format!("; {name} {}", rounds.summary()));
         }
         for note in &row.notes {
             text.push_str(&format!("; {note}"));

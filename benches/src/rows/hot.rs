@@ -9,7 +9,7 @@ use coupon_ledger::store::{BUCKET, Statement};
 
 use crate::client::Pace;
 use crate::load;
-use crate::measure::{Cores, Goal, Round, Rounds, Row};
+use crate::measure::{Cores, Goal, Round, Rounds, Row, number};
 use crate::rows::Settings;
 use crate::work::Claims;
 use crate::world::World;
@@ -47,8 +47,12 @@ pub async fn claims(world: &mut World, settings: &Settings, connections: usize) 
         let (round, _) = self::round(world, connections, &tokens, many).await?;
         cold.push(round, None);
     }
-    let part = hot.rate() / cold.rate();
-    let name = format!("hot definition: {claims} claims on {}, {connections} connections", claims / 2);
+    let (part, half) = (hot.rate() / cold.rate(), claims / 2);
+    let name = format!(
+        "hot definition: {} claims on {}, {connections} connections",
+        number(claims as f64),
+        number(half as f64)
+    );
     let mut row = Row::new(name, world.engine.name(), hot);
     row.goals.push(Goal::holds("granted exactly the stock, each an event, and the counter says so", true));
     row.goals.push(Goal::at_least("× cold definitions", Some(part), 0.7));
