@@ -11,7 +11,7 @@ use crate::measure::Row;
 use crate::postgres::Postgres;
 use crate::rows::{Settings, bulk, commands, hot, nobody, reads, sweep};
 use crate::work::Page;
-use crate::world::{Engine, World, enough};
+use crate::world::{Engine, World};
 
 /// The engines of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -113,7 +113,7 @@ async fn on_one_ledger(
     if wants(RowName::Growth) {
         eprintln!("{}: loading the small ledger", engine.name());
         world.add_readers(1, few_readers).await?;
-        let (_, issued) = world.issue(PLAIN, 1, settings.scaled(50_000)).await?;
+        let (.., issued) = world.issue(PLAIN, 1, settings.scaled(50_000)).await?;
         world.add_unused(issued).await?;
         small = Some(reads::size(&mut world, settings, at(64)).await?);
     }
@@ -152,7 +152,11 @@ async fn on_one_ledger(
         let first = if small.is_some() { few_readers + 1 } else { 1 };
         world.add_readers(first, readers).await?;
         // All of it now, so that one server lives through the rows to the end, where its memory is looked at.
-        world.stock_up(enough(settings.all_rounds() * 3, at(256))).await?;
+        let commands = wants(RowName::Mixed) || wants(RowName::Memory) || wants(RowName::Growth);
+        if commands {
+            let growth = world.enough(settings.all_rounds(), at(64)) / 2;
+            world.stock_up(reads::mixed_needs(&world, settings, at(256)) + growth).await?;
+        }
         for (name, page) in [(RowName::Couponlist, Page::List), (RowName::Couponinfo, Page::Info)] {
             if wants(name) {
                 rows.push(reads::page(&mut world, settings, at(64), page, nobody(engine)).await?);

@@ -24,7 +24,7 @@ use crate::process::Memory;
 use crate::server::{self, Place, Ran, Server};
 use crate::work::{Owned, Reader, Redeems};
 
-/// No ledger on this kind of machine redeems faster: so many coupons are laid ready for each second of a round.
+/// So many redemptions a second are provided for until it is known how fast this ledger is.
 const FASTEST_PER_SECOND: f64 = 20_000.0;
 
 /// An engine to measure on.
@@ -72,6 +72,7 @@ pub struct World {
     unused: Vec<Owned>,
     runs: u32,
     scatter: u64,
+    fastest: f64,
     peak: Memory,
 }
 
@@ -110,6 +111,7 @@ impl World {
             unused: Vec::new(),
             runs: 0,
             scatter: 1,
+            fastest: FASTEST_PER_SECOND,
             peak: Memory::default(),
         })
     }
@@ -194,18 +196,21 @@ impl World {
         definition_id: i64,
         first: i64,
         last: i64,
-    ) -> anyhow::Result<(Ran, Vec<Owned>)> {
+    ) -> anyhow::Result<(Ran, Cores, Vec<Owned>)> {
         self.stop().await?;
         self.runs += 1;
         let before = self.head().await?;
         let (definition, members) = (definition_id.to_string(), format!("{first}..{last}"));
         let run = format!("load-{}", self.runs);
         let arguments = ["issue", "--definition", &definition, "--members", &members, "--run", &run];
+        let database = self.engine.cpu_seconds()?;
         let ran = server::run(&self.place, &arguments).await?;
+        let database = (self.engine.cpu_seconds()? - database) / ran.seconds;
+        let cores = Cores { server: ran.cpu_seconds / ran.seconds, database, client: 0.0 };
         let issued = self.issued_after(before).await?;
         ensure!(issued.len() as i64 == last - first + 1, "{} issued to {members}", issued.len());
         self.coupons += issued.len() as i64;
-        Ok((ran, issued))
+        Ok((ran, cores, issued))
     }
 
     /// The coupons that were issued behind a position, with their holders.
@@ -246,7 +251,7 @@ impl World {
     pub async fn add_readers(&mut self, first: i64, last: i64) -> anyhow::Result<()> {
         let mut newest = Vec::new();
         for _ in 0..load::PAGE_ROWS {
-            let (_, issued) = self.issue(PAGES, first, last).await?;
+            let (.., issued) = self.issue(PAGES, first, last).await?;
             let ledger = self.in_process().await?;
             load::live_through(&ledger, &issued).await?;
             ledger.store().close().await;
@@ -260,12 +265,18 @@ impl World {
         Ok(())
     }
 
+    /// So many coupons last for a time at so many connections: one that waits for a commit each time needs few.
+    pub fn enough(&self, time: Duration, connections: usize) -> usize {
+        let per_second = self.fastest.min(3_000.0 * connections as f64);
+        (per_second * time.as_secs_f64()) as usize + connections
+    }
+
     /// Makes sure that so many coupons are laid ready.
     pub async fn stock_up(&mut self, needed: usize) -> anyhow::Result<()> {
         while self.unused.len() < needed {
             let last = self.members.min((needed - self.unused.len()) as i64);
             eprintln!("  issuing {last} more coupons");
-            let (_, issued) = self.issue(PLAIN, 1, last).await?;
+            let (.., issued) = self.issue(PLAIN, 1, last).await?;
             self.add_unused(issued).await?;
         }
         Ok(())
@@ -278,6 +289,12 @@ impl World {
         taken.into_iter().map(|owned| (owned, self.token(owned.1.into()))).collect()
     }
 
+    /// CPU seconds so far, of the first servers and of the database.
+    pub fn cpu_seconds(&self, servers: usize) -> anyhow::Result<(f64, f64)> {
+        let asked = self.servers.iter().take(servers).map(Server::cpu_seconds);
+        Ok((asked.sum::<anyhow::Result<f64>>()?, self.engine.cpu_seconds()?))
+    }
+
     /// Runs work against the first servers, and sees what CPU it takes.
     pub async fn run<W: Work>(
         &self,
@@ -287,15 +304,11 @@ impl World {
         pace: Pace,
         work: W,
     ) -> anyhow::Result<(Outcome<W>, Cores)> {
-        let asked: Vec<&Server> = self.servers.iter().take(servers).collect();
-        let addresses = asked.iter().map(|server| server.address.clone()).collect();
-        let cpu = || -> anyhow::Result<(f64, f64)> {
-            let server: f64 = asked.iter().map(|server| server.cpu_seconds()).sum::<anyhow::Result<f64>>()?;
-            Ok((server, self.engine.cpu_seconds()?))
-        };
-        let before = cpu()?;
+        let asked = self.servers.iter().take(servers);
+        let addresses = asked.map(|server| server.address.clone()).collect();
+        let before = self.cpu_seconds(servers)?;
         let outcome = client::run(Load { addresses, connections, duration, pace }, work).await?;
-        let after = cpu()?;
+        let after = self.cpu_seconds(servers)?;
         let seconds = outcome.round.seconds;
         let cores = Cores {
             server: (after.0 - before.0) / seconds,
@@ -313,7 +326,7 @@ impl World {
         duration: Duration,
         keys: bool,
     ) -> anyhow::Result<(Round, Cores, Vec<u64>)> {
-        let work = Redeems::new(self.take(enough(duration, connections)), keys);
+        let work = Redeems::new(self.take(self.enough(duration, connections)), keys);
         let before = self.head().await?;
         let (outcome, cores) = self.run(servers, connections, duration, Pace::Closed, work).await?;
         let written = self.head().await? - before;
@@ -322,15 +335,18 @@ impl World {
             written as u64 == done,
             "{done} redemptions were answered, but {written} events are in the log"
         );
+        if outcome.round.seconds < 0.9 * duration.as_secs_f64() {
+            eprintln!("  the coupons ran out after {:.1} s: the round is shorter", outcome.round.seconds);
+        }
+        // Beyond the fastest round of many connections there is room for one that is faster still.
+        if connections >= 64 {
+            let rate = done as f64 / outcome.round.seconds;
+            let seen = if self.fastest == FASTEST_PER_SECOND { 0.0 } else { self.fastest };
+            self.fastest = seen.max(rate * 1.4);
+        }
         self.unused.extend(outcome.work.left());
         Ok((outcome.round, cores, outcome.shares))
     }
-}
-
-/// So many coupons last for a time at so many connections: one that waits for a commit each time needs few.
-pub fn enough(time: Duration, connections: usize) -> usize {
-    let per_second = FASTEST_PER_SECOND.min(3_000.0 * connections as f64);
-    (per_second * time.as_secs_f64()) as usize + connections
 }
 
 async fn open(place: &Place, secrets: &Secrets, clock: &Clock) -> anyhow::Result<Ledger> {

@@ -3,7 +3,7 @@
 use crate::measure::{Goal, Rounds, Row};
 use crate::rivals::Rivals;
 use crate::rows::Settings;
-use crate::world::{Engine, World, enough};
+use crate::world::{Engine, World};
 
 /// What a redeem row must reach.
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,7 +45,7 @@ pub async fn redeem(
     mut rivals: Rivals,
 ) -> anyhow::Result<Row> {
     let goals = goals(&world.engine, connections, keys);
-    world.stock_up(enough(settings.all_rounds(), connections)).await?;
+    world.stock_up(world.enough(settings.all_rounds(), connections)).await?;
     world.serve(1).await?;
     let mut rounds = Rounds::default();
     for _ in 0..settings.rounds {
@@ -82,7 +82,7 @@ pub async fn redeem(
 
 /// Two servers on one database against one of them, and what each got to do.
 pub async fn processes(world: &mut World, settings: &Settings, connections: usize) -> anyhow::Result<Row> {
-    world.stock_up(enough(settings.all_rounds() * 2, connections)).await?;
+    world.stock_up(world.enough(settings.all_rounds() * 2, connections)).await?;
     world.serve(2).await?;
     let (mut one, mut two) = (Rounds::default(), Rounds::default());
     let mut shares = [0, 0];

@@ -1,5 +1,7 @@
 //! Reading: lists, details, reads mixed with commands, and what growth does to them.
 
+use std::time::Duration;
+
 use anyhow::ensure;
 
 use crate::client::Pace;
@@ -7,17 +9,17 @@ use crate::measure::{Cores, Goal, Round, Rounds, Row};
 use crate::rivals::Rivals;
 use crate::rows::Settings;
 use crate::work::{Mixed, Page, Reads, Redeems};
-use crate::world::{World, enough};
+use crate::world::World;
 
 async fn read(
     world: &World,
-    settings: &Settings,
+    duration: Duration,
     connections: usize,
     page: Page,
 ) -> anyhow::Result<(Round, Cores)> {
     let before = world.head().await?;
     let work = Reads::new(world.readers.clone(), page);
-    let (outcome, cores) = world.run(1, connections, settings.duration(), Pace::Closed, work).await?;
+    let (outcome, cores) = world.run(1, connections, duration, Pace::Closed, work).await?;
     // Every coupon was opened when it was loaded: no page writes anything.
     ensure!(world.head().await? == before, "reading wrote to the log");
     Ok((outcome.round, cores))
@@ -34,7 +36,7 @@ pub async fn page(
     world.serve(1).await?;
     let mut rounds = Rounds::default();
     for _ in 0..settings.rounds {
-        let (round, cores) = read(world, settings, connections, page).await?;
+        let (round, cores) = read(world, settings.duration(), connections, page).await?;
         rounds.push(round, Some(cores));
         rivals.take_turns(settings.duration()).await?;
     }
@@ -51,15 +53,15 @@ pub async fn page(
 
 /// Nine reads and a command, held against what each alone makes possible.
 pub async fn mixed(world: &mut World, settings: &Settings, connections: usize) -> anyhow::Result<Row> {
-    world.stock_up(enough(settings.all_rounds() * 2, connections)).await?;
+    world.stock_up(mixed_needs(world, settings, connections)).await?;
     world.serve(1).await?;
     let (mut reads, mut redeems, mut both) = (Rounds::default(), Rounds::default(), Rounds::default());
     for _ in 0..settings.rounds {
-        let (round, _) = read(world, settings, connections, Page::Both).await?;
+        let (round, _) = read(world, settings.duration(), connections, Page::Both).await?;
         reads.push(round, None);
         let (round, ..) = world.redeem(1, connections, settings.duration(), true).await?;
         redeems.push(round, None);
-        let coupons = world.take(enough(settings.duration(), connections));
+        let coupons = world.take(world.enough(settings.duration() / 2, connections));
         let work = Mixed {
             reads: Reads::new(world.readers.clone(), Page::Both),
             redeems: Redeems::new(coupons, true),
@@ -86,6 +88,11 @@ pub async fn mixed(world: &mut World, settings: &Settings, connections: usize) -
     Ok(row.announce())
 }
 
+/// So many coupons last through the row: of the mixed requests only every tenth is a command.
+pub fn mixed_needs(world: &World, settings: &Settings, connections: usize) -> usize {
+    world.enough(settings.all_rounds() * 3 / 2, connections)
+}
+
 /// The rates on a ledger of one size.
 pub struct Size {
     coupons: i64,
@@ -99,9 +106,9 @@ pub async fn size(world: &mut World, settings: &Settings, connections: usize) ->
     let coupons = world.coupons;
     let (mut redeem, mut list) = (Rounds::default(), Rounds::default());
     for _ in 0..settings.rounds {
-        world.stock_up(enough(short, connections)).await?;
+        world.stock_up(world.enough(short, connections)).await?;
         world.serve(1).await?;
-        let (round, cores) = read(world, settings, connections, Page::List).await?;
+        let (round, cores) = read(world, short, connections, Page::List).await?;
         list.push(round, Some(cores));
         let (round, cores, _) = world.redeem(1, connections, short, true).await?;
         redeem.push(round, Some(cores));

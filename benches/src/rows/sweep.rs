@@ -14,11 +14,11 @@ use coupon_ledger::store::{BUCKET, Statement, Store};
 
 use crate::client::Pace;
 use crate::load;
-use crate::measure::{Goal, Rounds, Row, number};
+use crate::measure::{Cores, Goal, Round, Rounds, Row, number};
 use crate::rivals::Rivals;
 use crate::rows::Settings;
 use crate::work::Redeems;
-use crate::world::{Engine, World, enough};
+use crate::world::{Engine, World};
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -47,9 +47,13 @@ pub async fn sweep(
     let mut begun = Instant::now();
     world.serve(1).await?;
     for part in 1..=PARTS {
+        let cpu = world.cpu_seconds(1)?;
         let (from, until) = (ended * (part - 1) / PARTS, ended * part / PARTS);
         wait_for(world.look(), before + until).await?;
-        alone.push_rate((until - from) as f64 / begun.elapsed().as_secs_f64());
+        let (seconds, after) = (begun.elapsed().as_secs_f64(), world.cpu_seconds(1)?);
+        let used =
+            Cores { server: (after.0 - cpu.0) / seconds, database: (after.1 - cpu.1) / seconds, client: 0.0 };
+        alone.push(Round { done: (until - from) as u64, seconds, micros: Vec::new() }, Some(used));
         begun = Instant::now();
     }
     for _ in 0..settings.rounds {
@@ -62,7 +66,7 @@ pub async fn sweep(
     let alone = row.announce();
 
     // What redeeming reaches in full, and at half of it, with nothing to sweep.
-    world.stock_up(enough(settings.all_rounds() * 3 / 2, connections)).await?;
+    world.stock_up(world.enough(settings.all_rounds() * 3 / 2, connections)).await?;
     world.serve(1).await?;
     let (mut full, mut half) = (Rounds::default(), Rounds::default());
     for _ in 0..settings.rounds {
@@ -78,7 +82,8 @@ pub async fn sweep(
     }
     world.stop().await?;
 
-    // Together, on a ledger whose sweep has not begun.
+    // Together, on a ledger whose sweep has not begun; half as many are more than it gets done meanwhile.
+    let ended = ended / 2;
     let mut world = self::world(engine, settings, "sweep_together", ended).await?;
     let needed = paced(pace, settings.all_rounds());
     world.stock_up(needed).await?;
