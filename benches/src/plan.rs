@@ -123,6 +123,7 @@ async fn on_one_ledger(
     if wants(RowName::Issue) {
         rows.push(issue);
     }
+    world.settle()?;
     if wants(RowName::Redeem) {
         let usual = [(64, true), (256, true), (8, true), (64, false)];
         let asked = settings.connections.map(|connections| vec![(connections, true), (connections, false)]);
@@ -157,6 +158,7 @@ async fn on_one_ledger(
             let growth = world.enough(settings.all_rounds(), at(64)) / 2;
             world.stock_up(reads::mixed_needs(&world, settings, at(256)) + growth).await?;
         }
+        world.settle()?;
         for (name, page) in [(RowName::Couponlist, Page::List), (RowName::Couponinfo, Page::Info)] {
             if wants(name) {
                 rows.push(reads::page(&mut world, settings, at(64), page, nobody(engine)).await?);

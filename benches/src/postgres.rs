@@ -75,6 +75,13 @@ impl Postgres {
         Ok(format!("postgres://postgres@127.0.0.1:{port}/{name}"))
     }
 
+    /// Does now what autovacuum and the checkpointer would do sooner or later: what was loaded is not charged to the
+    /// rows that are measured next.
+    pub fn settle(&self, url: &str) -> anyhow::Result<()> {
+        output(self.program("psql").args(["-q", "-c", "VACUUM (ANALYZE)", "-c", "CHECKPOINT", url]))?;
+        Ok(())
+    }
+
     /// Seconds of CPU of the whole server, backends that have ended included.
     pub fn cpu_seconds(&self) -> anyhow::Result<f64> {
         process::family_cpu_seconds(self.pid)

@@ -5,41 +5,51 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Mutex;
-
+use crate::client::{self, Load, Pace};
 use crate::measure::{Round, Rounds};
+use crate::work::{Page, Reader, Reads};
 
-type Running<'a> = Pin<Box<dyn Future<Output = anyhow::Result<Round>> + Send + 'a>>;
+type Running = Pin<Box<dyn Future<Output = anyhow::Result<Round>> + Send>>;
 
 /// A contestant that takes turns with the product.
 pub struct Rival {
     name: String,
-    run: Box<dyn Fn(Duration) -> Running<'static> + Send + Sync>,
+    run: Box<dyn Fn(Duration) -> Running + Send + Sync>,
     rounds: Rounds,
 }
 
 impl Rival {
-    /// A contestant that is prepared already, and how it runs a round.
-    pub fn new<P: Send + 'static>(
-        name: impl Into<String>,
-        prepared: P,
-        round: impl for<'a> Fn(&'a mut P, Duration) -> Running<'a> + Copy + Send + Sync + 'static,
-    ) -> Self {
-        let prepared = Arc::new(Mutex::new(prepared));
-        let run = move |duration| -> Running<'static> {
-            let prepared = prepared.clone();
-            Box::pin(async move { round(&mut *prepared.lock().await, duration).await })
-        };
+    /// A contestant, and how it runs a round.
+    pub fn new<F>(name: impl Into<String>, round: impl Fn(Duration) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = anyhow::Result<Round>> + Send + 'static,
+    {
+        let run = move |duration| -> Running { Box::pin(round(duration)) };
         Self { name: name.into(), run: Box::new(run), rounds: Rounds::default() }
+    }
+
+    /// A server that answers the same requests for pages.
+    pub fn handler(
+        name: &str,
+        address: String,
+        connections: usize,
+        readers: Arc<Vec<Reader>>,
+        page: Page,
+    ) -> Self {
+        Self::new(name, move |duration| {
+            let load = Load { addresses: vec![address.clone()], connections, duration, pace: Pace::Closed };
+            let work = Reads::new(readers.clone(), page);
+            async move { Ok(client::run(load, work).await?.round) }
+        })
     }
 }
 
 /// Those of one row.
 #[derive(Default)]
 pub struct Rivals {
-    /// Other event stores.
+    /// Other event stores, or a bare handler.
     pub peers: Vec<Rival>,
-    /// The same rows by hand.
+    /// The same rows by hand, the one that the goal is about first.
     pub raw: Vec<Rival>,
 }
 

@@ -139,6 +139,14 @@ impl World {
         self.clock = clock;
     }
 
+    /// Lets the database finish what loading left behind. SQLite has nothing left: the ledger was closed.
+    pub fn settle(&self) -> anyhow::Result<()> {
+        match (&self.engine, &self.place.database_url) {
+            (Engine::Postgres(postgres), Some(url)) => postgres.settle(url),
+            _ => Ok(()),
+        }
+    }
+
     /// Exactly so many servers, started as needed.
     pub async fn serve(&mut self, count: usize) -> anyhow::Result<()> {
         while self.servers.len() > count {

@@ -36,14 +36,29 @@ pub async fn sweep(
     engine: &Engine,
     settings: &Settings,
     connections: usize,
-    mut rivals: Rivals,
+    rivals: Rivals,
 ) -> anyhow::Result<Vec<Row>> {
     let ended = settings.scaled(1_000_000);
     let mut world = world(engine, settings, "sweep_alone", ended).await?;
+    let alone = alone(&mut world, settings, ended, rivals).await?;
+    let undisturbed = undisturbed(&mut world, settings, connections).await?;
+    world.stop().await?;
+    // Half as many are more than it gets done while members redeem.
+    let mut world = self::world(engine, settings, "sweep_together", ended / 2).await?;
+    let together = together(&mut world, settings, connections, ended / 2, &undisturbed, &alone).await?;
+    Ok(vec![alone, together])
+}
 
-    // Alone.
+/// Nothing but the sweep; its rounds are its thirds.
+async fn alone(
+    world: &mut World,
+    settings: &Settings,
+    ended: i64,
+    mut rivals: Rivals,
+) -> anyhow::Result<Row> {
+    world.settle()?;
     let before = world.head().await?;
-    let mut alone = Rounds::default();
+    let mut rounds = Rounds::default();
     let mut begun = Instant::now();
     world.serve(1).await?;
     for part in 1..=PARTS {
@@ -51,21 +66,36 @@ pub async fn sweep(
         let (from, until) = (ended * (part - 1) / PARTS, ended * part / PARTS);
         wait_for(world.look(), before + until).await?;
         let (seconds, after) = (begun.elapsed().as_secs_f64(), world.cpu_seconds(1)?);
-        let used =
-            Cores { server: (after.0 - cpu.0) / seconds, database: (after.1 - cpu.1) / seconds, client: 0.0 };
-        alone.push(Round { done: (until - from) as u64, seconds, micros: Vec::new() }, Some(used));
+        let (server, database) = ((after.0 - cpu.0) / seconds, (after.1 - cpu.1) / seconds);
+        let round = Round { done: (until - from) as u64, seconds, micros: Vec::new() };
+        rounds.push(round, Some(Cores { server, database, client: 0.0 }));
         begun = Instant::now();
     }
+    // A sweep cannot be held up between its thirds: the raw limit follows it.
     for _ in 0..settings.rounds {
         rivals.take_turns(settings.duration()).await?;
     }
-    let mut row = Row::new(format!("sweep of {} coupons", number(ended as f64)), engine.name(), alone);
+    let name = format!("sweep of {} coupons", number(ended as f64));
+    let mut row = Row::new(name, world.engine.name(), rounds);
     (row.peers, row.raw) = rivals.rounds();
     row.goals.push(Goal::at_least("of the raw limit", row.to_raw(), 0.7));
     row.notes.push("the rounds are its thirds".to_owned());
-    let alone = row.announce();
+    Ok(row.announce())
+}
 
-    // What redeeming reaches in full, and at half of it, with nothing to sweep.
+/// Redeeming with nothing to sweep.
+struct Undisturbed {
+    full: Rounds,
+    half: Rounds,
+    /// Half the full rate.
+    pace: f64,
+}
+
+async fn undisturbed(
+    world: &mut World,
+    settings: &Settings,
+    connections: usize,
+) -> anyhow::Result<Undisturbed> {
     world.stock_up(world.enough(settings.all_rounds() * 3 / 2, connections)).await?;
     world.serve(1).await?;
     let (mut full, mut half) = (Rounds::default(), Rounds::default());
@@ -74,19 +104,31 @@ pub async fn sweep(
     }
     let pace = full.rate() / 2.0;
     for _ in 0..settings.rounds {
+        let before = world.head().await?;
         let work = Redeems::new(world.take(paced(pace, settings.duration())), true);
         let (outcome, _) =
             world.run(1, connections, settings.duration(), Pace::PerSecond(pace), work).await?;
+        let written = world.head().await? - before;
+        ensure!(written as u64 == outcome.round.done, "{written} events are in the log");
         half.push(outcome.round, None);
         world.lay_ready(outcome.work.left());
     }
-    world.stop().await?;
+    Ok(Undisturbed { full, half, pace })
+}
 
-    // Together, on a ledger whose sweep has not begun; half as many are more than it gets done meanwhile.
-    let ended = ended / 2;
-    let mut world = self::world(engine, settings, "sweep_together", ended).await?;
-    let needed = paced(pace, settings.all_rounds());
+/// Redeeming at half its full rate, on a ledger whose sweep begins with the server, until either ends.
+async fn together(
+    world: &mut World,
+    settings: &Settings,
+    connections: usize,
+    ended: i64,
+    undisturbed: &Undisturbed,
+    alone: &Row,
+) -> anyhow::Result<Row> {
+    let Undisturbed { full, half, pace } = undisturbed;
+    let needed = paced(*pace, settings.all_rounds());
     world.stock_up(needed).await?;
+    world.settle()?;
     let stop = Arc::new(AtomicBool::new(false));
     let work = Redeems::new(world.take(needed), true).until(stop.clone());
     let before = world.head().await?;
@@ -94,35 +136,35 @@ pub async fn sweep(
     let watched = tokio::spawn(watch_expired(world.look().clone(), before, ended, stop.clone()));
     let (head, begun) = (world.head().await?, Instant::now());
     let duration = settings.all_rounds();
-    let (outcome, cores) = world.run(1, connections, duration, Pace::PerSecond(pace), work).await?;
+    let (outcome, cores) = world.run(1, connections, duration, Pace::PerSecond(*pace), work).await?;
     // From look to look, so that what is swept around the load's ends counts with its time.
     let (written, seconds) = (world.head().await? - head, begun.elapsed().as_secs_f64());
-    stop.store(true, Ordering::Relaxed);
     watched.abort();
     let redeemed = outcome.round.done as i64;
     let swept = written - redeemed;
-    ensure!(swept >= 0, "{redeemed} redemptions were answered, {written} events are in the log");
+    // Expired events are among those in the log, so the redemptions are counted by their rows.
+    let sql = "SELECT COUNT(*) FROM redemptions_v1 WHERE bucket = $1";
+    let rows = world.look().query(Statement::new(sql, [BUCKET.into()])).await?;
+    let counted = rows.first().context("no count")?.int(0);
+    ensure!(counted == redeemed, "{redeemed} redemptions were answered, {counted} are there");
     world.stop().await?;
 
-    let mut together = Rounds::default();
-    together.push(outcome.round, Some(cores));
+    let mut rounds = Rounds::default();
+    rounds.push(outcome.round, Some(cores));
     let sum = written as f64 / seconds / full.rate();
     let swept_per_s = swept as f64 / seconds;
     let shares = redeemed as f64 / seconds / full.rate() + swept_per_s / alone.product.rate();
-    let name = format!("sweep while redeeming {} per second", number(pace));
-    let mut row = Row::new(name, engine.name(), together);
+    let name = format!("sweep while redeeming {} per second", number(*pace));
+    let mut row = Row::new(name, world.engine.name(), rounds);
     row.goals.push(Goal::at_least("both, of redeeming's full rate", Some(sum), 0.8));
     let slower = row.product.p99() / half.p99();
     row.goals.push(Goal::at_most("redeem's p99, × undisturbed", Some(slower), 3.0));
     row.notes.push(format!("swept {} per second for {} s", number(swept_per_s), number(seconds)));
     row.notes.push(format!("each as a part of its own full rate, together {}", number(shares)));
     row.notes.push(format!("redeeming in full {}", full.all()));
-    row.notes.push(format!(
-        "undisturbed at half p50 {} ms, p99 {} ms",
-        number(half.p50()),
-        number(half.p99())
-    ));
-    Ok(vec![alone, row.announce()])
+    let (p50, p99) = (number(half.p50()), number(half.p99()));
+    row.notes.push(format!("undisturbed at half p50 {p50} ms, p99 {p99} ms"));
+    Ok(row.announce())
 }
 
 /// So many coupons are redeemed at a pace.
