@@ -211,3 +211,15 @@ fn content_length(head: &[u8]) -> anyhow::Result<usize> {
         .with_context(|| format!("no content-length in {}", String::from_utf8_lossy(head)))?;
     Ok(std::str::from_utf8(&line[NAME.len()..])?.trim().parse()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::content_length;
+
+    #[test]
+    fn a_length_is_found_whatever_its_name_is_written_like() {
+        let head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nContent-Length: 117\r\ndate: x";
+        assert_eq!(content_length(head).unwrap(), 117);
+        assert!(content_length(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked").is_err());
+    }
+}

@@ -5,6 +5,7 @@
 //! progress goes to stderr. Every answer is read and checked, and the log is counted afterwards.
 
 mod client;
+mod field;
 mod kernel;
 mod load;
 mod machine;
@@ -23,6 +24,7 @@ use std::path::PathBuf;
 use anyhow::{bail, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kernel::Kernel;
+use measure::Row;
 use plan::{RowName, Which};
 use rows::Settings;
 
@@ -142,14 +144,19 @@ async fn main() -> anyhow::Result<()> {
         }
         _ => {}
     }
+    let mut rows = Vec::new();
     // Whatever ends the run drops it, and with it every server and folder that it made.
-    tokio::select! {
-        measured = measure(cli) => measured,
-        () = interrupted() => bail!("interrupted"),
+    let outcome = tokio::select! {
+        measured = measure(cli, &mut rows) => measured,
+        () = interrupted() => Err(anyhow::anyhow!("interrupted")),
+    };
+    if !rows.is_empty() {
+        println!("\n{}", measure::table(&rows));
     }
+    outcome
 }
 
-async fn measure(cli: Cli) -> anyhow::Result<()> {
+async fn measure(cli: Cli, rows: &mut Vec<Row>) -> anyhow::Result<()> {
     let options = cli.options;
     ensure!(options.rounds > 0 && options.seconds > 0.0 && options.scale > 0.0, "nothing to measure");
     let program = options.program.canonicalize();
@@ -173,10 +180,8 @@ async fn measure(cli: Cli) -> anyhow::Result<()> {
         program,
         folder,
     };
-    println!("{}", machine::describe(&settings));
-    let rows = plan::run(&settings, options.engine, &cli.command.rows()).await?;
-    println!("{}", measure::table(&rows));
-    Ok(())
+    print!("{}", machine::describe(&settings));
+    plan::run(&settings, options.engine, &cli.command.rows(), rows).await
 }
 
 async fn interrupted() {

@@ -274,3 +274,32 @@ pub fn number(value: f64) -> String {
         _ => format!("{value:.2}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_the_median_of_its_rounds_and_the_worst_of_their_maxima() {
+        let mut rounds = Rounds::default();
+        for (done, slowest) in [(300, 9_000), (100, 50_000), (200, 7_000)] {
+            let mut micros = vec![1_000; 98];
+            micros.extend([4_000, slowest]);
+            rounds.push(Round { done, seconds: 2.0, micros }, None);
+        }
+        assert_eq!((rounds.rate(), rounds.p50(), rounds.p99(), rounds.max), (100.0, 1.0, 4.0, 50.0));
+    }
+
+    #[test]
+    fn a_goal_that_was_not_measured_is_neither_met_nor_missed() {
+        let row = Row::new("r", "SQLite", Rounds::default());
+        assert_eq!(Goal::at_least("× peer", row.to_peer(), 6.0).met, None);
+        assert_eq!(Goal::at_least("× peer", Some(6.0), 6.0).met, Some(true));
+        assert_eq!(Goal::at_most("p99 ms", Some(80.1), 80.0).met, Some(false));
+    }
+
+    #[test]
+    fn figures_have_as_many_digits_as_mean_something() {
+        assert_eq!([0.7, 12.34, 123.4, 1_234_567.8].map(number), ["0.70", "12.3", "123", "1,234,568"]);
+    }
+}

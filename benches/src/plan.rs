@@ -6,10 +6,11 @@ use std::time::Instant;
 use clap::ValueEnum;
 use coupon_ledger::clock::Clock;
 
+use crate::field::{self, Of};
 use crate::load::PLAIN;
 use crate::measure::Row;
 use crate::postgres::Postgres;
-use crate::rows::{Settings, bulk, commands, hot, nobody, reads, sweep};
+use crate::rows::{Settings, bulk, commands, hot, reads, sweep};
 use crate::work::Page;
 use crate::world::{Engine, World};
 
@@ -65,117 +66,169 @@ impl RowName {
         [Self::Couponlist, Self::Couponinfo, Self::Mixed, Self::Growth, Self::Memory];
 }
 
-/// Runs the rows on each engine.
-pub async fn run(settings: &Settings, which: Which, wanted: &[RowName]) -> anyhow::Result<Vec<Row>> {
-    let mut rows = Vec::new();
+/// Runs the rows on each engine; what is measured is in `rows` even where the run ends early.
+pub async fn run(
+    settings: &Settings,
+    which: Which,
+    wanted: &[RowName],
+    rows: &mut Vec<Row>,
+) -> anyhow::Result<()> {
     if which != Which::Sqlite {
         let postgres = Arc::new(Postgres::start()?);
         println!("- {}, default configuration and shared_buffers=2GB, max_wal_size=8GB", postgres.version()?);
-        rows.extend(on(&Engine::Postgres(postgres), settings, wanted).await?);
+        println!("- VACUUM (ANALYZE) and CHECKPOINT after loading");
+        Run { engine: Engine::Postgres(postgres), settings, wanted, rows }.every_row().await?;
     }
     if which != Which::Postgres {
-        rows.extend(on(&Engine::Sqlite, settings, wanted).await?);
+        Run { engine: Engine::Sqlite, settings, wanted, rows }.every_row().await?;
     }
-    Ok(rows)
+    Ok(())
 }
 
-async fn on(engine: &Engine, settings: &Settings, wanted: &[RowName]) -> anyhow::Result<Vec<Row>> {
-    let begun = Instant::now();
-    let mut rows = Vec::new();
-    let wants = |row: RowName| wanted.contains(&row);
-    let wants_any = |some: &[RowName]| some.iter().any(|row| wants(*row));
-    if wants(RowName::Issue) || wants_any(&RowName::MILLION) || wants_any(&RowName::THREE_MILLION) {
-        rows.extend(on_one_ledger(engine, settings, &wants, &wants_any).await?);
-    }
-    if wants(RowName::Sweep) {
-        let connections = settings.connections.unwrap_or(256);
-        rows.extend(sweep::sweep(engine, settings, connections, nobody(engine)).await?);
-    }
-    eprintln!("{}: {:.0} s in all", engine.name(), begun.elapsed().as_secs_f64());
-    Ok(rows)
+/// The rows on one engine.
+struct Run<'a> {
+    engine: Engine,
+    settings: &'a Settings,
+    wanted: &'a [RowName],
+    rows: &'a mut Vec<Row>,
 }
 
-/// The ledger grows from 100,000 coupons to 1,000,000 and to 3,000,000; each row runs at its size.
-async fn on_one_ledger(
-    engine: &Engine,
-    settings: &Settings,
-    wants: &impl Fn(RowName) -> bool,
-    wants_any: &impl Fn(&[RowName]) -> bool,
-) -> anyhow::Result<Vec<Row>> {
-    let mut rows = Vec::new();
-    let at = |usual: usize| settings.connections.unwrap_or(usual);
-    let members = settings.scaled(1_000_000).max(10_000);
-    let (few_readers, readers) = (settings.scaled(1_000), settings.scaled(39_000));
-    let world = World::create(engine, &settings.program, settings.folder(), "ledger", members, Clock::System);
-    let mut world = world.await?;
-
-    let mut small = None;
-    if wants(RowName::Growth) {
-        eprintln!("{}: loading the small ledger", engine.name());
-        world.add_readers(1, few_readers).await?;
-        let (.., issued) = world.issue(PLAIN, 1, settings.scaled(50_000)).await?;
-        world.add_unused(issued).await?;
-        small = Some(reads::size(&mut world, settings, at(64)).await?);
-    }
-
-    eprintln!("{}: issuing to {members} members", engine.name());
-    let issue = bulk::issue(&mut world, settings, nobody(engine)).await?;
-    if wants(RowName::Issue) {
-        rows.push(issue);
-    }
-    world.settle()?;
-    if wants(RowName::Redeem) {
-        let usual = [(64, true), (256, true), (8, true), (64, false)];
-        let asked = settings.connections.map(|connections| vec![(connections, true), (connections, false)]);
-        for (connections, keys) in asked.unwrap_or(usual.to_vec()) {
-            rows.push(commands::redeem(&mut world, settings, connections, keys, nobody(engine)).await?);
+impl Run<'_> {
+    async fn every_row(mut self) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        if self.wants(RowName::Issue)
+            || self.wants_any(&RowName::MILLION)
+            || self.wants_any(&RowName::THREE_MILLION)
+        {
+            self.on_one_ledger().await?;
         }
-    }
-    if wants(RowName::Latency) {
-        rows.push(commands::redeem(&mut world, settings, 1, true, nobody(engine)).await?);
-    }
-    // The embedded ledger belongs to one process.
-    if wants(RowName::Processes) && matches!(engine, Engine::Postgres(_)) {
-        rows.push(commands::processes(&mut world, settings, at(256)).await?);
-    }
-    if wants(RowName::Hot) {
-        rows.push(hot::claims(&mut world, settings, at(256)).await?);
-    }
-    if wants(RowName::Start) {
-        rows.push(commands::start(&mut world, settings).await?);
-    }
-    if wants(RowName::Replay) {
-        rows.push(bulk::replay(&mut world, settings, nobody(engine)).await?);
+        if self.wants(RowName::Sweep) {
+            let rivals = field::rivals(Of::Sweep, &self.engine).await?;
+            let rows = sweep::sweep(&self.engine, self.settings, self.connections(256), rivals).await?;
+            self.rows.extend(rows);
+        }
+        self.say(&format!("{:.0} s in all", begun.elapsed().as_secs_f64()));
+        Ok(())
     }
 
-    if wants_any(&RowName::THREE_MILLION) {
-        eprintln!("{}: loading the members who read", engine.name());
-        let first = if small.is_some() { few_readers + 1 } else { 1 };
-        world.add_readers(first, readers).await?;
+    /// The ledger grows from 100,000 coupons to 1,000,000 and to 3,000,000; each row runs at its size.
+    async fn on_one_ledger(&mut self) -> anyhow::Result<()> {
+        let settings = self.settings;
+        let members = settings.scaled(1_000_000).max(10_000);
+        let folder = settings.folder();
+        let world = World::create(&self.engine, &settings.program, folder, "ledger", members, Clock::System);
+        let mut world = world.await?;
+
+        let few_readers = settings.scaled(1_000);
+        let mut small = None;
+        if self.wants(RowName::Growth) {
+            self.say("loading the small ledger");
+            world.add_readers(1, few_readers).await?;
+            let (.., issued) = world.issue(PLAIN, 1, settings.scaled(50_000)).await?;
+            world.add_unused(issued).await?;
+            small = Some(reads::size(&mut world, settings, self.connections(64)).await?);
+        }
+
+        self.say(&format!("issuing to {members} members"));
+        let issue = bulk::issue(&mut world, settings, field::rivals(Of::Issue, &self.engine).await?).await?;
+        self.add(RowName::Issue, issue);
+        self.on_a_million(&mut world).await?;
+
+        if self.wants_any(&RowName::THREE_MILLION) {
+            self.say("loading the members who read");
+            let first = if small.is_some() { few_readers + 1 } else { 1 };
+            world.add_readers(first, settings.scaled(39_000)).await?;
+            self.on_three_million(&mut world, small).await?;
+        }
+        world.stop().await
+    }
+
+    async fn on_a_million(&mut self, world: &mut World) -> anyhow::Result<()> {
+        let settings = self.settings;
+        world.settle()?;
+        if self.wants(RowName::Redeem) {
+            let usual = vec![(64, true), (256, true), (8, true), (64, false)];
+            let asked =
+                settings.connections.map(|connections| vec![(connections, true), (connections, false)]);
+            for (connections, keys) in asked.unwrap_or(usual) {
+                let rivals = field::rivals(Of::Redeem { connections, keys }, &self.engine).await?;
+                let row = commands::redeem(world, settings, connections, keys, rivals).await?;
+                self.add(RowName::Redeem, row);
+            }
+        }
+        if self.wants(RowName::Latency) {
+            let rivals = field::rivals(Of::Redeem { connections: 1, keys: true }, &self.engine).await?;
+            self.add(RowName::Latency, commands::redeem(world, settings, 1, true, rivals).await?);
+        }
+        // The embedded ledger belongs to one process.
+        if self.wants(RowName::Processes) && matches!(self.engine, Engine::Postgres(_)) {
+            let row = commands::processes(world, settings, self.connections(256)).await?;
+            self.add(RowName::Processes, row);
+        }
+        if self.wants(RowName::Hot) {
+            self.add(RowName::Hot, hot::claims(world, settings, self.connections(256)).await?);
+        }
+        if self.wants(RowName::Start) {
+            self.add(RowName::Start, commands::start(world, settings).await?);
+        }
+        if self.wants(RowName::Replay) {
+            let rivals = field::rivals(Of::Replay(world), &self.engine).await?;
+            self.add(RowName::Replay, bulk::replay(world, settings, rivals).await?);
+        }
+        Ok(())
+    }
+
+    async fn on_three_million(
+        &mut self,
+        world: &mut World,
+        small: Option<reads::Size>,
+    ) -> anyhow::Result<()> {
+        let settings = self.settings;
         // All of it now, so that one server lives through the rows to the end, where its memory is looked at.
-        let commands = wants(RowName::Mixed) || wants(RowName::Memory) || wants(RowName::Growth);
-        if commands {
-            let growth = world.enough(settings.all_rounds(), at(64)) / 2;
-            world.stock_up(reads::mixed_needs(&world, settings, at(256)) + growth).await?;
+        if self.wants_any(&[RowName::Mixed, RowName::Growth, RowName::Memory]) {
+            let growth = world.enough(settings.all_rounds(), self.connections(64)) / 2;
+            world.stock_up(reads::mixed_needs(world, settings, self.connections(256)) + growth).await?;
         }
         world.settle()?;
         for (name, page) in [(RowName::Couponlist, Page::List), (RowName::Couponinfo, Page::Info)] {
-            if wants(name) {
-                rows.push(reads::page(&mut world, settings, at(64), page, nobody(engine)).await?);
+            if self.wants(name) {
+                let connections = self.connections(64);
+                let rivals = field::rivals(Of::Page { world, page, connections }, &self.engine).await?;
+                self.add(name, reads::page(world, settings, connections, page, rivals).await?);
             }
         }
-        if wants(RowName::Mixed) || wants(RowName::Memory) {
-            let mixed = reads::mixed(&mut world, settings, at(256)).await?;
-            rows.extend(wants(RowName::Mixed).then_some(mixed));
+        if self.wants(RowName::Mixed) || self.wants(RowName::Memory) {
+            self.add(RowName::Mixed, reads::mixed(world, settings, self.connections(256)).await?);
         }
         if let Some(small) = small {
-            let large = reads::size(&mut world, settings, at(64)).await?;
-            rows.extend(reads::growth(&world, &small, large));
+            let large = reads::size(world, settings, self.connections(64)).await?;
+            self.rows.extend(reads::growth(world, &small, large));
         }
-        if wants(RowName::Memory) {
-            rows.push(commands::memory(&world)?);
+        if self.wants(RowName::Memory) {
+            self.add(RowName::Memory, commands::memory(world)?);
         }
+        Ok(())
     }
-    world.stop().await?;
-    Ok(rows)
+
+    fn wants(&self, row: RowName) -> bool {
+        self.wanted.contains(&row)
+    }
+
+    fn wants_any(&self, some: &[RowName]) -> bool {
+        some.iter().any(|row| self.wants(*row))
+    }
+
+    /// Rows that were run only for what others need are left out.
+    fn add(&mut self, name: RowName, row: Row) {
+        let wanted = self.wants(name);
+        self.rows.extend(wanted.then_some(row));
+    }
+
+    fn connections(&self, usual: usize) -> usize {
+        self.settings.connections.unwrap_or(usual)
+    }
+
+    fn say(&self, what: &str) {
+        eprintln!("{}: {what}", self.engine.name());
+    }
 }

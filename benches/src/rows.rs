@@ -11,9 +11,6 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::rivals::Rivals;
-use crate::world::Engine;
-
 /// What holds for every row.
 pub struct Settings {
     /// Connections instead of the row's own.
@@ -50,9 +47,4 @@ impl Settings {
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
-}
-
-/// Nobody to compete with.
-pub fn nobody(_engine: &Engine) -> Rivals {
-    Rivals::default()
 }
