@@ -1,17 +1,17 @@
 //! The writer: the only way into the log.
 //!
 //! It takes all that is waiting (no timer: while one batch commits, the next gathers) and commits it in one
-//! transaction. Every append has its own outcome. A batch that the database rejects is retried in halves, so that one
+//! transaction. On PostgreSQL one batch waits for the head's lock while the one before commits. Every append has its own outcome. A batch that the database rejects is retried in halves, so that one
 //! bad append does not fail the others; a commit whose answer was lost is resolved from the log.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use crate::clock::Clock;
 use crate::metrics::Metrics;
-use crate::store::{Append, AppendError, Entry, Outcome, Resolved, Store, StoreError};
+use crate::store::{Append, AppendError, Begun, Entry, Outcome, Resolved, Store, StoreError};
 
 /// Batches beyond this only add latency.
 const MAX_BATCH: usize = 500;
@@ -57,7 +57,11 @@ impl Writer {
         let (waiting, urgent) = mpsc::channel(capacity);
         let (background, patient) = mpsc::channel(1);
         let (stop, stopped) = watch::channel(None);
-        tokio::spawn(Worker { store, clock, metrics, stop }.run(Inbox { urgent, patient }));
+        let inbox = Arc::new(Mutex::new(Inbox { urgent, patient, taken: Vec::new() }));
+        let worker = Worker { store, clock, metrics, stop };
+        for _ in 0..worker.store.writers() {
+            tokio::spawn(worker.clone().run(inbox.clone()));
+        }
         Self { waiting, background, stopped }
     }
 
@@ -95,24 +99,38 @@ async fn hand_over(to: &mpsc::Sender<Waiting>, append: Append) -> Result<Vec<Out
 struct Inbox {
     urgent: mpsc::Receiver<Waiting>,
     patient: mpsc::Receiver<Waiting>,
+    taken: Vec<Waiting>,
 }
 
 impl Inbox {
-    /// Waits until something is there and takes what may go into one batch; nothing once all senders are gone.
-    async fn gather(&mut self) -> Vec<Waiting> {
-        let mut batch = Vec::new();
-        tokio::select! {
-            biased;
-            taken = self.urgent.recv_many(&mut batch, MAX_BATCH) => match taken {
-                0 => batch.extend(self.patient.recv().await),
-                _ => batch.extend(self.patient.try_recv().ok()),
-            },
-            Some(first) = self.patient.recv() => batch.push(first),
+    /// Waits until something is there; false once all senders are gone.
+    async fn wait(&mut self) -> bool {
+        if self.taken.is_empty() {
+            tokio::select! {
+                biased;
+                count = self.urgent.recv_many(&mut self.taken, MAX_BATCH) => if count == 0 {
+                    self.taken.extend(self.patient.recv().await);
+                },
+                Some(first) = self.patient.recv() => self.taken.push(first),
+            }
         }
+        !self.taken.is_empty()
+    }
+
+    /// Takes what may go into one batch: all that members ask for, and at most one background append.
+    fn take(&mut self) -> Vec<Waiting> {
+        let mut batch = std::mem::take(&mut self.taken);
+        while batch.len() < MAX_BATCH
+            && let Ok(next) = self.urgent.try_recv()
+        {
+            batch.push(next);
+        }
+        batch.extend(self.patient.try_recv().ok());
         batch
     }
 }
 
+#[derive(Clone)]
 struct Worker {
     store: Store,
     clock: Clock,
@@ -121,24 +139,33 @@ struct Worker {
 }
 
 impl Worker {
-    async fn run(self, mut inbox: Inbox) {
+    /// Only one worker at a time waits for work and for the head; it gathers when it has it. Meanwhile another may be
+    /// in its commit.
+    async fn run(self, inbox: Arc<Mutex<Inbox>>) {
         loop {
-            let batch = inbox.gather().await;
-            let Some(first) = batch.first() else { return };
-            self.metrics.writer_phases.gathered(first.since.elapsed());
-            self.metrics.queue_depth.set((inbox.urgent.len() + inbox.patient.len()) as i64);
+            let mut waiting = inbox.lock().await;
+            if !waiting.wait().await {
+                return;
+            }
+            let begun = self.store.begin().await;
+            let batch = waiting.take();
+            self.metrics.queue_depth.set((waiting.urgent.len() + waiting.patient.len()) as i64);
+            drop(waiting);
+            if let Some(first) = batch.first() {
+                self.metrics.writer_phases.gathered(first.since.elapsed());
+            }
             let entries: usize = batch.iter().map(|waiting| waiting.append.entries.len()).sum();
             self.metrics.batch_size.observe(f64::from(u32::try_from(entries).unwrap_or(u32::MAX)));
             let started = Instant::now();
-            self.commit(batch).await;
+            self.commit(batch, begun).await;
             self.metrics.batch_seconds.observe(started.elapsed().as_secs_f64());
         }
     }
 
-    async fn commit(&self, batch: Vec<Waiting>) {
+    async fn commit(&self, batch: Vec<Waiting>, begun: Result<Begun, AppendError>) {
         let (appends, answers): (Vec<Append>, Vec<_>) =
             batch.into_iter().map(|waiting| (waiting.append, waiting.answer)).unzip();
-        let outcomes = self.outcomes(appends.into()).await;
+        let outcomes = self.outcomes(appends.into(), begun).await;
         for (answer, outcome) in answers.into_iter().zip(outcomes) {
             // The caller may have gone away; what was written stays written.
             let _ = answer.send(outcome);
@@ -146,11 +173,24 @@ impl Worker {
     }
 
     /// The outcomes of each append's entries. Halves are taken from the front, so positions keep the batch's order.
-    async fn outcomes(&self, batch: Arc<[Append]>) -> Vec<Result<Vec<Outcome>, WriteError>> {
+    async fn outcomes(
+        &self,
+        batch: Arc<[Append]>,
+        begun: Result<Begun, AppendError>,
+    ) -> Vec<Result<Vec<Outcome>, WriteError>> {
         let mut outcomes = Vec::with_capacity(batch.len());
         let mut parts = vec![batch];
+        let mut begun = Some(begun);
         while let Some(part) = parts.pop() {
-            match self.store.append(part.clone(), &self.clock).await {
+            let begun = match begun.take() {
+                Some(begun) => begun,
+                None => self.store.begin().await,
+            };
+            let appended = match begun {
+                Ok(begun) => begun.append(part.clone(), &self.clock).await,
+                Err(error) => Err(error),
+            };
+            match appended {
                 Ok(appended) => {
                     self.metrics.writer_phases.committed(&appended.phases);
                     let mut answered = appended.outcomes.into_iter();

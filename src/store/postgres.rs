@@ -1,20 +1,18 @@
 //! PostgreSQL: any number of server processes on one database.
 //!
-//! One connection of this process writes the log; it stands apart from the read pool and has timeouts, so that a stuck
-//! client cannot hold the head for ever. A batch is five round trips: BEGIN, lock the head, ask what must be known
-//! (in a statement of its own: within one statement the snapshot would be older than the lock), write everything,
-//! COMMIT.
+//! The connections that write the log stand apart from the read pool and have timeouts, so that a stuck client cannot
+//! hold the head for ever. A batch is four round trips: begin and lock the head, ask what must be known (in a statement
+//! of its own: within one statement the snapshot would be older than the lock), write everything, COMMIT.
 
 mod batch;
 mod reads;
 
 use std::str::FromStr as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
 use sqlx::{Connection as _, Executor as _, PgConnection, PgPool, Row as _};
-use tokio::sync::Mutex;
 
 use super::admission::{Questions, admit};
 use super::connect::OpenError;
@@ -40,8 +38,8 @@ struct Inner {
     /// The directory, and reads.
     pool: PgPool,
     reads: Arc<Reads>,
-    /// The connection that writes the log; None until it is needed, and again after it failed.
-    writer: Mutex<Option<PgConnection>>,
+    /// Connections that write the log and are idle now.
+    writers: Mutex<Vec<PgConnection>>,
     version: String,
 }
 
@@ -90,7 +88,7 @@ impl PostgresStore {
             .connect_lazy_with(options.clone());
         let version = version.split_whitespace().next().unwrap_or_default().to_owned();
         let reads = Reads::start(pool.clone(), cores + 1);
-        let inner = Inner { options, pool, reads, writer: Mutex::new(None), version };
+        let inner = Inner { options, pool, reads, writers: Mutex::default(), version };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -99,7 +97,7 @@ impl PostgresStore {
     }
 
     pub(super) async fn close(&self) {
-        if let Some(writer) = self.inner.writer.lock().await.take() {
+        for writer in self.idle_writers().drain(..).collect::<Vec<_>>() {
             let _ = writer.close().await;
         }
         self.inner.pool.close().await;
@@ -177,30 +175,33 @@ impl PostgresStore {
         Ok(answers)
     }
 
-    pub(super) async fn append(&self, batch: &[Append], clock: &Clock) -> Result<Appended, AppendError> {
-        let mut writer = self.inner.writer.lock().await;
-        let fresh = writer.is_none();
-        let mut connection = self.take_writer(&mut writer).await.map_err(undone)?;
-        let mut outcome = append_on(&mut connection, batch, clock).await;
-        // The connection may have died while it lay idle: nothing was written then, so a new one may try once.
-        if !fresh && matches!(outcome, Err(AppendError::Unavailable(_))) {
-            connection = self.take_writer(&mut writer).await.map_err(undone)?;
-            outcome = append_on(&mut connection, batch, clock).await;
-        }
-        // Only a connection that is known to be outside a transaction is used again; dropping one ends its own.
-        if !matches!(outcome, Err(AppendError::Unavailable(_) | AppendError::Unknown { .. })) {
-            *writer = Some(connection);
-        }
-        outcome
+    fn idle_writers(&self) -> MutexGuard<'_, Vec<PgConnection>> {
+        self.inner.writers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn take_writer(&self, slot: &mut Option<PgConnection>) -> Result<PgConnection, StoreError> {
-        if let Some(connection) = slot.take() {
-            return Ok(connection);
+    /// Begins a transaction and locks the head.
+    pub(super) async fn begin(&self) -> Result<Begun, AppendError> {
+        let mut since = Instant::now();
+        let idle = self.idle_writers().pop();
+        let mut locked = Err(sqlx::Error::PoolClosed);
+        if let Some(connection) = idle {
+            locked = lock_head(connection).await;
         }
+        // A connection may have died while it lay idle: nothing was written then, so a new one may try.
+        if locked.as_ref().is_err_and(|error| !matches!(error, sqlx::Error::Database(_))) {
+            let connection = self.connect_writer().await.map_err(undone)?;
+            locked = lock_head(connection).await;
+        }
+        let (connection, head) = locked.map_err(|error| undone(error.into()))?;
+        Ok(Begun { connection, head, store: self.clone(), lock: Phases::lap(&mut since) })
+    }
+
+    async fn connect_writer(&self) -> Result<PgConnection, StoreError> {
         let connecting = PgConnection::connect_with(&self.inner.options);
         let connected = tokio::time::timeout(Duration::from_secs(5), connecting).await;
-        Ok(connected.map_err(|_| sqlx::Error::PoolTimedOut)??)
+        let mut connection = connected.map_err(|_| sqlx::Error::PoolTimedOut)??;
+        connection.execute(PREPARE_LOCK).await?;
+        Ok(connection)
     }
 
     pub(super) async fn resolve(
@@ -208,10 +209,9 @@ impl PostgresStore {
         append_ids: &[String],
         after_position: i64,
     ) -> Result<Vec<Resolved>, StoreError> {
-        let mut connection = self.take_writer(&mut None).await?;
-        let mut transaction = connection.begin().await?;
+        let connection = self.connect_writer().await?;
         // The lock is granted only when the dead connection's transaction has ended one way or the other.
-        lock_head(&mut transaction).await?;
+        let (mut connection, _) = lock_head(connection).await?;
         let rows = sqlx::query(
             "SELECT metadata->>'append_id', aggregate_type, aggregate_id, min(position), min(recorded_at_ms) FROM events
              WHERE bucket = $1 AND position > $2 AND metadata->>'append_id' = ANY($3) GROUP BY 1, 2, 3",
@@ -219,9 +219,9 @@ impl PostgresStore {
         .bind(BUCKET)
         .bind(after_position)
         .bind(append_ids)
-        .fetch_all(&mut *transaction)
+        .fetch_all(&mut connection)
         .await?;
-        transaction.rollback().await?;
+        connection.execute("ROLLBACK").await?;
         let found = |row: &PgRow| {
             Ok(Resolved {
                 append_id: row.try_get(0)?,
@@ -295,87 +295,98 @@ struct Head {
     database_ms: i64,
 }
 
-async fn lock_head(connection: &mut PgConnection) -> Result<Head, sqlx::Error> {
-    let row = sqlx::query(
-        "SELECT position, last_ms, epoch, (extract(epoch FROM clock_timestamp()) * 1000)::bigint
-         FROM log_head WHERE bucket = $1 FOR UPDATE",
-    )
-    .bind(BUCKET)
-    .fetch_one(connection)
-    .await?;
-    Ok(Head {
+/// Planned once per connection.
+const PREPARE_LOCK: &str = "PREPARE lock_head AS
+    SELECT position, last_ms, epoch, (extract(epoch FROM clock_timestamp()) * 1000)::bigint
+    FROM log_head WHERE bucket = 0 FOR UPDATE";
+
+/// Begins a transaction and takes the lock in one round trip. What is read under the lock must be asked in a later
+/// statement. A connection whose lock failed is dropped, which ends its transaction.
+async fn lock_head(mut connection: PgConnection) -> Result<(PgConnection, Head), sqlx::Error> {
+    let row = connection.fetch_one("BEGIN; EXECUTE lock_head").await?;
+    let head = Head {
         position: row.try_get(0)?,
         last_ms: row.try_get(1)?,
         epoch: row.try_get(2)?,
         database_ms: row.try_get(3)?,
-    })
+    };
+    Ok((connection, head))
 }
 
-async fn append_on(
-    connection: &mut PgConnection,
-    batch: &[Append],
-    clock: &Clock,
-) -> Result<Appended, AppendError> {
-    let before_commit = |error: sqlx::Error| undone(error.into());
-    let mut since = Instant::now();
-    connection.execute("BEGIN").await.map_err(before_commit)?;
-    let worked = work(connection, batch, clock, &mut since).await;
-    match worked {
-        Ok((appended, _, false)) => {
-            connection.execute("ROLLBACK").await.map_err(before_commit)?;
-            Ok(appended)
+/// A transaction that holds the head. Dropped unfinished, it is rolled back with its connection.
+pub struct Begun {
+    connection: PgConnection,
+    head: Head,
+    store: PostgresStore,
+    lock: Duration,
+}
+
+impl Begun {
+    pub(super) async fn append(mut self, batch: &[Append], clock: &Clock) -> Result<Appended, AppendError> {
+        let outcome = self.work_and_end(batch, clock).await;
+        // Only a connection that is known to be outside a transaction is used again; dropping one ends its own.
+        if !matches!(outcome, Err(AppendError::Unavailable(_) | AppendError::Unknown { .. })) {
+            self.store.idle_writers().push(self.connection);
         }
-        Ok((mut appended, head, true)) => match connection.execute("COMMIT").await {
-            Ok(_) => {
-                appended.phases.commit = Phases::lap(&mut since);
+        outcome
+    }
+
+    async fn work_and_end(&mut self, batch: &[Append], clock: &Clock) -> Result<Appended, AppendError> {
+        let before_commit = |error: sqlx::Error| undone(error.into());
+        match self.work(batch, clock).await {
+            Ok((appended, false)) => {
+                self.connection.execute("ROLLBACK").await.map_err(before_commit)?;
                 Ok(appended)
             }
-            Err(error) => {
-                let error = StoreError::from(error);
-                // A constraint that speaks up in COMMIT is an answer; anything else leaves the outcome open.
-                if error.is_statement_error() {
-                    return Err(AppendError::Rejected(Arc::new(error)));
+            Ok((mut appended, true)) => {
+                let mut since = Instant::now();
+                match self.connection.execute("COMMIT").await {
+                    Ok(_) => {
+                        appended.phases.commit = Phases::lap(&mut since);
+                        Ok(appended)
+                    }
+                    Err(error) => {
+                        let error = StoreError::from(error);
+                        // A constraint that speaks up in COMMIT is an answer; anything else leaves the outcome open.
+                        if error.is_statement_error() {
+                            return Err(AppendError::Rejected(Arc::new(error)));
+                        }
+                        Err(AppendError::Unknown { head: self.head.position, source: Arc::new(error) })
+                    }
                 }
-                Err(AppendError::Unknown { head, source: Arc::new(error) })
             }
-        },
-        Err(error) => {
-            // The transaction has failed or refused: it must be ended before this connection is used again.
-            match connection.execute("ROLLBACK").await {
-                Ok(_) => Err(error),
-                Err(rollback) => Err(AppendError::Unavailable(Arc::new(rollback.into()))),
+            Err(error) => {
+                // The transaction has failed or refused: it must be ended before this connection is used again.
+                match self.connection.execute("ROLLBACK").await {
+                    Ok(_) => Err(error),
+                    Err(rollback) => Err(AppendError::Unavailable(Arc::new(rollback.into()))),
+                }
             }
         }
     }
-}
 
-/// Everything between BEGIN and COMMIT: the outcomes, the head before, and whether anything was written.
-async fn work(
-    connection: &mut PgConnection,
-    batch: &[Append],
-    clock: &Clock,
-    since: &mut Instant,
-) -> Result<(Appended, i64, bool), AppendError> {
-    let failed = |error: sqlx::Error| undone(error.into());
-    let mut phases = Phases::default();
-    let head = lock_head(connection).await.map_err(failed)?;
-    if head.epoch != EPOCH || batch.iter().any(|append| append.epoch != head.epoch) {
-        return Err(AppendError::OldEpoch { found: head.epoch });
+    /// Everything between the lock and COMMIT: the outcomes, and whether anything was written.
+    async fn work(&mut self, batch: &[Append], clock: &Clock) -> Result<(Appended, bool), AppendError> {
+        let Self { connection, head, .. } = self;
+        let mut phases = Phases { lock: self.lock, ..Phases::default() };
+        let mut since = Instant::now();
+        if head.epoch != EPOCH || batch.iter().any(|append| append.epoch != head.epoch) {
+            return Err(AppendError::OldEpoch { found: head.epoch });
+        }
+        // Read only now: waiting for the lock is not an error of the clock.
+        let now_ms = clock.now_ms();
+        let skew_ms = now_ms - head.database_ms;
+        if clock.is_system() && skew_ms.abs() > MAX_CLOCK_SKEW_MS {
+            return Err(AppendError::ClockSkew(skew_ms));
+        }
+        let known = know(connection, &Questions::of(batch)).await.map_err(undone)?;
+        let (plan, outcomes) = admit(batch, known, head.position, now_ms.max(head.last_ms));
+        phases.check = Phases::lap(&mut since);
+        let writes = !plan.is_empty();
+        if writes {
+            write_plan(connection, &plan).await.map_err(|error| undone(error.into()))?;
+            phases.write = Phases::lap(&mut since);
+        }
+        Ok((Appended { outcomes, phases }, writes))
     }
-    phases.lock = Phases::lap(since);
-    // Read only now: waiting for the lock is not an error of the clock.
-    let now_ms = clock.now_ms();
-    let skew_ms = now_ms - head.database_ms;
-    if clock.is_system() && skew_ms.abs() > MAX_CLOCK_SKEW_MS {
-        return Err(AppendError::ClockSkew(skew_ms));
-    }
-    let known = know(connection, &Questions::of(batch)).await.map_err(undone)?;
-    let (plan, outcomes) = admit(batch, known, head.position, now_ms.max(head.last_ms));
-    phases.check = Phases::lap(since);
-    let writes = !plan.is_empty();
-    if writes {
-        write_plan(connection, &plan).await.map_err(failed)?;
-        phases.write = Phases::lap(since);
-    }
-    Ok((Appended { outcomes, phases }, head.position, writes))
 }
