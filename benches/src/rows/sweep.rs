@@ -28,6 +28,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// A sweep that stands still for so long is broken.
 const STALLED: Duration = Duration::from_secs(60);
 
+/// Below it a small load would be swept before the first member redeems.
+const FEWEST_TOGETHER: i64 = 100_000;
+
 /// Thirds: the sweep's own rounds.
 const PARTS: i64 = 3;
 
@@ -43,9 +46,10 @@ pub async fn sweep(
     let alone = alone(&mut world, settings, ended, rivals).await?;
     let undisturbed = undisturbed(&mut world, settings, connections).await?;
     world.stop().await?;
-    // Half as many are more than it gets done while members redeem.
-    let mut world = self::world(engine, settings, "sweep_together", ended / 2).await?;
-    let together = together(&mut world, settings, connections, ended / 2, &undisturbed, &alone).await?;
+    // Half as many are more than it gets done while members redeem, but never so few that it is through at once.
+    let ended = (ended / 2).max(FEWEST_TOGETHER);
+    let mut world = self::world(engine, settings, "sweep_together", ended).await?;
+    let together = together(&mut world, settings, connections, ended, &undisturbed, &alone).await?;
     Ok(vec![alone, together])
 }
 
@@ -182,7 +186,7 @@ async fn world(engine: &Engine, settings: &Settings, name: &str, ended: i64) -> 
     let ledger = world.in_process().await?;
     let validity = Validity::Fixed { start: day(-10), end: day(-2) };
     let definition = load::define(&ledger, load::offer(validity), None).await?;
-    load::issue_in_process(&ledger, definition, 1..=ended).await?;
+    load::issue_in_process(&ledger, definition, (0..ended).map(|place| place % members + 1)).await?;
     ledger.store().close().await;
     world.set_clock(Clock::System);
     Ok(world)
