@@ -244,13 +244,12 @@ pub fn table(rows: &[Row]) -> String {
     }
     text.push_str("\nRounds in order, and what else was seen:\n\n");
     for row in rows {
-        text.push_str(&format!("- {} · {}: {}", row.name, row.engine, row.product.summary()));
-        for (name, rounds) in row.peers.iter().chain(&row.raw) {
-            text.push_str(&format!("; {name} {}", rounds.summary()));
-        }
-        for note in &row.notes {
-            text.push_str(&format!("; {note}"));
-        }
+        let rivals = row.peers.iter().chain(&row.raw);
+        let mut parts = vec![row.product.summary()];
+        parts.extend(rivals.map(|(name, rounds)| format!("{name} {}", rounds.summary())));
+        parts.extend(row.notes.iter().cloned());
+        parts.retain(|part| !part.is_empty());
+        text.push_str(&format!("- {} · {}: {}", row.name, row.engine, parts.join("; ")));
         text.push('\n');
     }
     text
