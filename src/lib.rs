@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! value, clock, refusal ← secrets ← coupon, definition, shop, facts ← identity, config
-//!   ← store ← read_model, directory ← entity ← metrics ← ledger ← bulk, sweep, demo ← http ← cli ← main
+//!   ← store ← read_model, directory ← entity ← metrics ← ledger ← bulk, sweep, replay, demo ← http ← cli ← main
 //! ```
 
 pub mod bulk;
@@ -24,6 +24,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod read_model;
 pub mod refusal;
+pub mod replay;
 pub mod secrets;
 pub mod shop;
 pub mod store;

@@ -9,6 +9,7 @@ mod append;
 mod connect;
 mod migrate;
 mod postgres;
+mod replay;
 mod sqlite;
 
 use std::fmt;
@@ -22,6 +23,7 @@ pub use append::{
 pub use connect::{OpenError, StoreOptions, open, open_read_only};
 pub use migrate::SCHEMA_VERSION;
 pub use postgres::PostgresStore;
+pub use replay::{EventRef, IdRange, Rebuilding, Visitor};
 pub use sqlite::SqliteStore;
 
 use crate::clock::Clock;
@@ -71,6 +73,22 @@ pub struct StoredEvent {
     pub metadata: String,
     /// When it was recorded, Unix milliseconds; never goes back.
     pub recorded_at_ms: i64,
+}
+
+impl StoredEvent {
+    /// What of it makes a stream's state.
+    #[must_use]
+    pub fn as_ref(&self) -> EventRef<'_> {
+        EventRef {
+            position: self.position,
+            aggregate_type: &self.aggregate_type,
+            aggregate_id: &self.aggregate_id,
+            sequence: self.sequence,
+            event_type: &self.event_type,
+            event_version: &self.event_version,
+            payload: &self.payload,
+        }
+    }
 }
 
 /// An event on its way into the log.

@@ -6,6 +6,7 @@
 
 mod batch;
 mod reads;
+mod replay;
 
 use std::str::FromStr as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,6 +24,7 @@ use super::{
 use crate::clock::Clock;
 use batch::{know, write_plan};
 use reads::{Reads, bound, read_row};
+pub use replay::Rebuilding;
 
 /// How long a lock on the head is waited for before the caller is told to try again.
 const LOCK_TIMEOUT: &str = "5s";
@@ -97,7 +99,8 @@ impl PostgresStore {
     }
 
     pub(super) async fn close(&self) {
-        for writer in self.idle_writers().drain(..).collect::<Vec<_>>() {
+        let writers = std::mem::take(&mut *self.idle_writers());
+        for writer in writers {
             let _ = writer.close().await;
         }
         self.inner.pool.close().await;

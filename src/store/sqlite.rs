@@ -6,6 +6,8 @@
 //! that thread, appends first. An I/O error on write or commit ends the process: what is on disk is then unknown, and
 //! the next start reads it.
 
+mod replay;
+
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
@@ -323,7 +325,8 @@ fn write_loop(mut connection: Connection, queue: &Queue, wal: &PathBuf) {
         match queue.next(IDLE_AFTER) {
             Next::Job(job) => {
                 job(&mut connection);
-                if wal_bytes() > MAX_WAL_BYTES {
+                // A rebuild's transaction spans jobs.
+                if connection.is_autocommit() && wal_bytes() > MAX_WAL_BYTES {
                     checkpoint(&connection);
                 }
             }
