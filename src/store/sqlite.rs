@@ -10,7 +10,8 @@ mod replay;
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -26,12 +27,15 @@ use super::{
 };
 use crate::clock::Clock;
 
-/// The WAL is written back when nobody waits and it is longer than this …
-const IDLE_CHECKPOINT_BYTES: u64 = 4 << 20;
-/// … after this long without work …
+/// The WAL is written back whenever so many of its frames (4 KiB) are not in the database yet: commands wait for it on
+/// the one writing connection, so it must be short rather than rare …
+const CHECKPOINT_FRAMES: u32 = 1_000;
+/// … or so many, when nobody waits …
+const IDLE_CHECKPOINT_FRAMES: u32 = 100;
+/// … and has not for this long …
 const IDLE_AFTER: Duration = Duration::from_millis(100);
-/// … and in any case when it is longer than this.
-const MAX_WAL_BYTES: u64 = 192 << 20;
+/// … and where readers have kept it from being used again from its start, in any case when it is longer than this.
+const MAX_WAL_FRAMES: u32 = 48 << 10;
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
@@ -80,7 +84,7 @@ impl SqliteStore {
                 .map_err(|source| folder_error(path, source))
         };
         if let Some(connection) = writer {
-            let (queue, wal) = (writes.clone(), path.with_extension("db-wal"));
+            let (queue, wal) = (writes.clone(), Wal::of(path)?);
             threads.push(spawn("ledger-writer", Box::new(move || write_loop(connection, &queue, &wal)))?);
         } else {
             writes.close();
@@ -319,33 +323,61 @@ fn read_loop(mut connection: Connection, queue: &Queue) {
     }
 }
 
-fn write_loop(mut connection: Connection, queue: &Queue, wal: &PathBuf) {
-    let wal_bytes = || std::fs::metadata(wal).map_or(0, |file| file.len());
+fn write_loop(mut connection: Connection, queue: &Queue, wal: &Wal) {
     loop {
         match queue.next(IDLE_AFTER) {
             Next::Job(job) => {
                 job(&mut connection);
                 // A rebuild's transaction spans jobs.
-                if connection.is_autocommit() && wal_bytes() > MAX_WAL_BYTES {
-                    checkpoint(&connection);
+                if connection.is_autocommit() {
+                    let (frames, pending) = wal.frames();
+                    if frames > MAX_WAL_FRAMES {
+                        checkpoint(&connection, "RESTART");
+                    } else if pending > CHECKPOINT_FRAMES {
+                        checkpoint(&connection, "PASSIVE");
+                    }
                 }
             }
-            Next::Idle if wal_bytes() > IDLE_CHECKPOINT_BYTES => checkpoint(&connection),
+            Next::Idle if wal.frames().1 > IDLE_CHECKPOINT_FRAMES => checkpoint(&connection, "PASSIVE"),
             Next::Idle => {}
             Next::Closed => {
-                checkpoint(&connection);
+                checkpoint(&connection, "TRUNCATE");
                 return;
             }
         }
     }
 }
 
-/// Writes the WAL back into the database and starts it anew. A reader that still looks at it puts that off, no more.
-fn checkpoint(connection: &Connection) {
-    let started = std::time::Instant::now();
-    let outcome = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
-    match outcome {
-        Ok(busy) => tracing::debug!(busy, elapsed = ?started.elapsed(), "checkpoint"),
+/// How full the WAL is, read from the header of its index: the file's length does not say, because it is used again
+/// from its start. <https://www.sqlite.org/walformat.html>
+struct Wal(File);
+
+impl Wal {
+    fn of(path: &Path) -> Result<Self, OpenError> {
+        let index = path.with_extension("db-shm");
+        File::open(&index).map(Self).map_err(|source| folder_error(&index, source))
+    }
+
+    /// Frames in the WAL, and how many of them are not in the database yet. Where that cannot be read, as many as can be:
+    /// better one checkpoint too many than a WAL without bounds.
+    fn frames(&self) -> (u32, u32) {
+        let number = |at| {
+            let mut bytes = [0; 4];
+            self.0.read_exact_at(&mut bytes, at).map(|()| u32::from_ne_bytes(bytes))
+        };
+        match (number(16), number(96)) {
+            (Ok(frames), Ok(in_database)) => (frames, frames.saturating_sub(in_database)),
+            _ => (u32::MAX, u32::MAX),
+        }
+    }
+}
+
+/// Writes the WAL back into the database. A reader that still looks at it puts a part of that off, no more.
+fn checkpoint(connection: &Connection, mode: &str) {
+    let started = Instant::now();
+    let pragma = format!("PRAGMA wal_checkpoint({mode})");
+    match connection.query_row(&pragma, [], |row| row.get::<_, i64>(0)) {
+        Ok(busy) => tracing::debug!(mode, busy, elapsed = ?started.elapsed(), "checkpoint"),
         Err(error) => end_process_on_io_error(&error),
     }
 }

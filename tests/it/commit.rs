@@ -24,15 +24,15 @@ use crate::outside::{Api, PATIENCE, all_at_once, assert_gapless, count, events, 
 use crate::proxy::{Cut, Proxy, Release};
 
 /// A ledger that reaches its database through a proxy, with coupons of member 439; `direct` goes past the proxy.
-struct Behind {
-    proxy: Proxy,
-    world: Arc<World>,
-    direct: Home,
-    coupons: Vec<i64>,
+pub struct Behind {
+    pub proxy: Proxy,
+    pub world: Arc<World>,
+    pub direct: Home,
+    pub coupons: Vec<i64>,
 }
 
 impl Behind {
-    async fn proxy(coupons: usize) -> Self {
+    pub async fn proxy(coupons: usize) -> Self {
         let direct = Home::new(Engine::Postgres).await;
         let options = PgConnectOptions::from_str(direct.database_url.as_deref().unwrap()).unwrap();
         let upstream = (options.get_host().to_owned(), options.get_port());
@@ -68,7 +68,7 @@ impl Behind {
     }
 
     /// Takes the head's lock past the proxy, in a transaction that ends with the connection.
-    async fn lock_head(&self) -> PgConnection {
+    pub async fn lock_head(&self) -> PgConnection {
         let mut connection =
             PgConnection::connect(self.direct.database_url.as_deref().unwrap()).await.unwrap();
         connection.execute("BEGIN").await.unwrap();
@@ -76,7 +76,7 @@ impl Behind {
         connection
     }
 
-    async fn end(self) {
+    pub async fn end(self) {
         assert_gapless(&self.direct).await;
         self.world.ledger.store().close().await;
     }

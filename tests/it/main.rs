@@ -29,6 +29,7 @@ mod roles;
 mod samples;
 mod server;
 mod simulation;
+mod statements;
 mod sweep;
 mod tidy;
 mod time;

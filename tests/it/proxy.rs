@@ -16,6 +16,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -66,9 +67,16 @@ impl Proxy {
             away: watch::Sender::new(false),
             cuts: watch::Sender::new(Cuts::default()),
             held: Mutex::default(),
+            statements: AtomicUsize::new(0),
+            commits: AtomicUsize::new(0),
         });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Self { addr, shared, accepting }
+    }
+
+    /// How many statements have been executed through it, and how many of them were commits.
+    pub fn traffic(&self) -> (usize, usize) {
+        (self.shared.statements.load(Ordering::SeqCst), self.shared.commits.load(Ordering::SeqCst))
     }
 
     /// Where clients connect to, without TLS.
@@ -133,6 +141,8 @@ struct Shared {
     cuts: watch::Sender<Cuts>,
     /// Connections to the server with an open transaction, each with the message that commits it.
     held: Mutex<VecDeque<(Server, Vec<u8>)>>,
+    statements: AtomicUsize,
+    commits: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -152,6 +162,13 @@ impl Shared {
             taken.is_some()
         });
         taken
+    }
+
+    fn count(&self, message: &[u8], commits: bool) {
+        if let [b'Q' | b'E', ..] = message {
+            self.statements.fetch_add(1, Ordering::SeqCst);
+            self.commits.fetch_add(usize::from(commits), Ordering::SeqCst);
+        }
     }
 
     fn cut_is_done(&self) {
@@ -235,7 +252,9 @@ async fn relay(client: &mut Wire, shared: &Shared) -> io::Result<Option<CutHere>
     loop {
         let mut passing = Vec::new();
         while let Some(message) = client.take_message()? {
-            if let Some(commit) = commits.find(&message)
+            let commit = commits.find(&message);
+            shared.count(&message, commit.is_some());
+            if let Some(commit) = commit
                 && let Some(cut) = shared.take_cut()
             {
                 return Ok(Some(CutHere { cut, server, before: passing, commit }));
