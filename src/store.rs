@@ -313,7 +313,11 @@ impl Store {
 
     /// The events of one stream, in order; an unknown stream has none.
     pub async fn load_one(&self, stream: StreamId) -> Result<Vec<StoredEvent>, StoreError> {
-        let rows = self.query(Statement::new(LOAD, load_parameters(stream))).await?;
+        let load = Statement::new(LOAD, load_parameters(stream));
+        let rows = match self {
+            Self::Sqlite(store) => store.query_first(load).await?,
+            Self::Postgres(store) => store.query(load).await?,
+        };
         Ok(rows.into_iter().map(|row| stored_event(stream, row)).collect())
     }
 

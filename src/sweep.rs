@@ -22,8 +22,11 @@ pub const SETTLED_AFTER_MS: i64 = 120_000;
 /// Coupons per page.
 const PAGE: i64 = 1_000;
 
-/// Coupons per transaction: enough to make it cheap, few enough that members do not wait long behind it.
-const CHUNK: usize = 125;
+/// Coupons per transaction while nobody else writes: enough to make it cheap …
+const CHUNK_ALONE: usize = 400;
+
+/// … and while members do: few enough that they hardly notice.
+const CHUNK_BESIDE_MEMBERS: usize = 50;
 
 /// Chunks under way at a time: one is written while the next is read and decided.
 const AT_A_TIME: usize = 2;
@@ -96,7 +99,8 @@ async fn settle(ledger: &Ledger, coupons: Vec<i64>) -> (usize, HashSet<i64>) {
     let at = ledger.now();
     let request_id = format!("sweep-{}", hex(&random::<6>()));
     let meta = Meta { caller: Caller::System, at, request_id, receipt: None };
-    let chunks: Vec<Vec<i64>> = coupons.chunks(CHUNK).map(<[i64]>::to_vec).collect();
+    let chunk = if ledger.in_flight() == 0 { CHUNK_ALONE } else { CHUNK_BESIDE_MEMBERS };
+    let chunks: Vec<Vec<i64>> = coupons.chunks(chunk).map(<[i64]>::to_vec).collect();
     let chunks = chunks.into_iter().map(|chunk| settle_chunk(ledger, chunk, &meta));
     let outcomes: Vec<(i64, Option<bool>)> = futures::stream::iter(chunks)
         .buffered(AT_A_TIME)
@@ -146,7 +150,7 @@ async fn take_lease(ledger: &Ledger) -> Result<bool, StoreError> {
     let now_ms = ledger.clock().now_ms();
     let lease_until = now_ms + LEASE_MS;
     // The low digits name the holder, so that one process can renew what is its own.
-    let holder = i64::from(std::process::id() % 1_000);
+    let holder = holder();
     let value = lease_until / 1_000 * 1_000 + holder;
     let rows = ledger
         .store()
@@ -158,6 +162,18 @@ async fn take_lease(ledger: &Ledger) -> Result<bool, StoreError> {
         )])
         .await?;
     Ok(rows.first().is_some_and(|rows| !rows.is_empty()))
+}
+
+/// Lets others sweep at once, where this process held the lease and ends.
+pub async fn release_lease(ledger: &Ledger) -> Result<(), StoreError> {
+    let sql =
+        "UPDATE checkpoints SET value = 0 WHERE bucket = $1 AND name = 'sweep lease' AND value % 1000 = $2";
+    ledger.store().write(vec![Statement::new(sql, [BUCKET.into(), holder().into()])]).await?;
+    Ok(())
+}
+
+fn holder() -> i64 {
+    i64::from(std::process::id() % 1_000)
 }
 
 async fn checkpoint(ledger: &Ledger, name: &'static str) -> Result<i64, StoreError> {

@@ -15,7 +15,7 @@ use crate::http::{App, HttpOptions};
 use crate::identity::{Caller, Token};
 use crate::ledger::{Ledger, LedgerOptions};
 use crate::store;
-use crate::sweep::sweep;
+use crate::sweep::{release_lease, sweep};
 
 /// How often the sweep looks, and how often the list of revoked tokens is read again.
 const HOUSEKEEPING: Duration = Duration::from_secs(20);
@@ -71,6 +71,9 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
     server::serve(listener, app.router(), limits, stop).await;
     housekeeping.abort();
     let _ = housekeeping.await;
+    if !matches!(tokio::time::timeout(Duration::from_secs(2), release_lease(&ledger)).await, Ok(Ok(()))) {
+        tracing::warn!("the sweep's lease was not given back; it ends by itself within a minute");
+    }
     withdraw_server(&context.folder);
     store.close().await;
     match stopped.await {

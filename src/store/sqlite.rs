@@ -124,6 +124,12 @@ impl SqliteStore {
         self.inner.readers.run(false, move |connection| rows(connection, sql, &parameters)).await?
     }
 
+    /// A read that a command waits for: ahead of pages.
+    pub(super) async fn query_first(&self, statement: Statement) -> Result<Vec<Row>, StoreError> {
+        let Statement { sql, parameters, .. } = statement;
+        self.inner.readers.run(true, move |connection| rows(connection, sql, &parameters)).await?
+    }
+
     pub(super) async fn query_each(
         &self,
         sql: &'static str,

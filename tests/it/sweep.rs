@@ -7,11 +7,11 @@ use coupon_ledger::coupon::{Coupon, CouponCommand, CouponEvent, Source};
 use coupon_ledger::identity::Caller;
 use coupon_ledger::ledger::{Ledger, LedgerOptions, Meta};
 use coupon_ledger::store;
-use coupon_ledger::sweep::{SETTLED_AFTER_MS, sweep};
+use coupon_ledger::sweep::{SETTLED_AFTER_MS, release_lease, sweep};
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 
-use crate::harness::{DAY, EMPLOYEE, Engine, FRIEND, HOUR, MEMBER, World};
+use crate::harness::{DAY, EMPLOYEE, Engine, FRIEND, HOUR, MEMBER, NOON, World};
 
 /// How often each event of a kind stands in the log, by coupon.
 async fn events_of(world: &World, name: &str) -> HashMap<String, usize> {
@@ -77,6 +77,21 @@ async fn answers(world: &World, ids: &[i64]) -> Vec<Value> {
 }
 
 on_both_engines! {
+    async fn a_process_that_ends_gives_its_own_lease_back_and_nobody_elses(engine: Engine) {
+        let world = World::with_people(engine).await;
+        sweep(&world.ledger).await.unwrap();
+        let own = i64::from(std::process::id() % 1_000);
+        let until = (NOON + HOUR) / 1_000 * 1_000;
+        for (holder, left) in [(own, 0), ((own + 1) % 1_000, until + (own + 1) % 1_000)] {
+            let take = format!("UPDATE checkpoints SET value = {} WHERE name = 'sweep lease'", until + holder);
+            world.home.sql(&take).await.unwrap();
+            release_lease(&world.ledger).await.unwrap();
+            let value = world.home.sql("SELECT value FROM checkpoints WHERE name = 'sweep lease'").await.unwrap();
+            assert_eq!(value, [left.to_string()]);
+        }
+        world.close().await;
+    }
+
     async fn a_passed_end_is_written_once_however_often_it_is_swept(engine: Engine) {
         let world = World::with_people(engine).await;
         let definition = world.define(json!({"end_num": "1"})).await;
