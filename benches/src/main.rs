@@ -10,9 +10,11 @@ mod kernel;
 mod load;
 mod machine;
 mod measure;
+mod peers;
 mod plan;
 mod postgres;
 mod process;
+mod raw;
 mod rivals;
 mod rows;
 mod server;
@@ -107,6 +109,16 @@ enum Command {
         /// How often
         times: u64,
     },
+    /// Answer pages with bare SELECTs: what the rows of pages are held against
+    #[command(hide = true)]
+    Handler {
+        /// PostgreSQL
+        #[arg(long)]
+        database_url: Option<String>,
+        /// SQLite
+        #[arg(long)]
+        file: Option<PathBuf>,
+    },
 }
 
 impl Command {
@@ -127,7 +139,7 @@ impl Command {
             Self::Growth => RowName::Growth,
             Self::Memory => RowName::Memory,
             Self::Start => RowName::Start,
-            Self::Instructions | Self::Kernel { .. } => return Vec::new(),
+            Self::Instructions | Self::Kernel { .. } | Self::Handler { .. } => return Vec::new(),
         };
         vec![one]
     }
@@ -141,6 +153,9 @@ async fn main() -> anyhow::Result<()> {
         Command::Instructions => {
             print!("{}", kernel::count()?);
             return Ok(());
+        }
+        Command::Handler { database_url, file } => {
+            return raw::handler::serve(database_url.as_deref(), file.as_deref()).await;
         }
         _ => {}
     }
