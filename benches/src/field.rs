@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use crate::measure::Round;
 use crate::peers::{postgres_es, sqlite_es};
 use crate::raw::handler::Handler;
-use crate::raw::{self, BATCH, Kind};
+use crate::raw::{self, Kind};
 use crate::rivals::{Rival, Rivals};
 use crate::rows::Settings;
 use crate::work::Page;
@@ -91,19 +91,28 @@ impl<'a> Field<'a> {
             }
             Of::Redeem { connections, keys } => {
                 let raw = self.raw().await?;
-                let mut rivals = Rivals { peers: Vec::new(), raw: vec![raw.batches(Kind::Redeem)] };
+                let mut rivals = Rivals {
+                    peers: Vec::new(),
+                    raw: vec![raw.batches(Kind::Redeem, self.settings.raw_batch)],
+                };
                 // The peers are asked where a goal is about them, and so is what explains the raw limit.
                 if keys && connections >= 64 {
                     rivals.peers = self.peers().await?.redeem(&PEER_CONNECTIONS);
                 }
                 if keys && connections >= 256 {
-                    rivals.raw.push(raw.batches(Kind::TwoRows));
+                    rivals.raw.push(raw.batches(Kind::TwoRows, self.settings.raw_batch));
                     rivals.raw.extend(raw.single_statements());
                 }
                 Ok(rivals)
             }
-            Of::Issue => Ok(Rivals { peers: Vec::new(), raw: vec![self.raw().await?.batches(Kind::Issue)] }),
-            Of::Sweep => Ok(Rivals { peers: Vec::new(), raw: vec![self.raw().await?.batches(Kind::Expire)] }),
+            Of::Issue => Ok(Rivals {
+                peers: Vec::new(),
+                raw: vec![self.raw().await?.batches(Kind::Issue, self.settings.raw_batch)],
+            }),
+            Of::Sweep => Ok(Rivals {
+                peers: Vec::new(),
+                raw: vec![self.raw().await?.batches(Kind::Expire, self.settings.raw_batch)],
+            }),
             Of::Replay(world) => Ok(Rivals {
                 peers: Vec::new(),
                 raw: vec![read_rows(world, self.settings.scaled(READ)).await?],
@@ -166,20 +175,20 @@ impl<'a> Field<'a> {
 }
 
 impl Raw {
-    fn batches(&self, kind: Kind) -> Rival {
+    fn batches(&self, kind: Kind, batch: usize) -> Rival {
         let what = match kind {
             Kind::Redeem => "the same rows",
             Kind::Issue => "the same rows of an issue",
             Kind::Expire => "the same rows of an expiry",
             Kind::TwoRows => "two rows",
         };
-        let (name, raw) = (format!("raw, {what}, {BATCH} a batch"), self.clone());
+        let (name, raw) = (format!("raw, {what}, {batch} a batch"), self.clone());
         Rival::new(name, move |duration| {
             let raw = raw.clone();
             async move {
                 match raw {
-                    Self::Postgres(raw) => raw.round(kind, BATCH, duration).await,
-                    Self::Sqlite(raw) => raw.round(kind, BATCH, duration).await,
+                    Self::Postgres(raw) => raw.round(kind, batch, duration).await,
+                    Self::Sqlite(raw) => raw.round(kind, batch, duration).await,
                 }
             }
         })

@@ -57,6 +57,9 @@ struct Options {
     /// How much of the full load: 0.01 for a quick look, whose figures mean nothing
     #[arg(long, global = true, default_value_t = 1.0)]
     scale: f64,
+    /// Commands in a batch of the raw limits: longer ones gain little and keep callers waiting
+    #[arg(long, global = true, default_value_t = 500)]
+    raw_batch: usize,
     /// The program
     #[arg(long, global = true, default_value = "target/release/coupon-ledger")]
     program: PathBuf,
@@ -173,7 +176,10 @@ async fn main() -> anyhow::Result<()> {
 
 async fn measure(cli: Cli, rows: &mut Vec<Row>) -> anyhow::Result<()> {
     let options = cli.options;
-    ensure!(options.rounds > 0 && options.seconds > 0.0 && options.scale > 0.0, "nothing to measure");
+    ensure!(
+        options.rounds > 0 && options.seconds > 0.0 && options.scale > 0.0 && options.raw_batch > 0,
+        "nothing to measure"
+    );
     let program = options.program.canonicalize();
     let Ok(program) = program else {
         bail!(
@@ -192,6 +198,7 @@ async fn measure(cli: Cli, rows: &mut Vec<Row>) -> anyhow::Result<()> {
         seconds: options.seconds,
         rounds: options.rounds,
         scale: options.scale,
+        raw_batch: options.raw_batch,
         program,
         folder,
     };

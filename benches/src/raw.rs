@@ -27,9 +27,6 @@ pub enum Kind {
     TwoRows,
 }
 
-/// Commands in a transaction. Longer ones gain little and keep callers waiting.
-pub const BATCH: usize = 500;
-
 /// The WAL is written back when it is longer than this: the product's own bound.
 const MAX_WAL_BYTES: u64 = 192 << 20;
 
