@@ -10,9 +10,11 @@ mod kernel;
 mod load;
 mod machine;
 mod measure;
+mod peers;
 mod plan;
 mod postgres;
 mod process;
+mod raw;
 mod rivals;
 mod rows;
 mod server;
@@ -55,6 +57,9 @@ struct Options {
     /// How much of the full load: 0.01 for a quick look, whose figures mean nothing
     #[arg(long, global = true, default_value_t = 1.0)]
     scale: f64,
+    /// Commands in a batch of the raw limits: longer ones gain little and keep callers waiting
+    #[arg(long, global = true, default_value_t = 500)]
+    raw_batch: usize,
     /// The program
     #[arg(long, global = true, default_value = "target/release/coupon-ledger")]
     program: PathBuf,
@@ -107,6 +112,16 @@ enum Command {
         /// How often
         times: u64,
     },
+    /// Answer pages with bare SELECTs: what the rows of pages are held against
+    #[command(hide = true)]
+    Handler {
+        /// PostgreSQL
+        #[arg(long)]
+        database_url: Option<String>,
+        /// SQLite
+        #[arg(long)]
+        file: Option<PathBuf>,
+    },
 }
 
 impl Command {
@@ -127,7 +142,7 @@ impl Command {
             Self::Growth => RowName::Growth,
             Self::Memory => RowName::Memory,
             Self::Start => RowName::Start,
-            Self::Instructions | Self::Kernel { .. } => return Vec::new(),
+            Self::Instructions | Self::Kernel { .. } | Self::Handler { .. } => return Vec::new(),
         };
         vec![one]
     }
@@ -141,6 +156,9 @@ async fn main() -> anyhow::Result<()> {
         Command::Instructions => {
             print!("{}", kernel::count()?);
             return Ok(());
+        }
+        Command::Handler { database_url, file } => {
+            return raw::handler::serve(database_url.as_deref(), file.as_deref()).await;
         }
         _ => {}
     }
@@ -158,7 +176,10 @@ async fn main() -> anyhow::Result<()> {
 
 async fn measure(cli: Cli, rows: &mut Vec<Row>) -> anyhow::Result<()> {
     let options = cli.options;
-    ensure!(options.rounds > 0 && options.seconds > 0.0 && options.scale > 0.0, "nothing to measure");
+    ensure!(
+        options.rounds > 0 && options.seconds > 0.0 && options.scale > 0.0 && options.raw_batch > 0,
+        "nothing to measure"
+    );
     let program = options.program.canonicalize();
     let Ok(program) = program else {
         bail!(
@@ -177,6 +198,7 @@ async fn measure(cli: Cli, rows: &mut Vec<Row>) -> anyhow::Result<()> {
         seconds: options.seconds,
         rounds: options.rounds,
         scale: options.scale,
+        raw_batch: options.raw_batch,
         program,
         folder,
     };

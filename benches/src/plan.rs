@@ -6,7 +6,7 @@ use std::time::Instant;
 use clap::ValueEnum;
 use coupon_ledger::clock::Clock;
 
-use crate::field::{self, Of};
+use crate::field::{Field, Of};
 use crate::load::PLAIN;
 use crate::measure::Row;
 use crate::postgres::Postgres;
@@ -77,10 +77,10 @@ pub async fn run(
         let postgres = Arc::new(Postgres::start()?);
         println!("- {}, default configuration and shared_buffers=2GB, max_wal_size=8GB", postgres.version()?);
         println!("- VACUUM (ANALYZE) and CHECKPOINT after loading");
-        Run { engine: Engine::Postgres(postgres), settings, wanted, rows }.every_row().await?;
+        Run::new(Engine::Postgres(postgres), settings, wanted, rows).every_row().await?;
     }
     if which != Which::Postgres {
-        Run { engine: Engine::Sqlite, settings, wanted, rows }.every_row().await?;
+        Run::new(Engine::Sqlite, settings, wanted, rows).every_row().await?;
     }
     Ok(())
 }
@@ -91,9 +91,15 @@ struct Run<'a> {
     settings: &'a Settings,
     wanted: &'a [RowName],
     rows: &'a mut Vec<Row>,
+    field: Field<'a>,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    fn new(engine: Engine, settings: &'a Settings, wanted: &'a [RowName], rows: &'a mut Vec<Row>) -> Self {
+        let field = Field::new(engine.clone(), settings);
+        Self { engine, settings, wanted, rows, field }
+    }
+
     async fn every_row(mut self) -> anyhow::Result<()> {
         let begun = Instant::now();
         if self.wants(RowName::Issue)
@@ -103,7 +109,7 @@ impl Run<'_> {
             self.on_one_ledger().await?;
         }
         if self.wants(RowName::Sweep) {
-            let rivals = field::rivals(Of::Sweep, &self.engine).await?;
+            let rivals = self.field.rivals(Of::Sweep).await?;
             let rows = sweep::sweep(&self.engine, self.settings, self.connections(256), rivals).await?;
             self.rows.extend(rows);
         }
@@ -130,7 +136,8 @@ impl Run<'_> {
         }
 
         self.say(&format!("issuing to {members} members"));
-        let issue = bulk::issue(&mut world, settings, field::rivals(Of::Issue, &self.engine).await?).await?;
+        let rivals = self.field.rivals(Of::Issue).await?;
+        let issue = bulk::issue(&mut world, settings, rivals).await?;
         self.add(RowName::Issue, issue);
         self.on_a_million(&mut world).await?;
 
@@ -151,13 +158,13 @@ impl Run<'_> {
             let asked =
                 settings.connections.map(|connections| vec![(connections, true), (connections, false)]);
             for (connections, keys) in asked.unwrap_or(usual) {
-                let rivals = field::rivals(Of::Redeem { connections, keys }, &self.engine).await?;
+                let rivals = self.field.rivals(Of::Redeem { connections, keys }).await?;
                 let row = commands::redeem(world, settings, connections, keys, rivals).await?;
                 self.add(RowName::Redeem, row);
             }
         }
         if self.wants(RowName::Latency) {
-            let rivals = field::rivals(Of::Redeem { connections: 1, keys: true }, &self.engine).await?;
+            let rivals = self.field.rivals(Of::Redeem { connections: 1, keys: true }).await?;
             self.add(RowName::Latency, commands::redeem(world, settings, 1, true, rivals).await?);
         }
         // The embedded ledger belongs to one process.
@@ -172,7 +179,7 @@ impl Run<'_> {
             self.add(RowName::Start, commands::start(world, settings).await?);
         }
         if self.wants(RowName::Replay) {
-            let rivals = field::rivals(Of::Replay(world), &self.engine).await?;
+            let rivals = self.field.rivals(Of::Replay(world)).await?;
             self.add(RowName::Replay, bulk::replay(world, settings, rivals).await?);
         }
         Ok(())
@@ -193,7 +200,7 @@ impl Run<'_> {
         for (name, page) in [(RowName::Couponlist, Page::List), (RowName::Couponinfo, Page::Info)] {
             if self.wants(name) {
                 let connections = self.connections(64);
-                let rivals = field::rivals(Of::Page { world, page, connections }, &self.engine).await?;
+                let rivals = self.field.rivals(Of::Page { world, page, connections }).await?;
                 self.add(name, reads::page(world, settings, connections, page, rivals).await?);
             }
         }

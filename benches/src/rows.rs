@@ -21,6 +21,8 @@ pub struct Settings {
     pub rounds: usize,
     /// How much of the full load is loaded.
     pub scale: f64,
+    /// Commands in a batch of the raw limits.
+    pub raw_batch: usize,
     /// The program.
     pub program: PathBuf,
     /// Where folders are made.
