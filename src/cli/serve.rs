@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Context, Failed};
 use crate::clock::Clock;
@@ -46,6 +47,8 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
     }
     let app = App::new(ledger.clone(), http_options(&options, &url)?);
     app.refresh_revoked().await?;
+    // From here on others know that it serves, and may ask it to stop.
+    let mut signals = StopSignals::listen()?;
     let pid = std::process::id();
     announce_server(&context.folder, &RunningServer { url: url.clone(), pid })
         .with_context(|| format!("cannot write to {}", context.folder.display()))?;
@@ -57,7 +60,7 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
         let ledger = ledger.clone();
         async move {
             let why = tokio::select! {
-                () = asked_to_stop() => None,
+                () = signals.asked() => None,
                 why = ledger.stopped() => Some(why),
             };
             tracing::info!("stopping: finishing what was accepted");
@@ -153,18 +156,22 @@ async fn keep_house(app: App) {
     }
 }
 
-async fn asked_to_stop() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let terminated = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut signal) => {
-                signal.recv().await;
-            }
-            Err(_) => std::future::pending().await,
+/// What a process is asked to stop by. Listening begins here, not when it is first waited for: until then a signal would
+/// end the process in the middle of its work.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        () = terminated => {}
     }
 }
