@@ -4,6 +4,8 @@
 //! prints a Markdown row per round: commands per second, p50, p99. Every answer is read and checked.
 
 mod client;
+mod measure;
+mod peers;
 mod sweep;
 
 use std::path::PathBuf;
@@ -33,6 +35,58 @@ enum Bench {
         #[arg(long, default_value_t = 100_000)]
         coupons: i64,
     },
+    /// A peer alone: postgres-es, sqlite-es, sqlite-es-default or disintegrate
+    Peer(Alone),
+}
+
+#[derive(clap::Args)]
+struct Alone {
+    name: String,
+    /// An empty database, or a folder
+    at: String,
+    #[arg(long, default_value_t = 20_000)]
+    loaded: i64,
+    #[arg(long, default_value_t = 2)]
+    seconds: u64,
+    /// Connections, or the size of a batch
+    #[arg(default_values_t = [1, 8, 32, 64])]
+    n: Vec<usize>,
+}
+
+fn say(name: &str, n: usize, round: measure::Round) {
+    let mut micros = round.micros;
+    micros.sort_unstable();
+    let at = |part: f64| micros.get(((micros.len().max(1) - 1) as f64 * part) as usize).copied().unwrap_or(0);
+    let (p50, p99) = (f64::from(at(0.5)) / 1e3, f64::from(at(0.99)) / 1e3);
+    println!("{name} {n}: {:.0}/s, p50 {p50:.2} ms, p99 {p99:.2} ms", round.done as f64 / round.seconds);
+}
+
+async fn peer(args: Alone) -> anyhow::Result<()> {
+    let duration = Duration::from_secs(args.seconds);
+    let path = std::path::Path::new(&args.at);
+    match args.name.as_str() {
+        "postgres-es" => {
+            let peer = peers::postgres_es::Peer::prepare(&args.at, args.loaded).await?;
+            for n in args.n {
+                say(&args.name, n, peer.round(n, duration).await?);
+            }
+        }
+        "disintegrate" => {
+            let peer = peers::disintegrate::Peer::prepare(&args.at, args.loaded).await?;
+            for n in args.n {
+                say(&args.name, n, peer.round(n, duration).await?);
+            }
+        }
+        _ => {
+            use peers::sqlite_es::Settings;
+            let settings = if args.name == "sqlite-es-default" { Settings::DEFAULT } else { Settings::BEST };
+            let peer = peers::sqlite_es::Peer::prepare(path, args.loaded, settings).await?;
+            for n in args.n {
+                say(&args.name, n, peer.round(n, duration).await?);
+            }
+        }
+    }
+    Ok(())
 }
 
 #[derive(clap::Args)]
@@ -107,6 +161,7 @@ async fn main() -> anyhow::Result<()> {
     match Bench::parse() {
         Bench::Redeem(options) => redeem_rounds(options, temporary.path()).await,
         Bench::Sweep { database_url, coupons } => sweep::run(database_url, temporary.path(), coupons).await,
+        Bench::Peer(args) => peer(args).await,
     }
 }
 
