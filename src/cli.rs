@@ -1,7 +1,9 @@
-//! The command line: `coupon-ledger [serve] …`, `coupon-ledger token …`.
+//! The command line: `coupon-ledger [serve] …`, `coupon-ledger token …`, `coupon-ledger issue …`.
 //!
 //! Data goes to stdout, logs and progress to stderr. Exit code 0 done, 1 refused or findings, 2 could not run.
 
+mod issue;
+mod remote;
 mod serve;
 mod token;
 
@@ -9,10 +11,11 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::clock::Zone;
+use crate::clock::{Clock, Zone};
 use crate::config::{self, File, Place, Serve};
+use crate::replay;
 use crate::secrets::Secrets;
-use crate::store::StoreOptions;
+use crate::store::{self, StoreOptions};
 
 /// An event-sourced ledger for the coupons that a merchant gives its members.
 #[derive(Debug, Parser)]
@@ -42,6 +45,10 @@ enum Command {
     Serve(Serve),
     /// Print a token, or revoke one; works while the server runs
     Token(token::TokenArgs),
+    /// Issue one coupon of a definition to each of many members; works while the server runs
+    Issue(issue::IssueArgs),
+    /// Write every live table anew from the log; on SQLite the server must be stopped, on PostgreSQL writers wait
+    Rebuild,
 }
 
 /// Why a command could not do what it was asked.
@@ -124,7 +131,20 @@ async fn dispatch(cli: Cli) -> Result<(), Failed> {
             serve::run(context, serve.or(file.serve)).await
         }
         Some(Command::Token(arguments)) => token::run(context, arguments).await,
+        Some(Command::Issue(arguments)) => issue::run(context, arguments).await,
+        Some(Command::Rebuild) => rebuild(context).await,
     }
+}
+
+async fn rebuild(context: Context) -> Result<(), Failed> {
+    let secrets = context.secrets(false)?;
+    let store = store::open(&context.store_options(&secrets, Clock::System.now_ms())).await?;
+    let started = std::time::Instant::now();
+    let rebuilt = replay::rebuild(&store).await;
+    store.close().await;
+    let replay::Replayed { events, streams } = rebuilt?;
+    eprintln!("coupon-ledger: {streams} streams, {events} events, in {:.1?}", started.elapsed());
+    Ok(())
 }
 
 #[cfg(test)]

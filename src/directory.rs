@@ -61,14 +61,26 @@ pub struct DirectoryKey {
     pub request_mac: String,
 }
 
-/// What issuing needs to know of a member.
-pub async fn membership(store: &Store, member_id: i64) -> Result<Option<Membership>, StoreError> {
-    let sql = "SELECT level_id, card_end FROM members WHERE member_id = $1";
-    let rows = store.query(Statement::new(sql, [member_id.into()])).await?;
-    Ok(rows.first().map(|row| Membership {
+const MEMBERSHIP: &str = "SELECT level_id, card_end FROM members WHERE member_id = $1";
+
+fn read_membership(rows: &[Row]) -> Option<Membership> {
+    rows.first().map(|row| Membership {
         level_id: row.int(0),
         card_end: crate::clock::parse_day(&crate::clock::day_text(row.int(1))),
-    }))
+    })
+}
+
+/// What issuing needs to know of a member.
+pub async fn membership(store: &Store, member_id: i64) -> Result<Option<Membership>, StoreError> {
+    let rows = store.query(Statement::new(MEMBERSHIP, [member_id.into()])).await?;
+    Ok(read_membership(&rows))
+}
+
+/// The same of many members in one read.
+pub async fn memberships(store: &Store, ids: &[i64]) -> Result<Vec<Option<Membership>>, StoreError> {
+    let parameters = ids.iter().map(|id| vec![Cell::from(*id)]).collect();
+    let found = store.query_each(MEMBERSHIP, parameters).await?;
+    Ok(found.iter().map(|rows| read_membership(rows)).collect())
 }
 
 /// A member.

@@ -14,8 +14,8 @@ use crate::read_model::{coupon_rows, definition_rows, shop_rows};
 use crate::refusal::Refusal;
 use crate::shop::{Shop, ShopCommand, ShopEvent};
 use crate::store::{
-    AttemptGuard, Effects, LiveRow, MemberCountChange, NewEvent, OneAtATime, ReviewText, StockChange,
-    StoredEvent, StreamId,
+    AttemptGuard, Effects, EventRef, LiveRow, MemberCountChange, NewEvent, OneAtATime, ReviewText,
+    StockChange, StoredEvent, StreamId,
 };
 
 /// Which facts a command needs read before it can be decided.
@@ -47,6 +47,11 @@ pub trait Entity:
     /// Which facts a command needs.
     fn needs(_command: &Self::Command) -> Needs<'_> {
         Needs::default()
+    }
+
+    /// Whether a command begins a new stream.
+    fn begins(_command: &Self::Command) -> bool {
+        false
     }
 
     /// Every live row of a stream in this state.
@@ -139,21 +144,26 @@ pub struct CorruptEvent {
 }
 
 impl CorruptEvent {
-    fn at(stored: &StoredEvent, what: String) -> Box<Self> {
+    fn at(event: EventRef<'_>, what: String) -> Box<Self> {
         Box::new(Self {
-            position: stored.position,
-            stream: stored.aggregate_type.clone(),
-            aggregate_id: stored.aggregate_id.clone(),
-            sequence: stored.sequence,
-            event_type: stored.event_type.clone(),
-            event_version: stored.event_version.clone(),
+            position: event.position,
+            stream: event.aggregate_type.to_owned(),
+            aggregate_id: event.aggregate_id.to_owned(),
+            sequence: event.sequence,
+            event_type: event.event_type.to_owned(),
+            event_version: event.event_version.to_owned(),
             what,
         })
     }
 }
 
-/// A stored event as what happened. Where a second version of an event comes to be, its upcaster goes here.
+/// A stored event as what happened.
 pub fn decode<A: Entity>(stored: &StoredEvent) -> Result<A::Event, Box<CorruptEvent>> {
+    decode_ref::<A>(stored.as_ref())
+}
+
+/// The same of an event in passing. Where a second version of an event comes to be, its upcaster goes here.
+pub fn decode_ref<A: Entity>(stored: EventRef<'_>) -> Result<A::Event, Box<CorruptEvent>> {
     let corrupt = |what: String| CorruptEvent::at(stored, what);
     if stored.aggregate_type != A::TYPE {
         return Err(corrupt(format!("expected an event of a {}", A::TYPE)));
@@ -161,26 +171,48 @@ pub fn decode<A: Entity>(stored: &StoredEvent) -> Result<A::Event, Box<CorruptEv
     if stored.event_version != A::EVENT_VERSION {
         return Err(corrupt("unknown version".to_owned()));
     }
-    let event: A::Event =
-        serde_json::from_str(&stored.payload).map_err(|error| corrupt(error.to_string()))?;
+    let event: A::Event = serde_json::from_str(stored.payload).map_err(|error| corrupt(error.to_string()))?;
     if event.event_type() != stored.event_type {
         return Err(corrupt(format!("the payload is a {}", event.event_type())));
     }
     Ok(event)
 }
 
+/// A stream's state and version, event by event.
+#[derive(Clone, Debug)]
+pub struct Folded<A> {
+    /// What its events have made of it.
+    pub state: A,
+    /// The last one's sequence.
+    pub version: i64,
+}
+
+impl<A: Entity> Default for Folded<A> {
+    fn default() -> Self {
+        Self { state: A::default(), version: 0 }
+    }
+}
+
+impl<A: Entity> Folded<A> {
+    /// Takes the next event; one that is missing or cannot be read is an error.
+    pub fn take(&mut self, event: EventRef<'_>) -> Result<(), Box<CorruptEvent>> {
+        let expected = self.version + 1;
+        if event.sequence != expected {
+            return Err(CorruptEvent::at(event, format!("event {expected} of the stream is missing")));
+        }
+        self.state.evolve(&decode_ref::<A>(event)?);
+        self.version = expected;
+        Ok(())
+    }
+}
+
 /// Folds a stream's stored events; the version is the last one's sequence.
 pub fn fold<A: Entity>(stream: &[StoredEvent]) -> Result<(A, i64), Box<CorruptEvent>> {
-    let mut state = A::default();
-    let mut version = 0;
+    let mut folded = Folded::default();
     for stored in stream {
-        if stored.sequence != version + 1 {
-            return Err(CorruptEvent::at(stored, format!("event {} of the stream is missing", version + 1)));
-        }
-        state.evolve(&decode::<A>(stored)?);
-        version = stored.sequence;
+        folded.take(stored.as_ref())?;
     }
-    Ok((state, version))
+    Ok((folded.state, folded.version))
 }
 
 /// The stream of an entity.
@@ -208,6 +240,10 @@ impl Entity for Coupon {
             }
             _ => Needs::default(),
         }
+    }
+
+    fn begins(command: &CouponCommand) -> bool {
+        matches!(command, CouponCommand::Issue { .. })
     }
 
     fn rows(&self, id: i64) -> Vec<LiveRow> {

@@ -7,7 +7,7 @@
 mod client;
 pub mod form;
 pub mod openapi;
-mod operator;
+pub mod operator;
 pub mod routes;
 pub mod server;
 mod site;

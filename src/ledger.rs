@@ -5,14 +5,15 @@
 //! nothing is given only from state read after the command arrived. Must never read a clock or a random source for a
 //! decision: both come in with [`Meta`] and the command.
 
-pub mod loader;
+mod event_store;
+mod many;
 mod turns;
 pub mod writer;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cqrs_es::{AggregateContext, AggregateError, EventEnvelope, EventStore};
+pub use many::Many;
 use tokio::sync::Semaphore;
 
 use crate::clock::{Clock, Moment, Zone};
@@ -22,15 +23,14 @@ use crate::entity::{CorruptEvent, Entity, Needs, decode, effects, encode, fold, 
 use crate::facts::Facts;
 use crate::identity::Caller;
 use crate::metrics::Metrics;
-use crate::refusal::{Refusal, Wrong};
+use crate::refusal::Refusal;
 use crate::secrets::Secrets;
 use crate::shop::Shop;
 use crate::store::{
-    Append, AttemptGuard, EPOCH, Effects, Outcome, ReceiptKey, Store, StoreError, StoredEvent, StreamAppend,
-    StreamId,
+    Append, AttemptGuard, EPOCH, Effects, Entry, Outcome, ReceiptKey, Store, StoreError, StoredEvent,
+    StreamAppend, StreamId,
 };
 use crate::value::{hex, random};
-use loader::Loader;
 use turns::Turns;
 use writer::{WriteError, Writer};
 
@@ -113,7 +113,6 @@ pub struct Ledger {
 struct Inner {
     store: Store,
     writer: Writer,
-    loader: Loader,
     turns: Turns,
     in_flight: Semaphore,
     capacity: usize,
@@ -172,7 +171,6 @@ impl Ledger {
         let metrics = Arc::new(Metrics::default());
         let inner = Inner {
             writer: Writer::start(store.clone(), clock.clone(), metrics.clone(), capacity),
-            loader: Loader::start(&store),
             turns: Turns::default(),
             in_flight: Semaphore::new(capacity),
             capacity,
@@ -254,7 +252,7 @@ impl Ledger {
 
     /// The state of a stream and its version, read after this call.
     pub async fn load<A: Entity>(&self, id: i64) -> Result<(A, i64), ExecuteError> {
-        Ok(fold::<A>(&self.inner.loader.load(stream_of::<A>(id)).await?)?)
+        Ok(fold::<A>(&self.inner.store.load_one(stream_of::<A>(id)).await?)?)
     }
 
     /// Runs a command on a stream: load, decide, append, and again when the stream moved.
@@ -273,14 +271,16 @@ impl Ledger {
         let mut conflicts = 0;
         let mut may_remember = true;
         loop {
-            let (before, version) = self.load::<A>(id).await?;
+            // A new stream need not be read to be begun: the writer checks that it is one.
+            let assumed_new = may_remember && A::begins(command);
+            let (before, version) = if assumed_new { (A::default(), 0) } else { self.load::<A>(id).await? };
             let Read { facts, unchanged, remembered } =
                 self.read_facts(id, A::needs(command), meta, may_remember).await?;
             let decided = before.decide(command, &facts);
             let events = match decided {
                 Ok(events) if !events.is_empty() => events,
-                // A refusal must not rest on remembered facts: read them and ask again.
-                _ if remembered => {
+                // A refusal must not rest on what was remembered or assumed: read it and ask again.
+                _ if remembered || assumed_new => {
                     may_remember = false;
                     continue;
                 }
@@ -296,22 +296,12 @@ impl Ledger {
                     return Ok(Executed { id, state: before, events: Vec::new(), replayed: false });
                 }
             };
-            let mut after = before.clone();
-            for event in &events {
-                after.evolve(event);
-            }
-            let mut changes = effects(id, &before, &after);
-            A::guard(command, &events, &facts, &mut changes);
-            let part = StreamAppend {
-                stream,
-                expected_version: version,
-                events: events.iter().map(encode::<A>).collect::<Result<_, _>>()?,
-            };
-            let append = new_append(vec![part], unchanged, meta, changes);
+            let (entry, executed) = prepare::<A>(id, (before, version), command, &facts, events)?;
+            let append = new_append(vec![entry], unchanged, meta);
             match self.inner.writer.submit(append).await? {
                 Outcome::Committed { .. } => {
-                    self.inner.metrics.count_events::<A>(&events);
-                    return Ok(Executed { id, state: after, events, replayed: false });
+                    self.inner.metrics.count_events::<A>(&executed.events);
+                    return Ok(executed);
                 }
                 Outcome::Refused(refusal) => return Err(refusal.into()),
                 Outcome::ReceiptExists => {
@@ -345,7 +335,7 @@ impl Ledger {
         let ours: Vec<&StoredEvent> = caused.iter().filter(|event| event.aggregate_type == A::TYPE).collect();
         let Some(last) = ours.last() else { return Ok(None) };
         let id = last.aggregate_id.parse().unwrap_or_default();
-        let mut stream = self.inner.loader.load(stream_of::<A>(id)).await?;
+        let mut stream = self.inner.store.load_one(stream_of::<A>(id)).await?;
         stream.retain(|event| event.sequence <= last.sequence);
         let (state, _) = fold::<A>(&stream)?;
         let events = ours.iter().map(|event| decode::<A>(event)).collect::<Result<_, _>>()?;
@@ -357,11 +347,13 @@ impl Ledger {
         let append = Append {
             append_id: hex(&random::<16>()),
             epoch: EPOCH,
-            streams: Vec::new(),
+            entries: vec![Entry {
+                streams: Vec::new(),
+                effects: Effects { attempts: Some(guard), ..Effects::default() },
+            }],
             unchanged: Vec::new(),
             receipt: None,
             metadata: "{}".into(),
-            effects: Effects { attempts: Some(guard), ..Effects::default() },
         };
         for _ in 0..=MAX_CONFLICTS {
             match self.inner.writer.submit(append.clone()).await? {
@@ -424,12 +416,30 @@ impl Ledger {
     }
 }
 
-fn new_append(
-    streams: Vec<StreamAppend>,
-    unchanged: Vec<(StreamId, i64)>,
-    meta: &Meta,
-    effects: Effects,
-) -> Append {
+/// What a decision writes, and what it comes to once it is written.
+fn prepare<A: Entity>(
+    id: i64,
+    (before, version): (A, i64),
+    command: &A::Command,
+    facts: &Facts,
+    events: Vec<A::Event>,
+) -> Result<(Entry, Executed<A>), ExecuteError> {
+    let mut after = before.clone();
+    for event in &events {
+        after.evolve(event);
+    }
+    let mut effects = effects(id, &before, &after);
+    A::guard(command, &events, facts, &mut effects);
+    let part = StreamAppend {
+        stream: stream_of::<A>(id),
+        expected_version: version,
+        events: events.iter().map(encode::<A>).collect::<Result<_, _>>()?,
+    };
+    let entry = Entry { streams: vec![part], effects };
+    Ok((entry, Executed { id, state: after, events, replayed: false }))
+}
+
+fn new_append(entries: Vec<Entry>, unchanged: Vec<(StreamId, i64)>, meta: &Meta) -> Append {
     let append_id = hex(&random::<16>());
     let caller = meta.caller.to_string();
     let mut metadata = serde_json::Map::new();
@@ -445,105 +455,5 @@ fn new_append(
         put("idempotency_key", &key.key);
     }
     let metadata = serde_json::Value::Object(metadata).to_string().into();
-    Append { append_id, epoch: EPOCH, streams, unchanged, receipt: meta.receipt.clone(), metadata, effects }
-}
-
-/// A stream's state as `cqrs_es` hands it around: the aggregate, and what committing on it needs.
-pub struct Loaded<A> {
-    aggregate: A,
-    before: A,
-    id: i64,
-    version: i64,
-}
-
-impl<A: Entity> AggregateContext<A> for Loaded<A> {
-    fn aggregate(&mut self) -> &mut A {
-        &mut self.aggregate
-    }
-}
-
-fn foreign(error: ExecuteError) -> AggregateError<Refusal> {
-    match error {
-        ExecuteError::Refused(refusal) => AggregateError::UserError(refusal),
-        ExecuteError::Conflict => AggregateError::AggregateConflict,
-        ExecuteError::Corrupt(error) => AggregateError::DeserializationError(error),
-        other => AggregateError::UnexpectedError(Box::new(other)),
-    }
-}
-
-fn numeric(aggregate_id: &str) -> Result<i64, AggregateError<Refusal>> {
-    aggregate_id.parse().map_err(|_| foreign(Refusal::field("id", Wrong::NotANumber).into()))
-}
-
-/// The ledger as a `cqrs_es` event store: what it commits goes through the same writer, rows and counters included.
-impl<A: Entity> EventStore<A> for Ledger {
-    type AC = Loaded<A>;
-
-    async fn load_events(
-        &self,
-        aggregate_id: &str,
-    ) -> Result<Vec<EventEnvelope<A>>, AggregateError<Refusal>> {
-        let stream = stream_of::<A>(numeric(aggregate_id)?);
-        let stored = self.inner.loader.load(stream).await.map_err(foreign)?;
-        let envelope = |event: &StoredEvent| {
-            Ok(EventEnvelope {
-                aggregate_id: event.aggregate_id.clone(),
-                sequence: usize::try_from(event.sequence).unwrap_or_default(),
-                payload: decode::<A>(event).map_err(|error| foreign(error.into()))?,
-                metadata: serde_json::from_str(&event.metadata).unwrap_or_default(),
-            })
-        };
-        stored.iter().map(envelope).collect()
-    }
-
-    async fn load_aggregate(&self, aggregate_id: &str) -> Result<Loaded<A>, AggregateError<Refusal>> {
-        let id = numeric(aggregate_id)?;
-        let (aggregate, version) = self.load::<A>(id).await.map_err(foreign)?;
-        Ok(Loaded { before: aggregate.clone(), aggregate, id, version })
-    }
-
-    async fn commit(
-        &self,
-        events: Vec<A::Event>,
-        context: Loaded<A>,
-        metadata: HashMap<String, String>,
-    ) -> Result<Vec<EventEnvelope<A>>, AggregateError<Refusal>> {
-        let Loaded { before, id, version, .. } = context;
-        if events.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut after = before.clone();
-        for event in &events {
-            after.evolve(event);
-        }
-        let encoded = events.iter().map(encode::<A>).collect::<Result<_, _>>();
-        let encoded = encoded.map_err(|error| foreign(error.into()))?;
-        let part = StreamAppend { stream: stream_of::<A>(id), expected_version: version, events: encoded };
-        let mut append = Append {
-            append_id: hex(&random::<16>()),
-            epoch: EPOCH,
-            streams: vec![part],
-            unchanged: Vec::new(),
-            receipt: None,
-            metadata: "{}".into(),
-            effects: effects(id, &before, &after),
-        };
-        let mut described = metadata.clone();
-        described.insert("append_id".to_owned(), append.append_id.clone());
-        append.metadata = serde_json::to_string(&described).map_err(|error| foreign(error.into()))?.into();
-        match self.inner.writer.submit(append).await {
-            Ok(Outcome::Committed { .. }) => {}
-            Ok(Outcome::Refused(refusal)) => return Err(AggregateError::UserError(refusal)),
-            Ok(Outcome::Conflict | Outcome::ReceiptExists) => return Err(AggregateError::AggregateConflict),
-            Err(error) => return Err(foreign(error.into())),
-        }
-        let first = usize::try_from(version).unwrap_or_default() + 1;
-        let envelope = |(offset, payload)| EventEnvelope {
-            aggregate_id: id.to_string(),
-            sequence: first + offset,
-            payload,
-            metadata: described.clone(),
-        };
-        Ok(events.into_iter().enumerate().map(envelope).collect())
-    }
+    Append { append_id, epoch: EPOCH, entries, unchanged, receipt: meta.receipt.clone(), metadata }
 }

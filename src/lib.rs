@@ -5,9 +5,10 @@
 //!
 //! ```text
 //! value, clock, refusal ← secrets ← coupon, definition, shop, facts ← identity, config
-//!   ← store ← read_model, directory ← entity ← metrics ← ledger ← sweep, demo ← http ← cli ← main
+//!   ← store ← read_model, directory ← entity ← metrics ← ledger ← bulk, sweep, replay, demo ← http ← cli ← main
 //! ```
 
+pub mod bulk;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -23,6 +24,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod read_model;
 pub mod refusal;
+pub mod replay;
 pub mod secrets;
 pub mod shop;
 pub mod store;

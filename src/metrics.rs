@@ -1,6 +1,7 @@
 //! What an operator can watch, in Prometheus' text format.
 
 use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::time::Duration;
 
 use cqrs_es::DomainEvent as _;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -12,6 +13,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::entity::Entity;
+use crate::store::Phases;
 
 /// One event type of one aggregate.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -27,13 +29,59 @@ pub struct RequestLabels {
     code: i64,
 }
 
+/// One part of what the writer does with a batch.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PhaseLabels {
+    phase: &'static str,
+}
+
+/// A job that follows the log or the calendar.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct FollowerLabels {
+    /// Its name.
+    pub follower: &'static str,
+}
+
+/// Where the writer's time goes, batch by batch.
+#[derive(Debug)]
+pub struct WriterPhases {
+    family: Family<PhaseLabels, Histogram, fn() -> Histogram>,
+}
+
+impl WriterPhases {
+    fn of(&self, phase: &'static str, seconds: f64) {
+        self.family.get_or_create(&PhaseLabels { phase }).observe(seconds);
+    }
+
+    /// How long a batch's first append waited for the batch before.
+    pub fn gathered(&self, waited: Duration) {
+        self.of("gather", waited.as_secs_f64());
+    }
+
+    /// What the engine did.
+    pub fn committed(&self, phases: &Phases) {
+        self.of("lock", phases.lock.as_secs_f64());
+        self.of("check", phases.check.as_secs_f64());
+        self.of("write", phases.write.as_secs_f64());
+        self.of("commit", phases.commit.as_secs_f64());
+    }
+}
+
+fn seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_05, 2.0, 18))
+}
+
 /// Everything that is measured.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    /// Where the writer's time goes.
+    pub writer_phases: WriterPhases,
+    /// How far behind each follower is, in seconds.
+    pub follower_lag: Family<FollowerLabels, Gauge<i64, AtomicI64>>,
     /// Appends that wait for the next batch.
     pub queue_depth: Gauge<i64, AtomicI64>,
-    /// Appends per batch.
+    /// Entries per batch: one for a member's command, many for a chunk of a bulk job.
     pub batch_size: Histogram,
     /// From the batch's start to its outcomes.
     pub batch_seconds: Histogram,
@@ -55,8 +103,9 @@ pub struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("coupon_ledger");
-        let seconds = || Histogram::new(exponential_buckets(0.000_5, 2.0, 14));
         let metrics = Self {
+            writer_phases: WriterPhases { family: Family::new_with_constructor(seconds) },
+            follower_lag: Family::default(),
             queue_depth: Gauge::default(),
             batch_size: Histogram::new(exponential_buckets(1.0, 2.0, 10)),
             batch_seconds: seconds(),
@@ -71,7 +120,19 @@ impl Default for Metrics {
             registry: Registry::default(),
         };
         registry.register("queue_depth", "Appends that wait for the next batch", metrics.queue_depth.clone());
-        registry.register("batch_size", "Appends per batch", metrics.batch_size.clone());
+        registry.register_with_unit(
+            "writer_phase",
+            "Where the writer's time goes, batch by batch: gather, lock, check, write, commit",
+            Unit::Seconds,
+            metrics.writer_phases.family.clone(),
+        );
+        registry.register_with_unit(
+            "follower_lag",
+            "How far behind each follower is",
+            Unit::Seconds,
+            metrics.follower_lag.clone(),
+        );
+        registry.register("batch_size", "Entries per batch", metrics.batch_size.clone());
         registry.register_with_unit(
             "batch",
             "Time from a batch's start to its outcomes",

@@ -5,22 +5,28 @@
 //! admitted is asked of [`admission`], which both engines share, and each engine's file holds only its statements.
 
 pub mod admission;
+mod append;
 mod connect;
 mod migrate;
 mod postgres;
+mod replay;
 mod sqlite;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+pub use append::{
+    ATTEMPT_WINDOW_MS, Append, AppendError, Appended, AttemptGuard, Cell, Column, Effects, Entry, LiveRow,
+    LiveTable, MAX_ATTEMPTS, MemberCountChange, OneAtATime, Outcome, Phases, Resolved, ReviewText,
+    StockChange,
+};
 pub use connect::{OpenError, StoreOptions, open, open_read_only};
 pub use migrate::SCHEMA_VERSION;
 pub use postgres::PostgresStore;
+pub use replay::{EventRef, IdRange, Rebuilding, Visitor};
 pub use sqlite::SqliteStore;
 
 use crate::clock::Clock;
-use crate::refusal::Refusal;
 
 /// The one bucket of today. Every key carries it and every statement binds it, so that a ledger can have many.
 pub const BUCKET: i64 = 0;
@@ -69,6 +75,22 @@ pub struct StoredEvent {
     pub recorded_at_ms: i64,
 }
 
+impl StoredEvent {
+    /// What of it makes a stream's state.
+    #[must_use]
+    pub fn as_ref(&self) -> EventRef<'_> {
+        EventRef {
+            position: self.position,
+            aggregate_type: &self.aggregate_type,
+            aggregate_id: &self.aggregate_id,
+            sequence: self.sequence,
+            event_type: &self.event_type,
+            event_version: &self.event_version,
+            payload: &self.payload,
+        }
+    }
+}
+
 /// An event on its way into the log.
 #[derive(Clone, Debug)]
 pub struct NewEvent {
@@ -113,233 +135,6 @@ pub struct Receipt {
     pub event_count: i64,
 }
 
-/// A change of a definition's stock row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StockChange {
-    /// So many more issued (or, negative, fewer); refused with 5001 above the stock.
-    Issued {
-        /// Whose stock.
-        definition_id: i64,
-        /// By how many.
-        by: i64,
-    },
-    /// A new stock; refused below what is issued.
-    Set {
-        /// Whose stock.
-        definition_id: i64,
-        /// None = unlimited.
-        stock: Option<i64>,
-    },
-}
-
-/// A change of how many coupons of a definition a member has been issued.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MemberCountChange {
-    /// The member.
-    pub member_id: i64,
-    /// The definition.
-    pub definition_id: i64,
-    /// By how many.
-    pub by: i64,
-    /// Refused with 5002 above this.
-    pub limit: Option<i64>,
-}
-
-/// "One at a time until its end date": refused with 5002 while an issued coupon of the definition has not ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OneAtATime {
-    /// The member.
-    pub member_id: i64,
-    /// The definition.
-    pub definition_id: i64,
-    /// The time of the command, Unix milliseconds.
-    pub now_ms: i64,
-    /// When the new coupon ends, for those behind it in the same batch.
-    pub ends_at_ms: i64,
-}
-
-/// The guard on failed gift codes: refused with 9001 after ten within an hour.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AttemptGuard {
-    /// The member who tries.
-    pub member_id: i64,
-    /// The time of the command, Unix milliseconds.
-    pub now_ms: i64,
-    /// Whether this try failed and is to be counted.
-    pub failed: bool,
-}
-
-/// Failed gift codes that one caller has within [`ATTEMPT_WINDOW_MS`].
-pub const MAX_ATTEMPTS: i64 = 10;
-
-/// How long a failed gift code counts.
-pub const ATTEMPT_WINDOW_MS: i64 = 3_600_000;
-
-/// A review's text and salt, kept apart from the log so that they can be erased.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReviewText {
-    /// The coupon that was reviewed.
-    pub coupon_id: i64,
-    /// What the hash in the event was made with.
-    pub salt: String,
-    /// What the member wrote.
-    pub text: String,
-}
-
-/// A live read model's table, as `projections/*.sql` makes it.
-#[derive(Debug)]
-pub struct LiveTable {
-    /// Its name with its version.
-    pub name: &'static str,
-    /// Its columns after `bucket`, the key's first.
-    pub columns: &'static [Column],
-    /// How many of them, with `bucket` before, are the primary key.
-    pub key_columns: usize,
-}
-
-/// One column of a live table.
-#[derive(Clone, Copy, Debug)]
-pub enum Column {
-    /// A BIGINT.
-    Int(&'static str),
-    /// A TEXT.
-    Text(&'static str),
-}
-
-impl Column {
-    /// Its name.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Int(name) | Self::Text(name) => name,
-        }
-    }
-}
-
-/// A value in a row: read models and the directory know no others.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Cell {
-    /// A BIGINT.
-    Int(i64),
-    /// A TEXT.
-    Text(String),
-}
-
-impl From<i64> for Cell {
-    fn from(value: i64) -> Self {
-        Self::Int(value)
-    }
-}
-
-impl From<bool> for Cell {
-    fn from(value: bool) -> Self {
-        Self::Int(i64::from(value))
-    }
-}
-
-impl From<String> for Cell {
-    fn from(value: String) -> Self {
-        Self::Text(value)
-    }
-}
-
-impl From<&str> for Cell {
-    fn from(value: &str) -> Self {
-        Self::Text(value.to_owned())
-    }
-}
-
-/// A row that is upserted whole into a live table.
-#[derive(Clone, Debug)]
-pub struct LiveRow {
-    /// Where it belongs.
-    pub table: &'static LiveTable,
-    /// One cell per column of the table.
-    pub cells: Vec<Cell>,
-}
-
-/// What a change of a stream writes beside its events, in the same transaction.
-#[derive(Clone, Debug, Default)]
-pub struct Effects {
-    /// Rows of live read models.
-    pub rows: Vec<LiveRow>,
-    /// Stock that moves.
-    pub stock: Vec<StockChange>,
-    /// Member counts that move.
-    pub member_counts: Vec<MemberCountChange>,
-    /// The guard of "one at a time".
-    pub one_at_a_time: Option<OneAtATime>,
-    /// The guard on failed gift codes.
-    pub attempts: Option<AttemptGuard>,
-    /// A review's text.
-    pub review: Option<ReviewText>,
-}
-
-/// What one command asks the log to take, all or nothing.
-#[derive(Clone, Debug)]
-pub struct Append {
-    /// 128 random bits in hexadecimal, also in the events' metadata: by it an unknown outcome is resolved.
-    pub append_id: String,
-    /// The epoch of the live tables it writes for.
-    pub epoch: i64,
-    /// The streams it appends to. Empty only for an append that counts a failed attempt.
-    pub streams: Vec<StreamAppend>,
-    /// Streams the decision read but does not append to, with the versions it saw.
-    pub unchanged: Vec<(StreamId, i64)>,
-    /// The receipt to leave, with the fingerprint of the request.
-    pub receipt: Option<(ReceiptKey, String)>,
-    /// The events' metadata: a flat map of strings as JSON.
-    pub metadata: Arc<str>,
-    /// Everything else.
-    pub effects: Effects,
-}
-
-/// What became of one append of a batch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It is on disk.
-    Committed {
-        /// The first event's position; the next one's where it had no events.
-        position: i64,
-        /// Unix milliseconds.
-        recorded_at_ms: i64,
-    },
-    /// A stream has moved: load again and decide again.
-    Conflict,
-    /// The idempotency key has a receipt already.
-    ReceiptExists,
-    /// A guard said no.
-    Refused(Refusal),
-}
-
-/// What a batch that could not be committed means for its appends.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum AppendError {
-    /// The database refused a statement, and nothing was written.
-    #[error("the database refused the batch: {0}")]
-    Rejected(Arc<StoreError>),
-    /// The database could not be reached or locked in time, and nothing was written.
-    #[error("the database is not available: {0}")]
-    Unavailable(Arc<StoreError>),
-    /// The connection died in commit. Neither success nor failure: ask the log.
-    #[error("the outcome of a commit is unknown: {source}")]
-    Unknown {
-        /// The head's position before the batch.
-        head: i64,
-        /// What happened to the connection.
-        source: Arc<StoreError>,
-    },
-    /// This process's clock is too far off the database's.
-    #[error("this server's clock is {0} ms off the database's")]
-    ClockSkew(i64),
-    /// The live tables have moved on to a newer epoch: this process must stop writing.
-    #[error("the ledger is at epoch {found}, this program writes epoch {EPOCH}")]
-    OldEpoch {
-        /// What the head says.
-        found: i64,
-    },
-}
-
 /// What a database can do wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -362,6 +157,9 @@ pub enum StoreError {
     /// A statement that had to return a row did not; only inside [`Store::write`].
     #[error("rolled back")]
     RolledBack,
+    /// What befell a read that answered several.
+    #[error(transparent)]
+    Shared(Arc<StoreError>),
     /// The engine's thread has ended.
     #[error("the database's thread has ended")]
     Closed,
@@ -380,6 +178,7 @@ impl StoreError {
                 sqlx::Error::Encode(_) | sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_),
             )
             | Self::Corrupt { .. } => true,
+            Self::Shared(error) => error.is_statement_error(),
             Self::Sqlite(rusqlite::Error::SqliteFailure(error, _)) => {
                 use rusqlite::ErrorCode as Code;
                 matches!(error.code, Code::ConstraintViolation | Code::TypeMismatch | Code::TooBig)
@@ -411,6 +210,14 @@ impl Row {
             _ => "",
         }
     }
+
+    /// A text column, taken out of the row.
+    pub fn take_text(&mut self, column: usize) -> String {
+        match self.0.get_mut(column) {
+            Some(Cell::Text(value)) => std::mem::take(value),
+            _ => String::new(),
+        }
+    }
 }
 
 /// A statement with its parameters, written once for both engines: `$1`, `$2` …, BIGINT and TEXT only.
@@ -434,6 +241,48 @@ impl Statement {
     #[must_use]
     pub fn must_return(self) -> Self {
         Self { must_return: true, ..self }
+    }
+}
+
+/// An append that was begun.
+pub enum Begun {
+    /// SQLite: its one writing thread is the lock.
+    Sqlite(SqliteStore),
+    /// PostgreSQL: a transaction that holds the head.
+    Postgres(Box<postgres::Begun>),
+}
+
+impl Begun {
+    /// Commits a batch in one transaction; each entry has its own outcome, in the batch's order.
+    /// The clock gives the recorded time; PostgreSQL's own is held against it, unless a test holds the hand.
+    pub async fn append(self, batch: Arc<[Append]>, clock: &Clock) -> Result<Appended, AppendError> {
+        match self {
+            Self::Sqlite(store) => store.append(batch, clock.clone()).await,
+            Self::Postgres(begun) => begun.append(&batch, clock).await,
+        }
+    }
+}
+
+/// One index walk.
+const LOAD: &str = "SELECT position, sequence, event_type, event_version, CAST(payload AS TEXT), CAST(metadata AS TEXT),
+                           recorded_at_ms
+                    FROM events WHERE aggregate_type = $1 AND aggregate_id = $2 AND bucket = $3 ORDER BY sequence";
+
+fn load_parameters(stream: StreamId) -> [Cell; 3] {
+    [stream.kind.into(), stream.id.to_string().into(), BUCKET.into()]
+}
+
+fn stored_event(stream: StreamId, mut row: Row) -> StoredEvent {
+    StoredEvent {
+        position: row.int(0),
+        aggregate_type: stream.kind.to_owned(),
+        aggregate_id: stream.id.to_string(),
+        sequence: row.int(1),
+        event_type: row.take_text(2),
+        event_version: row.take_text(3),
+        payload: row.take_text(4),
+        metadata: row.take_text(5),
+        recorded_at_ms: row.int(6),
     }
 }
 
@@ -462,12 +311,20 @@ impl Store {
         matches!(self, Self::Postgres(_))
     }
 
-    /// The events of each of these streams, in order; an unknown stream has none.
+    /// The events of one stream, in order; an unknown stream has none.
+    pub async fn load_one(&self, stream: StreamId) -> Result<Vec<StoredEvent>, StoreError> {
+        let rows = self.query(Statement::new(LOAD, load_parameters(stream))).await?;
+        Ok(rows.into_iter().map(|row| stored_event(stream, row)).collect())
+    }
+
+    /// The events of each of these streams.
     pub async fn load(&self, streams: &[StreamId]) -> Result<Vec<Vec<StoredEvent>>, StoreError> {
-        match self {
-            Self::Sqlite(store) => store.load(streams).await,
-            Self::Postgres(store) => store.load(streams).await,
-        }
+        let sets = streams.iter().map(|stream| load_parameters(*stream).into()).collect();
+        let found = self.query_each(LOAD, sets).await?;
+        let of_stream = |(stream, rows): (&StreamId, Vec<Row>)| {
+            rows.into_iter().map(|row| stored_event(*stream, row)).collect()
+        };
+        Ok(streams.iter().zip(found).map(of_stream).collect())
     }
 
     /// Up to `limit` events behind a position, in order.
@@ -478,25 +335,39 @@ impl Store {
         }
     }
 
-    /// Commits a batch in one transaction; each append has its own outcome, in the batch's order.
-    /// The clock gives the recorded time; PostgreSQL's own is held against it, unless a test holds the hand.
-    pub async fn append(&self, batch: Arc<[Append]>, clock: &Clock) -> Result<Vec<Outcome>, AppendError> {
+    /// Begins an append. On PostgreSQL this waits for the head's lock, and whoever holds it appends alone: what is to be
+    /// appended is best gathered only then.
+    pub async fn begin(&self) -> Result<Begun, AppendError> {
+        Ok(match self {
+            Self::Sqlite(store) => Begun::Sqlite(store.clone()),
+            Self::Postgres(store) => Begun::Postgres(Box::new(store.begin().await?)),
+        })
+    }
+
+    /// How many appends may be begun at a time with a gain: on PostgreSQL one waits for the lock while another commits.
+    #[must_use]
+    pub fn writers(&self) -> usize {
         match self {
-            Self::Sqlite(store) => store.append(batch, clock.clone()).await,
-            Self::Postgres(store) => store.append(&batch, clock).await,
+            Self::Sqlite(_) => 1,
+            Self::Postgres(_) => 2,
         }
     }
 
+    /// Commits a batch in one transaction.
+    pub async fn append(&self, batch: Arc<[Append]>, clock: &Clock) -> Result<Appended, AppendError> {
+        self.begin().await?.append(batch, clock).await
+    }
+
     /// What the log says of appends whose commit was not answered: under the head lock, which waits for the dead
-    /// connection's transaction to end one way or the other, the position and recorded time of each that is there.
+    /// connection's transaction to end one way or the other, where and when each stream's events of theirs begin.
     pub async fn resolve(
         &self,
         append_ids: &[String],
         after_position: i64,
-    ) -> Result<HashMap<String, (i64, i64)>, StoreError> {
+    ) -> Result<Vec<Resolved>, StoreError> {
         match self {
             // In one process a commit's outcome is never unknown: an I/O error there ends the process.
-            Self::Sqlite(_) => Ok(HashMap::new()),
+            Self::Sqlite(_) => Ok(Vec::new()),
             Self::Postgres(store) => store.resolve(append_ids, after_position).await,
         }
     }
@@ -505,7 +376,19 @@ impl Store {
     pub async fn query(&self, statement: Statement) -> Result<Vec<Row>, StoreError> {
         match self {
             Self::Sqlite(store) => store.query(statement).await,
-            Self::Postgres(store) => store.query(&statement).await,
+            Self::Postgres(store) => store.query(statement).await,
+        }
+    }
+
+    /// The rows of one statement for each of these sets of parameters, in one read.
+    pub async fn query_each(
+        &self,
+        sql: &'static str,
+        sets: Vec<Vec<Cell>>,
+    ) -> Result<Vec<Vec<Row>>, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.query_each(sql, sets).await,
+            Self::Postgres(store) => store.query_each(sql, sets).await,
         }
     }
 

@@ -10,7 +10,8 @@ use futures::StreamExt as _;
 
 use crate::coupon::{Coupon, CouponCommand};
 use crate::identity::Caller;
-use crate::ledger::{ExecuteError, Ledger, Meta};
+use crate::ledger::{ExecuteError, Executed, Ledger, Many, Meta};
+use crate::metrics::FollowerLabels;
 use crate::read_model::pages::{self, Due};
 use crate::store::{BUCKET, Statement, StoreError};
 use crate::value::{hex, random};
@@ -21,8 +22,11 @@ pub const SETTLED_AFTER_MS: i64 = 120_000;
 /// Coupons per page.
 const PAGE: i64 = 1_000;
 
-/// Commands under way at a time: enough to fill batches, few enough to leave room for members.
-const CONCURRENCY: usize = 128;
+/// Coupons per transaction: enough to make it cheap, few enough that members do not wait long behind it.
+const CHUNK: usize = 125;
+
+/// Chunks under way at a time: one is written while the next is read and decided.
+const AT_A_TIME: usize = 2;
 
 /// How long a process may work without renewing its lease.
 const LEASE_MS: i64 = 60_000;
@@ -67,6 +71,7 @@ async fn sweep_ends(ledger: &Ledger) -> Result<usize, ExecuteError> {
         swept += settled;
         let first_failed = page.iter().find(|due| failed.contains(&due.coupon_id));
         settled_until_ms = settled_until_ms.min(first_failed.map_or(until_ms, |due| due.at_ms - 1));
+        show_lag(ledger, last.at_ms);
         if !take_lease(ledger).await? {
             return Ok(swept);
         }
@@ -75,21 +80,50 @@ async fn sweep_ends(ledger: &Ledger) -> Result<usize, ExecuteError> {
     if settled_until_ms > done_ms {
         set_checkpoint(ledger, "expiry", settled_until_ms).await?;
     }
+    show_lag(ledger, settled_until_ms.max(done_ms));
     Ok(swept)
 }
 
-/// Settles coupons side by side, so that they fill batches; returns how many had something to write, and which failed.
+/// How long ago the ends were that are written down.
+fn show_lag(ledger: &Ledger, until_ms: i64) {
+    let lag_ms = (ledger.clock().now_ms() - until_ms).max(0);
+    let follower = FollowerLabels { follower: "expiry" };
+    ledger.metrics().follower_lag.get_or_create(&follower).set(lag_ms / 1_000);
+}
+
+/// Settles coupons chunk by chunk; returns how many had something to write, and which failed.
 async fn settle(ledger: &Ledger, coupons: Vec<i64>) -> (usize, HashSet<i64>) {
     let at = ledger.now();
     let request_id = format!("sweep-{}", hex(&random::<6>()));
     let meta = Meta { caller: Caller::System, at, request_id, receipt: None };
-    let outcomes: Vec<(i64, Option<bool>)> =
-        futures::stream::iter(coupons.into_iter().map(async |id| (id, settle_one(ledger, id, &meta).await)))
-            .buffer_unordered(CONCURRENCY)
-            .collect()
-            .await;
+    let chunks: Vec<Vec<i64>> = coupons.chunks(CHUNK).map(<[i64]>::to_vec).collect();
+    let chunks = chunks.into_iter().map(|chunk| settle_chunk(ledger, chunk, &meta));
+    let outcomes: Vec<(i64, Option<bool>)> = futures::stream::iter(chunks)
+        .buffered(AT_A_TIME)
+        .map(futures::stream::iter)
+        .flatten()
+        .collect()
+        .await;
     let wrote = outcomes.iter().filter(|(_, wrote)| *wrote == Some(true)).count();
     (wrote, outcomes.into_iter().filter(|(_, wrote)| wrote.is_none()).map(|(id, _)| id).collect())
+}
+
+/// For each coupon, whether there was something to write; None when it could not be settled.
+async fn settle_chunk(ledger: &Ledger, coupons: Vec<i64>, meta: &Meta) -> Vec<(i64, Option<bool>)> {
+    let commands = coupons.iter().map(|id| (*id, CouponCommand::Settle)).collect();
+    if let Ok(Many::Done(outcomes)) = ledger.execute_many::<Coupon>(commands, meta).await {
+        let settled = |(id, outcome): (i64, Result<Executed<Coupon>, ExecuteError>)| match outcome {
+            Ok(done) => (id, Some(!done.events.is_empty())),
+            Err(error) => {
+                tracing::warn!(coupon_id = id, %error, "coupon not swept");
+                (id, None)
+            }
+        };
+        return coupons.into_iter().zip(outcomes).map(settled).collect();
+    }
+    // One that the database rejects would keep its whole chunk back: each by itself then.
+    let each = coupons.into_iter().map(async |id| (id, settle_one(ledger, id, meta).await));
+    futures::future::join_all(each).await
 }
 
 /// Whether there was something to write; None when it could not be settled.

@@ -48,7 +48,8 @@ impl Scattered {
         Ok(stream)
     }
 
-    fn at(&self, taken: i64) -> i64 {
+    /// Whose turn it is after so many.
+    pub fn at(&self, taken: i64) -> i64 {
         1 + (i128::from(taken % self.streams) * i128::from(self.stride) % i128::from(self.streams)) as i64
     }
 }

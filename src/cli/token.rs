@@ -1,11 +1,6 @@
 //! `coupon-ledger token`: prints a token, or cuts one short.
 
-use anyhow::Context as _;
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
-
+use super::remote::Remote;
 use super::{Context, Failed};
 use crate::clock::Clock;
 use crate::config::running_server;
@@ -98,8 +93,10 @@ async fn revoke(context: &Context, secrets: &Secrets, text: &str) -> Result<(), 
     if context.place.database_url.is_none()
         && let Some(server) = running_server(&context.folder)
     {
-        match ask_server(&server.url, secrets, text).await {
-            Ok(()) => return Ok(()),
+        let body = serde_json::json!({"revoke": text});
+        match Remote::new(&server.url, secrets).call("/token/revoke", None, &body).await {
+            Ok(answer) if answer.code == 0 => return Ok(()),
+            Ok(answer) => return Err(Failed::Refused(anyhow::anyhow!("{}", answer.info))),
             Err(error) => {
                 eprintln!("coupon-ledger: the server at {} does not answer ({error:#})", server.url);
             }
@@ -108,24 +105,5 @@ async fn revoke(context: &Context, secrets: &Secrets, text: &str) -> Result<(), 
     let store: Store = store::open(&context.store_options(secrets, Clock::System.now_ms())).await?;
     directory::revoke_token(&store, &token.id, token.expires_at_s, None).await?;
     store.close().await;
-    Ok(())
-}
-
-async fn ask_server(url: &str, secrets: &Secrets, text: &str) -> anyhow::Result<()> {
-    let operator = Token::new(Caller::Operator, Clock::System.now_ms(), 60).sign(secrets);
-    let body = serde_json::json!({"revoke": text}).to_string();
-    let request = hyper::Request::post(format!("{url}/token/revoke"))
-        .header("authorization", format!("Bearer {operator}"))
-        .header("content-type", "application/json")
-        .body(Full::new(Bytes::from(body)))?;
-    let client = Client::builder(TokioExecutor::new()).build_http();
-    let answering = async {
-        let answer = client.request(request).await?;
-        anyhow::Ok(answer.into_body().collect().await?.to_bytes())
-    };
-    let answer =
-        tokio::time::timeout(std::time::Duration::from_secs(10), answering).await.context("time out")??;
-    let answer: serde_json::Value = serde_json::from_slice(&answer)?;
-    anyhow::ensure!(answer.get("code") == Some(&0.into()), "it answered {answer}");
     Ok(())
 }

@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
+use super::form::Form;
 use super::{Answer, Call, Failure, client};
+use crate::bulk::{self, MAX_CHUNK, Order};
 use crate::clock::{day_number, day_text};
 use crate::coupon::{Coupon, CouponCommand, Redeemer, Source};
 use crate::definition::{Definition, DefinitionCommand, IssueLimit, Kind, Offer, Terms, Validity};
@@ -55,6 +57,8 @@ pub enum Operator {
     EmployeeInfo,
     /// `/sendelecoupon/one`
     SendOne,
+    /// `/sendelecoupon/members`
+    SendMembers,
     /// `/user/auditelecoupon`
     AuditCoupon,
     /// `/user/reverseelecoupon`
@@ -84,6 +88,7 @@ pub(super) async fn run(which: Operator, call: Call) -> Result<Answer, Failure> 
         Operator::EmployeeAdd => employee_add(call).await,
         Operator::EmployeeInfo => employee_info(call).await,
         Operator::SendOne => send_one(call).await,
+        Operator::SendMembers => send_members(call).await,
         Operator::AuditCoupon => audit_coupon(call).await,
         Operator::ReverseCoupon => reverse_coupon(call).await,
         Operator::VoidCoupon => void_coupon(call).await,
@@ -491,6 +496,35 @@ async fn send_one(mut call: Call) -> Result<Answer, Failure> {
     };
     let done = call.execute::<Coupon>(id, &command).await?;
     Answer::new(&json!({"id": done.id})).map(|answer| answer.replayed(done.replayed))
+}
+
+async fn send_members(mut call: Call) -> Result<Answer, Failure> {
+    let (definition_id, members) = read_chunk(&mut call.form);
+    call.checked()?;
+    let order = Order { definition_id, source: Source::MassSend, employee_id: call.caller.employee_id() };
+    let chunk = bulk::issue(&call.app.ledger, order, &members, &call.meta).await?;
+    let issued = chunk.issued.iter().map(|(member_id, id)| json!({"id": id, "member_id": member_id}));
+    let refused: Vec<i64> = chunk.refused.iter().map(|(member_id, _)| *member_id).collect();
+    Answer::new(&json!({
+        "nums": members.len(),
+        "send_num": chunk.issued.len(),
+        "refused_num": refused.len(),
+        "issued": issued.collect::<Vec<_>>(),
+        "refused": refused,
+    }))
+    .map(|answer| answer.replayed(chunk.replayed))
+}
+
+/// Reads what `/sendelecoupon/members` takes: the definition and the members.
+pub fn read_chunk(form: &mut Form) -> (i64, Vec<i64>) {
+    let definition_id = form.id("coupon_id");
+    let members = form.ints("member_ids", MAX_ID);
+    if members.len() > MAX_CHUNK {
+        form.wrong("member_ids", Wrong::TooMany { max: MAX_CHUNK });
+    } else if members.is_empty() {
+        form.wrong("member_ids", Wrong::Required);
+    }
+    (definition_id, members)
 }
 
 /// The employee who calls. That he has left is part of who may call, so it is asked before the fields; that the

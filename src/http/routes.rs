@@ -581,6 +581,20 @@ pub static ALL: &[Route] = &[
         run: Run::Operator(Operator::SendOne),
     },
     Route {
+        path: "/sendelecoupon/members",
+        about: "Issues one coupon to each of at most 500 members in one transaction; who is refused stops nobody else [ours]",
+        callers: OPERATOR,
+        writes: true,
+        fields: &[
+            required("coupon_id", Holds::Id, "the definition's id"),
+            required("member_ids", Holds::Ints(MAX_ID), "會員ID: 1,2,3; who is listed twice is issued two"),
+        ],
+        refusals: &[2002, 5006],
+        request: r#"{"coupon_id":1,"member_ids":"439,999999"}"#,
+        data: r#"{"nums":2,"send_num":1,"refused_num":1,"issued":[{"id":453,"member_id":439}],"refused":[999999]}"#,
+        run: Run::Operator(Operator::SendMembers),
+    },
+    Route {
         path: "/user/auditelecoupon",
         about: "An employee redeems a member's coupon at the counter; the shop is his",
         callers: &[Who::Employee],

@@ -1,17 +1,17 @@
 //! The writer: the only way into the log.
 //!
 //! It takes all that is waiting (no timer: while one batch commits, the next gathers) and commits it in one
-//! transaction. Every append has its own outcome. A batch that the database rejects is retried in halves, so that one
+//! transaction. On PostgreSQL one batch waits for the head's lock while the one before commits. Every append has its own outcome. A batch that the database rejects is retried in halves, so that one
 //! bad append does not fail the others; a commit whose answer was lost is resolved from the log.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use crate::clock::Clock;
 use crate::metrics::Metrics;
-use crate::store::{Append, AppendError, Outcome, Store, StoreError};
+use crate::store::{Append, AppendError, Begun, Entry, Outcome, Resolved, Store, StoreError};
 
 /// Batches beyond this only add latency.
 const MAX_BATCH: usize = 500;
@@ -38,13 +38,15 @@ pub enum WriteError {
 
 struct Waiting {
     append: Append,
-    answer: oneshot::Sender<Result<Outcome, WriteError>>,
+    since: Instant,
+    answer: oneshot::Sender<Result<Vec<Outcome>, WriteError>>,
 }
 
 /// The writer's front. Cheap to clone.
 #[derive(Clone)]
 pub struct Writer {
     waiting: mpsc::Sender<Waiting>,
+    background: mpsc::Sender<Waiting>,
     stopped: watch::Receiver<Option<String>>,
 }
 
@@ -52,17 +54,27 @@ impl Writer {
     /// Starts the writer; `capacity` appends may wait.
     #[must_use]
     pub fn start(store: Store, clock: Clock, metrics: Arc<Metrics>, capacity: usize) -> Self {
-        let (waiting, gathered) = mpsc::channel(capacity);
+        let (waiting, urgent) = mpsc::channel(capacity);
+        let (background, patient) = mpsc::channel(1);
         let (stop, stopped) = watch::channel(None);
-        tokio::spawn(Worker { store, clock, metrics, stop }.run(gathered));
-        Self { waiting, stopped }
+        let inbox = Arc::new(Mutex::new(Inbox { urgent, patient, taken: Vec::new() }));
+        let worker = Worker { store, clock, metrics, stop };
+        for _ in 0..worker.store.writers() {
+            tokio::spawn(worker.clone().run(inbox.clone()));
+        }
+        Self { waiting, background, stopped }
     }
 
-    /// Hands an append over and waits for its outcome. Once handed over it goes on, whoever waits.
+    /// Hands an append over and waits for the outcome of its one entry. Once handed over it goes on, whoever waits.
     pub async fn submit(&self, append: Append) -> Result<Outcome, WriteError> {
-        let (answer, answered) = oneshot::channel();
-        self.waiting.send(Waiting { append, answer }).await.map_err(|_| WriteError::Closed)?;
-        answered.await.map_err(|_| WriteError::Closed)?
+        // An append without entries has nothing to say: whoever made it decides again.
+        Ok(hand_over(&self.waiting, append).await?.pop().unwrap_or(Outcome::Conflict))
+    }
+
+    /// Hands over an append that nobody waits for at a screen: at most one of them joins each batch, behind all others.
+    /// Returns the outcome of each entry.
+    pub async fn submit_background(&self, append: Append) -> Result<Vec<Outcome>, WriteError> {
+        hand_over(&self.background, append).await
     }
 
     /// Waits until this process must not write any more, and says why.
@@ -76,6 +88,49 @@ impl Writer {
     }
 }
 
+async fn hand_over(to: &mpsc::Sender<Waiting>, append: Append) -> Result<Vec<Outcome>, WriteError> {
+    let (answer, answered) = oneshot::channel();
+    let waiting = Waiting { append, since: Instant::now(), answer };
+    to.send(waiting).await.map_err(|_| WriteError::Closed)?;
+    answered.await.map_err(|_| WriteError::Closed)?
+}
+
+/// What waits to be written.
+struct Inbox {
+    urgent: mpsc::Receiver<Waiting>,
+    patient: mpsc::Receiver<Waiting>,
+    taken: Vec<Waiting>,
+}
+
+impl Inbox {
+    /// Waits until something is there; false once all senders are gone.
+    async fn wait(&mut self) -> bool {
+        if self.taken.is_empty() {
+            tokio::select! {
+                biased;
+                count = self.urgent.recv_many(&mut self.taken, MAX_BATCH) => if count == 0 {
+                    self.taken.extend(self.patient.recv().await);
+                },
+                Some(first) = self.patient.recv() => self.taken.push(first),
+            }
+        }
+        !self.taken.is_empty()
+    }
+
+    /// Takes what may go into one batch: all that members ask for, and at most one background append.
+    fn take(&mut self) -> Vec<Waiting> {
+        let mut batch = std::mem::take(&mut self.taken);
+        while batch.len() < MAX_BATCH
+            && let Ok(next) = self.urgent.try_recv()
+        {
+            batch.push(next);
+        }
+        batch.extend(self.patient.try_recv().ok());
+        batch
+    }
+}
+
+#[derive(Clone)]
 struct Worker {
     store: Store,
     clock: Clock,
@@ -84,34 +139,65 @@ struct Worker {
 }
 
 impl Worker {
-    async fn run(self, mut gathered: mpsc::Receiver<Waiting>) {
-        let mut batch = Vec::with_capacity(MAX_BATCH);
-        while gathered.recv_many(&mut batch, MAX_BATCH).await > 0 {
-            self.metrics.queue_depth.set(gathered.len() as i64);
-            self.metrics.batch_size.observe(f64::from(u32::try_from(batch.len()).unwrap_or(u32::MAX)));
+    /// Only one worker at a time waits for work and for the head; it gathers when it has it. Meanwhile another may be
+    /// in its commit.
+    async fn run(self, inbox: Arc<Mutex<Inbox>>) {
+        loop {
+            let mut waiting = inbox.lock().await;
+            if !waiting.wait().await {
+                return;
+            }
+            let begun = self.store.begin().await;
+            let batch = waiting.take();
+            self.metrics.queue_depth.set((waiting.urgent.len() + waiting.patient.len()) as i64);
+            drop(waiting);
+            if let Some(first) = batch.first() {
+                self.metrics.writer_phases.gathered(first.since.elapsed());
+            }
+            let entries: usize = batch.iter().map(|waiting| waiting.append.entries.len()).sum();
+            self.metrics.batch_size.observe(f64::from(u32::try_from(entries).unwrap_or(u32::MAX)));
             let started = Instant::now();
-            self.commit(std::mem::take(&mut batch)).await;
+            self.commit(batch, begun).await;
             self.metrics.batch_seconds.observe(started.elapsed().as_secs_f64());
         }
     }
 
-    async fn commit(&self, batch: Vec<Waiting>) {
+    async fn commit(&self, batch: Vec<Waiting>, begun: Result<Begun, AppendError>) {
         let (appends, answers): (Vec<Append>, Vec<_>) =
             batch.into_iter().map(|waiting| (waiting.append, waiting.answer)).unzip();
-        let outcomes = self.outcomes(appends.into()).await;
+        let outcomes = self.outcomes(appends.into(), begun).await;
         for (answer, outcome) in answers.into_iter().zip(outcomes) {
             // The caller may have gone away; what was written stays written.
             let _ = answer.send(outcome);
         }
     }
 
-    /// An outcome for each append, in order. Halves are taken from the front, so positions keep the batch's order.
-    async fn outcomes(&self, batch: Arc<[Append]>) -> Vec<Result<Outcome, WriteError>> {
+    /// The outcomes of each append's entries. Halves are taken from the front, so positions keep the batch's order.
+    async fn outcomes(
+        &self,
+        batch: Arc<[Append]>,
+        begun: Result<Begun, AppendError>,
+    ) -> Vec<Result<Vec<Outcome>, WriteError>> {
         let mut outcomes = Vec::with_capacity(batch.len());
         let mut parts = vec![batch];
+        let mut begun = Some(begun);
         while let Some(part) = parts.pop() {
-            match self.store.append(part.clone(), &self.clock).await {
-                Ok(answered) => outcomes.extend(answered.into_iter().map(Ok)),
+            let begun = match begun.take() {
+                Some(begun) => begun,
+                None => self.store.begin().await,
+            };
+            let appended = match begun {
+                Ok(begun) => begun.append(part.clone(), &self.clock).await,
+                Err(error) => Err(error),
+            };
+            match appended {
+                Ok(appended) => {
+                    self.metrics.writer_phases.committed(&appended.phases);
+                    let mut answered = appended.outcomes.into_iter();
+                    let one_each =
+                        |append: &Append| Ok(answered.by_ref().take(append.entries.len()).collect());
+                    outcomes.extend(part.iter().map(one_each));
+                }
                 Err(AppendError::Rejected(error)) if part.len() == 1 => {
                     tracing::error!(%error, append_id = ?part.first().map(|append| &append.append_id), "append rejected");
                     outcomes.push(Err(WriteError::Rejected(error)));
@@ -144,28 +230,35 @@ impl Worker {
         batch: &[Append],
         head: i64,
         source: Arc<StoreError>,
-    ) -> Vec<Result<Outcome, WriteError>> {
+    ) -> Vec<Result<Vec<Outcome>, WriteError>> {
         self.metrics.unknown_commits.inc();
         tracing::warn!(error = %source, appends = batch.len(), "commit not answered; asking the log");
         let ids: Vec<String> = batch.iter().map(|append| append.append_id.clone()).collect();
         for attempt in 1..=RESOLVE_TRIES {
             match self.store.resolve(&ids, head).await {
-                Ok(found) => {
-                    return batch
-                        .iter()
-                        .map(|append| match found.get(&append.append_id) {
-                            Some((position, recorded_at_ms)) => Ok(Outcome::Committed {
-                                position: *position,
-                                recorded_at_ms: *recorded_at_ms,
-                            }),
-                            None => Ok(Outcome::Conflict),
-                        })
-                        .collect();
-                }
+                Ok(found) => return batch.iter().map(|append| Ok(outcomes_found(append, &found))).collect(),
                 Err(error) => tracing::warn!(%error, attempt, "the log cannot be asked yet"),
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         batch.iter().map(|_| Err(WriteError::Unknown(source.clone()))).collect()
     }
+}
+
+/// The outcome of each entry, told by what the log has of it.
+fn outcomes_found(append: &Append, found: &[Resolved]) -> Vec<Outcome> {
+    let of_entry = |entry: &Entry| {
+        let stream = entry.streams.first().map(|part| part.stream)?;
+        let id = stream.id.to_string();
+        found.iter().find(|events| {
+            events.append_id == append.append_id && events.kind == stream.kind && events.aggregate_id == id
+        })
+    };
+    let outcome = |entry| match of_entry(entry) {
+        Some(events) => {
+            Outcome::Committed { position: events.position, recorded_at_ms: events.recorded_at_ms }
+        }
+        None => Outcome::Conflict,
+    };
+    append.entries.iter().map(outcome).collect()
 }

@@ -4,11 +4,10 @@
 //! [`Plan`]. Appends are taken in their order; each sees what those before it in the batch will have written. Only
 //! what really conflicts is refused, the rest of the batch goes through.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, hash_map};
 
 use super::{
-    ATTEMPT_WINDOW_MS, Append, LiveRow, LiveTable, MAX_ATTEMPTS, Outcome, ReceiptKey, ReviewText,
+    ATTEMPT_WINDOW_MS, Append, Entry, LiveRow, LiveTable, MAX_ATTEMPTS, Outcome, ReceiptKey, ReviewText,
     StockChange, StreamId,
 };
 use crate::refusal::{Refusal, Wrong};
@@ -37,12 +36,14 @@ impl Questions {
         let mut questions = Self::default();
         let mut receipts = BTreeMap::new();
         for append in batch {
-            let effects = &append.effects;
-            questions.streams.extend(append.streams.iter().map(|part| part.stream));
             questions.streams.extend(append.unchanged.iter().map(|(stream, _)| *stream));
             if let Some((key, _)) = &append.receipt {
                 receipts.insert((&key.caller, key.operation, &key.key), key);
             }
+        }
+        for entry in batch.iter().flat_map(|append| &append.entries) {
+            let effects = &entry.effects;
+            questions.streams.extend(entry.streams.iter().map(|part| part.stream));
             questions.stock.extend(effects.stock.iter().map(|change| match change {
                 StockChange::Issued { definition_id, .. } | StockChange::Set { definition_id, .. } => {
                     *definition_id
@@ -139,40 +140,35 @@ impl Plan<'_> {
     }
 }
 
-/// Decides each append of a batch against what is known and against those admitted before it.
+/// Decides each entry of a batch against what is known and against those admitted before it.
 #[must_use]
 pub fn admit(batch: &[Append], mut known: Known, head: i64, recorded_at_ms: i64) -> (Plan<'_>, Vec<Outcome>) {
     let mut plan = Plan { head, recorded_at_ms, ..Plan::default() };
     let mut touched_stock = BTreeSet::new();
     let mut touched_counts = BTreeSet::new();
-    let mut outcomes = Vec::with_capacity(batch.len());
+    let mut outcomes = Vec::with_capacity(batch.iter().map(|append| append.entries.len()).sum());
     for append in batch {
         if let Some(outcome) = known.objection(append) {
-            outcomes.push(outcome);
+            outcomes.extend(append.entries.iter().map(|_| outcome.clone()));
             continue;
         }
-        let position = plan.head + 1;
-        for part in &append.streams {
-            let version = known.versions.entry(part.stream).or_default();
-            for event in &part.events {
-                *version += 1;
-                plan.head += 1;
-                plan.events.push(PlannedEvent {
-                    append,
-                    stream: part.stream,
-                    sequence: *version,
-                    position: plan.head,
-                    event,
-                });
+        let first = plan.head + 1;
+        let mut admitted = false;
+        for entry in &append.entries {
+            if let Some(outcome) = known.objection_to(entry) {
+                outcomes.push(outcome);
+                continue;
             }
+            admitted = true;
+            outcomes.push(Outcome::Committed { position: plan.head + 1, recorded_at_ms });
+            known.take_events(append, entry, &mut plan);
+            known.take_effects(entry, &mut plan, &mut touched_stock, &mut touched_counts);
         }
-        if let Some((key, request_mac)) = &append.receipt {
+        if let Some((key, request_mac)) = append.receipt.as_ref().filter(|_| admitted) {
             known.receipts.insert(key.clone());
-            let event_count = plan.head + 1 - position;
-            plan.receipts.push(PlannedReceipt { key, request_mac, position, event_count });
+            let event_count = plan.head + 1 - first;
+            plan.receipts.push(PlannedReceipt { key, request_mac, position: first, event_count });
         }
-        known.take_effects(append, &mut plan, &mut touched_stock, &mut touched_counts);
-        outcomes.push(Outcome::Committed { position, recorded_at_ms });
     }
     plan.rows = last_rows(batch, &outcomes);
     let stock = touched_stock.into_iter();
@@ -186,18 +182,25 @@ pub fn admit(batch: &[Append], mut known: Known, head: i64, recorded_at_ms: i64)
 }
 
 impl Known {
-    /// Why an append cannot be admitted: receipt, versions, then the guards in the contract's order (5002 before 5001).
+    fn version(&self, stream: StreamId) -> i64 {
+        self.versions.get(&stream).copied().unwrap_or_default()
+    }
+
+    /// Why nothing of an append can be admitted: its receipt, then what it only read.
     fn objection(&self, append: &Append) -> Option<Outcome> {
         if append.receipt.as_ref().is_some_and(|(key, _)| self.receipts.contains(key)) {
             return Some(Outcome::ReceiptExists);
         }
-        let version = |stream| self.versions.get(&stream).copied().unwrap_or_default();
-        let moved = append.streams.iter().any(|part| version(part.stream) != part.expected_version)
-            || append.unchanged.iter().any(|(stream, expected)| version(*stream) != *expected);
-        if moved {
+        let moved = append.unchanged.iter().any(|(stream, expected)| self.version(*stream) != *expected);
+        moved.then_some(Outcome::Conflict)
+    }
+
+    /// Why an entry cannot be admitted: versions, then the guards in the contract's order (5002 before 5001).
+    fn objection_to(&self, entry: &Entry) -> Option<Outcome> {
+        if entry.streams.iter().any(|part| self.version(part.stream) != part.expected_version) {
             return Some(Outcome::Conflict);
         }
-        let effects = &append.effects;
+        let effects = &entry.effects;
         if let Some(guard) = effects.attempts {
             let since = guard.now_ms - ATTEMPT_WINDOW_MS;
             let recent = self.attempts.get(&guard.member_id);
@@ -241,14 +244,31 @@ impl Known {
         }
     }
 
+    fn take_events<'a>(&mut self, append: &'a Append, entry: &'a Entry, plan: &mut Plan<'a>) {
+        for part in &entry.streams {
+            let version = self.versions.entry(part.stream).or_default();
+            for event in &part.events {
+                *version += 1;
+                plan.head += 1;
+                plan.events.push(PlannedEvent {
+                    append,
+                    stream: part.stream,
+                    sequence: *version,
+                    position: plan.head,
+                    event,
+                });
+            }
+        }
+    }
+
     fn take_effects<'a>(
         &mut self,
-        append: &'a Append,
+        entry: &'a Entry,
         plan: &mut Plan<'a>,
         touched_stock: &mut BTreeSet<i64>,
         touched_counts: &mut BTreeSet<(i64, i64)>,
     ) {
-        let effects = &append.effects;
+        let effects = &entry.effects;
         for change in &effects.stock {
             let (definition_id, by) = match *change {
                 StockChange::Issued { definition_id, by } => (definition_id, by),
@@ -277,13 +297,13 @@ impl Known {
     }
 }
 
-/// The rows of the admitted appends by table, each key once: the last writer's row stands.
+/// The rows of the admitted entries by table, each key once: the last writer's row stands.
 fn last_rows<'a>(batch: &'a [Append], outcomes: &[Outcome]) -> Vec<(&'static LiveTable, Vec<&'a LiveRow>)> {
     let mut tables: Vec<(&'static LiveTable, Vec<&'a LiveRow>)> = Vec::new();
     let mut places = HashMap::new();
-    let admitted =
-        batch.iter().zip(outcomes).filter(|(_, outcome)| matches!(outcome, Outcome::Committed { .. }));
-    for row in admitted.flat_map(|(append, _)| &append.effects.rows) {
+    let entries = batch.iter().flat_map(|append| &append.entries).zip(outcomes);
+    let admitted = entries.filter(|(_, outcome)| matches!(outcome, Outcome::Committed { .. }));
+    for row in admitted.flat_map(|(entry, _)| &entry.effects.rows) {
         let at = tables.iter().position(|(table, _)| std::ptr::eq(*table, row.table)).unwrap_or_else(|| {
             tables.push((row.table, Vec::new()));
             tables.len() - 1
@@ -293,12 +313,12 @@ fn last_rows<'a>(batch: &'a [Append], outcomes: &[Outcome]) -> Vec<(&'static Liv
         };
         let key = row.cells.get(..table.key_columns).unwrap_or_default();
         match places.entry((at, key)) {
-            Entry::Occupied(place) => {
+            hash_map::Entry::Occupied(place) => {
                 if let Some(slot) = rows.get_mut(*place.get()) {
                     *slot = row;
                 }
             }
-            Entry::Vacant(place) => {
+            hash_map::Entry::Vacant(place) => {
                 place.insert(rows.len());
                 rows.push(row);
             }
@@ -337,11 +357,10 @@ mod tests {
         Append {
             append_id: "a".to_owned(),
             epoch: EPOCH,
-            streams: Vec::new(),
+            entries: vec![Entry { streams: Vec::new(), effects }],
             unchanged: Vec::new(),
             receipt: None,
             metadata: Arc::from("{}"),
-            effects,
         }
     }
 
@@ -353,11 +372,24 @@ mod tests {
             payload: "{}".to_owned(),
         };
         let part = StreamAppend { stream: coupon(id), expected_version, events: vec![event; count] };
-        Append { streams: vec![part], ..bare(Effects::default()) }
+        let mut append = bare(Effects::default());
+        append.entries[0].streams.push(part);
+        append
     }
 
     fn with(id: i64, effects: Effects) -> Append {
-        Append { effects, ..on(id, 0, 1) }
+        having(effects, on(id, 0, 1))
+    }
+
+    fn having(effects: Effects, mut append: Append) -> Append {
+        append.entries[0].effects = effects;
+        append
+    }
+
+    /// Several entries under one id and one receipt.
+    fn together(appends: Vec<Append>, key: &str) -> Append {
+        let entries = appends.into_iter().flat_map(|append| append.entries).collect();
+        Append { entries, ..keyed(0, key) }
     }
 
     fn keyed(id: i64, key: &str) -> Append {
@@ -462,7 +494,7 @@ mod tests {
     #[test]
     fn an_append_to_several_streams_is_all_or_nothing() {
         let mut both = on(1, 0, 1);
-        both.streams.extend(on(2, 3, 2).streams);
+        both.entries[0].streams.append(&mut on(2, 3, 2).entries[0].streams);
         let batch = [both];
         let (plan, admitted) = admit(&batch, versions(&[(2, 3)]), HEAD, NOW);
         assert_eq!(
@@ -502,7 +534,7 @@ mod tests {
     #[test]
     fn a_receipt_spans_all_events_of_its_append() {
         let mut append = Append { receipt: keyed(1, "some key").receipt, ..on(1, 0, 2) };
-        append.streams.extend(on(2, 0, 1).streams);
+        append.entries[0].streams.append(&mut on(2, 0, 1).entries[0].streams);
         let batch = [on(3, 0, 1), append];
         let (plan, _) = admit(&batch, Known::default(), HEAD, NOW);
         let spans: Vec<_> =
@@ -511,8 +543,46 @@ mod tests {
     }
 
     #[test]
+    fn entries_of_one_append_are_admitted_one_by_one_under_one_receipt() {
+        let mut entries =
+            vec![on(1, 0, 2), on(2, 7, 1), with(3, stock(issued(1))), with(4, stock(issued(1)))];
+        entries.push(on(5, 0, 1));
+        let batch = [on(9, 0, 1), together(entries, "some key"), keyed(6, "some key")];
+        let (plan, outcomes) = admit(&batch, in_stock(1, 0), HEAD, NOW);
+        let expected = [
+            committed(101),
+            committed(102),
+            Outcome::Conflict,
+            committed(104),
+            refused(Refusal::SoldOut),
+            committed(105),
+            Outcome::ReceiptExists,
+        ];
+        assert_eq!(outcomes, expected);
+        assert_eq!(places(&plan), [(9, 1, 101), (1, 1, 102), (1, 2, 103), (3, 1, 104), (5, 1, 105)]);
+        let left: Vec<_> = plan.receipts.iter().map(|left| (left.position, left.event_count)).collect();
+        assert_eq!(left, [(102, 4)]);
+    }
+
+    #[test]
+    fn what_an_append_read_binds_all_its_entries() {
+        let mut append = together(vec![on(1, 0, 1), on(2, 0, 1)], "some key");
+        append.unchanged = vec![(coupon(9), 4)];
+        let (plan, outcomes) = admit(std::slice::from_ref(&append), versions(&[(9, 5)]), HEAD, NOW);
+        assert_eq!((outcomes, plan.is_empty()), (vec![Outcome::Conflict, Outcome::Conflict], true));
+    }
+
+    #[test]
+    fn a_key_stays_unused_where_every_entry_is_refused() {
+        let append = together(vec![with(1, stock(issued(1))), with(2, stock(issued(1)))], "some key");
+        let (plan, outcomes) = admit(std::slice::from_ref(&append), in_stock(0, 0), HEAD, NOW);
+        assert_eq!(outcomes, [refused(Refusal::SoldOut), refused(Refusal::SoldOut)]);
+        assert_eq!((plan.receipts.len(), plan.head), (0, HEAD));
+    }
+
+    #[test]
     fn a_refused_append_leaves_its_key_unused() {
-        let sold_out = Append { effects: stock(issued(1)), ..keyed(1, "same key") };
+        let sold_out = having(stock(issued(1)), keyed(1, "same key"));
         let batch = [sold_out, keyed(2, "same key")];
         let (plan, outcomes) = admit(&batch, in_stock(0, 0), HEAD, NOW);
         assert_eq!(outcomes, [refused(Refusal::SoldOut), committed(101)]);
@@ -649,7 +719,7 @@ mod tests {
             attempts: Some(AttemptGuard { member_id, now_ms: NOW, failed: true }),
             ..Effects::default()
         };
-        let append = Append { effects: everything, ..keyed(1, "used key") };
+        let append = having(everything, keyed(1, "used key"));
         // Each step takes away what the step before ran into.
         let known = |step: usize| {
             let mut known = Known { stock: HashMap::from([(1, (5, 5))]), ..Known::default() };
@@ -689,11 +759,8 @@ mod tests {
         let rows = |rows| Effects { rows, ..Effects::default() };
         let batch = [
             with(1, rows(vec![row(&TABLE, 1, "first"), row(&TABLE, 2, "stays")])),
-            Append { effects: rows(vec![row(&TABLE, 2, "of a conflict")]), ..on(2, 7, 1) },
-            Append {
-                effects: rows(vec![row(&TABLE, 1, "last"), row(&EARLIER_TABLE, 1, "other")]),
-                ..on(1, 1, 1)
-            },
+            having(rows(vec![row(&TABLE, 2, "of a conflict")]), on(2, 7, 1)),
+            having(rows(vec![row(&TABLE, 1, "last"), row(&EARLIER_TABLE, 1, "other")]), on(1, 1, 1)),
         ];
         let (plan, outcomes) = admit(&batch, Known::default(), HEAD, NOW);
         assert_eq!(outcomes, [committed(101), Outcome::Conflict, committed(102)]);

@@ -1,32 +1,30 @@
 //! PostgreSQL: any number of server processes on one database.
 //!
-//! One connection of this process writes the log; it stands apart from the read pool and has timeouts, so that a stuck
-//! client cannot hold the head for ever. A batch is five round trips: BEGIN, lock the head, ask what must be known
-//! (in a statement of its own: within one statement the snapshot would be older than the lock), write everything,
-//! COMMIT.
+//! The connections that write the log stand apart from the read pool and have timeouts, so that a stuck client cannot
+//! hold the head for ever. A batch is four round trips: begin and lock the head, ask what must be known (in a statement
+//! of its own: within one statement the snapshot would be older than the lock), write everything, COMMIT.
 
 mod batch;
+mod reads;
+mod replay;
 
-use std::collections::HashMap;
 use std::str::FromStr as _;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow};
-use sqlx::query::Query;
-use sqlx::{
-    Connection as _, Executor as _, PgConnection, PgPool, Postgres, Row as _, TypeInfo as _, ValueRef as _,
-};
-use tokio::sync::Mutex;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
+use sqlx::{Connection as _, Executor as _, PgConnection, PgPool, Row as _};
 
 use super::admission::{Questions, admit};
 use super::connect::OpenError;
 use super::{
-    Append, AppendError, BUCKET, Cell, EPOCH, MAX_CLOCK_SKEW_MS, Outcome, Row, Statement, StoreError,
-    StoredEvent, StreamId, migrate,
+    Append, AppendError, Appended, BUCKET, Cell, EPOCH, MAX_CLOCK_SKEW_MS, Phases, Resolved, Row, Statement,
+    StoreError, StoredEvent, migrate,
 };
 use crate::clock::Clock;
 use batch::{know, write_plan};
+use reads::{Reads, bound, read_row};
+pub use replay::Rebuilding;
 
 /// How long a lock on the head is waited for before the caller is told to try again.
 const LOCK_TIMEOUT: &str = "5s";
@@ -39,10 +37,11 @@ pub struct PostgresStore {
 
 struct Inner {
     options: PgConnectOptions,
-    /// Pages and the directory.
+    /// The directory, and reads.
     pool: PgPool,
-    /// The connection that writes the log; None until it is needed, and again after it failed.
-    writer: Mutex<Option<PgConnection>>,
+    reads: Arc<Reads>,
+    /// Connections that write the log and are idle now.
+    writers: Mutex<Vec<PgConnection>>,
     version: String,
 }
 
@@ -90,7 +89,8 @@ impl PostgresStore {
             .test_before_acquire(false)
             .connect_lazy_with(options.clone());
         let version = version.split_whitespace().next().unwrap_or_default().to_owned();
-        let inner = Inner { options, pool, writer: Mutex::new(None), version };
+        let reads = Reads::start(pool.clone(), cores + 1);
+        let inner = Inner { options, pool, reads, writers: Mutex::default(), version };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -99,7 +99,8 @@ impl PostgresStore {
     }
 
     pub(super) async fn close(&self) {
-        if let Some(writer) = self.inner.writer.lock().await.take() {
+        let writers = std::mem::take(&mut *self.idle_writers());
+        for writer in writers {
             let _ = writer.close().await;
         }
         self.inner.pool.close().await;
@@ -113,44 +114,6 @@ impl PostgresStore {
         })
         .await?;
         Ok(now_ms - their_ms)
-    }
-
-    pub(super) async fn load(&self, streams: &[StreamId]) -> Result<Vec<Vec<StoredEvent>>, StoreError> {
-        // LATERAL with ORDER BY: one index walk per stream, whatever the planner believes about the table's size.
-        const LOAD: &str = "
-            SELECT q.place, e.position, e.sequence, e.event_type, e.event_version, e.payload::text, e.metadata::text,
-                   e.recorded_at_ms
-            FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS q (kind, id, place)
-            CROSS JOIN LATERAL (
-              SELECT * FROM events
-              WHERE aggregate_type = q.kind AND aggregate_id = q.id AND bucket = $3 ORDER BY sequence
-            ) AS e
-            ORDER BY q.place, e.sequence";
-        let kinds: Vec<&str> = streams.iter().map(|stream| stream.kind).collect();
-        let ids: Vec<String> = streams.iter().map(|stream| stream.id.to_string()).collect();
-        let rows = on_live_connection(&self.inner.pool, || async {
-            sqlx::query(LOAD).bind(&kinds).bind(&ids).bind(BUCKET).fetch_all(&self.inner.pool).await
-        })
-        .await?;
-        let mut loaded = vec![Vec::new(); streams.len()];
-        for row in rows {
-            let place: i64 = row.try_get(0)?;
-            let place = usize::try_from(place - 1).unwrap_or(usize::MAX);
-            if let (Some(stream), Some(events)) = (streams.get(place), loaded.get_mut(place)) {
-                events.push(StoredEvent {
-                    position: row.try_get(1)?,
-                    aggregate_type: stream.kind.to_owned(),
-                    aggregate_id: stream.id.to_string(),
-                    sequence: row.try_get(2)?,
-                    event_type: row.try_get(3)?,
-                    event_version: row.try_get(4)?,
-                    payload: row.try_get(5)?,
-                    metadata: row.try_get(6)?,
-                    recorded_at_ms: row.try_get(7)?,
-                });
-            }
-        }
-        Ok(loaded)
     }
 
     pub(super) async fn events_after(
@@ -187,21 +150,25 @@ impl PostgresStore {
         Ok(rows.iter().map(event).collect::<Result<_, _>>()?)
     }
 
-    pub(super) async fn query(&self, statement: &Statement) -> Result<Vec<Row>, StoreError> {
-        let rows = on_live_connection(&self.inner.pool, || async {
-            bound(statement).fetch_all(&self.inner.pool).await
-        })
-        .await?;
-        rows.iter().map(read_row).collect()
+    pub(super) async fn query(&self, statement: Statement) -> Result<Vec<Row>, StoreError> {
+        self.inner.reads.query(statement).await
+    }
+
+    pub(super) async fn query_each(
+        &self,
+        sql: &'static str,
+        sets: Vec<Vec<Cell>>,
+    ) -> Result<Vec<Vec<Row>>, StoreError> {
+        self.inner.reads.query_each(sql, sets).await
     }
 
     pub(super) async fn write(&self, statements: &[Statement]) -> Result<Vec<Vec<Row>>, StoreError> {
         let mut transaction = on_live_connection(&self.inner.pool, || self.inner.pool.begin()).await?;
         let mut answers = Vec::new();
         for statement in statements {
-            let rows = bound(statement).fetch_all(&mut *transaction).await?;
+            let rows = bound(statement.sql, &statement.parameters).fetch_all(&mut *transaction).await?;
             let failed = statement.must_return && rows.is_empty();
-            answers.push(rows.iter().map(read_row).collect::<Result<_, _>>()?);
+            answers.push(rows.iter().map(|row| read_row(row, 0)).collect::<Result<_, _>>()?);
             if failed {
                 transaction.rollback().await?;
                 return Ok(answers);
@@ -211,52 +178,62 @@ impl PostgresStore {
         Ok(answers)
     }
 
-    pub(super) async fn append(&self, batch: &[Append], clock: &Clock) -> Result<Vec<Outcome>, AppendError> {
-        let mut writer = self.inner.writer.lock().await;
-        let fresh = writer.is_none();
-        let mut connection = self.take_writer(&mut writer).await.map_err(undone)?;
-        let mut outcome = append_on(&mut connection, batch, clock).await;
-        // The connection may have died while it lay idle: nothing was written then, so a new one may try once.
-        if !fresh && matches!(outcome, Err(AppendError::Unavailable(_))) {
-            connection = self.take_writer(&mut writer).await.map_err(undone)?;
-            outcome = append_on(&mut connection, batch, clock).await;
-        }
-        // Only a connection that is known to be outside a transaction is used again; dropping one ends its own.
-        if !matches!(outcome, Err(AppendError::Unavailable(_) | AppendError::Unknown { .. })) {
-            *writer = Some(connection);
-        }
-        outcome
+    fn idle_writers(&self) -> MutexGuard<'_, Vec<PgConnection>> {
+        self.inner.writers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn take_writer(&self, slot: &mut Option<PgConnection>) -> Result<PgConnection, StoreError> {
-        if let Some(connection) = slot.take() {
-            return Ok(connection);
+    /// Begins a transaction and locks the head.
+    pub(super) async fn begin(&self) -> Result<Begun, AppendError> {
+        let mut since = Instant::now();
+        let idle = self.idle_writers().pop();
+        let mut locked = Err(sqlx::Error::PoolClosed);
+        if let Some(connection) = idle {
+            locked = lock_head(connection).await;
         }
+        // A connection may have died while it lay idle: nothing was written then, so a new one may try.
+        if locked.as_ref().is_err_and(|error| !matches!(error, sqlx::Error::Database(_))) {
+            let connection = self.connect_writer().await.map_err(undone)?;
+            locked = lock_head(connection).await;
+        }
+        let (connection, head) = locked.map_err(|error| undone(error.into()))?;
+        Ok(Begun { connection, head, store: self.clone(), lock: Phases::lap(&mut since) })
+    }
+
+    async fn connect_writer(&self) -> Result<PgConnection, StoreError> {
         let connecting = PgConnection::connect_with(&self.inner.options);
         let connected = tokio::time::timeout(Duration::from_secs(5), connecting).await;
-        Ok(connected.map_err(|_| sqlx::Error::PoolTimedOut)??)
+        let mut connection = connected.map_err(|_| sqlx::Error::PoolTimedOut)??;
+        connection.execute(PREPARE_LOCK).await?;
+        Ok(connection)
     }
 
     pub(super) async fn resolve(
         &self,
         append_ids: &[String],
         after_position: i64,
-    ) -> Result<HashMap<String, (i64, i64)>, StoreError> {
-        let mut connection = self.take_writer(&mut None).await?;
-        let mut transaction = connection.begin().await?;
+    ) -> Result<Vec<Resolved>, StoreError> {
+        let connection = self.connect_writer().await?;
         // The lock is granted only when the dead connection's transaction has ended one way or the other.
-        lock_head(&mut transaction).await?;
+        let (mut connection, _) = lock_head(connection).await?;
         let rows = sqlx::query(
-            "SELECT metadata->>'append_id', min(position), min(recorded_at_ms) FROM events
-             WHERE bucket = $1 AND position > $2 AND metadata->>'append_id' = ANY($3) GROUP BY 1",
+            "SELECT metadata->>'append_id', aggregate_type, aggregate_id, min(position), min(recorded_at_ms) FROM events
+             WHERE bucket = $1 AND position > $2 AND metadata->>'append_id' = ANY($3) GROUP BY 1, 2, 3",
         )
         .bind(BUCKET)
         .bind(after_position)
         .bind(append_ids)
-        .fetch_all(&mut *transaction)
+        .fetch_all(&mut connection)
         .await?;
-        transaction.rollback().await?;
-        let found = |row: &PgRow| Ok((row.try_get(0)?, (row.try_get(1)?, row.try_get(2)?)));
+        connection.execute("ROLLBACK").await?;
+        let found = |row: &PgRow| {
+            Ok(Resolved {
+                append_id: row.try_get(0)?,
+                kind: row.try_get(1)?,
+                aggregate_id: row.try_get(2)?,
+                position: row.try_get(3)?,
+                recorded_at_ms: row.try_get(4)?,
+            })
+        };
         Ok(rows.iter().map(found).collect::<Result<_, sqlx::Error>>()?)
     }
 }
@@ -307,32 +284,6 @@ async fn on_live_connection<T, F: Future<Output = Result<T, sqlx::Error>>>(
     read().await
 }
 
-fn bound(statement: &Statement) -> Query<'_, Postgres, PgArguments> {
-    statement.parameters.iter().fold(sqlx::query(statement.sql), |query, cell| match cell {
-        Cell::Int(value) => query.bind(value),
-        Cell::Text(value) => query.bind(value),
-    })
-}
-
-fn read_row(row: &PgRow) -> Result<Row, StoreError> {
-    let cell = |column: usize| -> Result<Cell, StoreError> {
-        let value = row.try_get_raw(column)?;
-        if value.is_null() {
-            return Ok(Cell::Text(String::new()));
-        }
-        match value.type_info().name() {
-            "INT8" => Ok(Cell::Int(row.try_get(column)?)),
-            "TEXT" => Ok(Cell::Text(row.try_get(column)?)),
-            other => Err(StoreError::Corrupt {
-                table: "a page".to_owned(),
-                column: column.to_string(),
-                what: format!("{other} is neither BIGINT nor TEXT"),
-            }),
-        }
-    };
-    Ok(Row((0..row.len()).map(cell).collect::<Result<_, _>>()?))
-}
-
 /// An error before COMMIT: whatever was done is undone with the connection or the transaction.
 fn undone(error: StoreError) -> AppendError {
     let statement = error.is_statement_error();
@@ -347,78 +298,98 @@ struct Head {
     database_ms: i64,
 }
 
-async fn lock_head(connection: &mut PgConnection) -> Result<Head, sqlx::Error> {
-    let row = sqlx::query(
-        "SELECT position, last_ms, epoch, (extract(epoch FROM clock_timestamp()) * 1000)::bigint
-         FROM log_head WHERE bucket = $1 FOR UPDATE",
-    )
-    .bind(BUCKET)
-    .fetch_one(connection)
-    .await?;
-    Ok(Head {
+/// Planned once per connection.
+const PREPARE_LOCK: &str = "PREPARE lock_head AS
+    SELECT position, last_ms, epoch, (extract(epoch FROM clock_timestamp()) * 1000)::bigint
+    FROM log_head WHERE bucket = 0 FOR UPDATE";
+
+/// Begins a transaction and takes the lock in one round trip. What is read under the lock must be asked in a later
+/// statement. A connection whose lock failed is dropped, which ends its transaction.
+async fn lock_head(mut connection: PgConnection) -> Result<(PgConnection, Head), sqlx::Error> {
+    let row = connection.fetch_one("BEGIN; EXECUTE lock_head").await?;
+    let head = Head {
         position: row.try_get(0)?,
         last_ms: row.try_get(1)?,
         epoch: row.try_get(2)?,
         database_ms: row.try_get(3)?,
-    })
+    };
+    Ok((connection, head))
 }
 
-async fn append_on(
-    connection: &mut PgConnection,
-    batch: &[Append],
-    clock: &Clock,
-) -> Result<Vec<Outcome>, AppendError> {
-    let before_commit = |error: sqlx::Error| undone(error.into());
-    connection.execute("BEGIN").await.map_err(before_commit)?;
-    let worked = work(connection, batch, clock).await;
-    match worked {
-        Ok((outcomes, _, false)) => {
-            connection.execute("ROLLBACK").await.map_err(before_commit)?;
-            Ok(outcomes)
+/// A transaction that holds the head. Dropped unfinished, it is rolled back with its connection.
+pub struct Begun {
+    connection: PgConnection,
+    head: Head,
+    store: PostgresStore,
+    lock: Duration,
+}
+
+impl Begun {
+    pub(super) async fn append(mut self, batch: &[Append], clock: &Clock) -> Result<Appended, AppendError> {
+        let outcome = self.work_and_end(batch, clock).await;
+        // Only a connection that is known to be outside a transaction is used again; dropping one ends its own.
+        if !matches!(outcome, Err(AppendError::Unavailable(_) | AppendError::Unknown { .. })) {
+            self.store.idle_writers().push(self.connection);
         }
-        Ok((outcomes, head, true)) => match connection.execute("COMMIT").await {
-            Ok(_) => Ok(outcomes),
-            Err(error) => {
-                let error = StoreError::from(error);
-                // A constraint that speaks up in COMMIT is an answer; anything else leaves the outcome open.
-                if error.is_statement_error() {
-                    return Err(AppendError::Rejected(Arc::new(error)));
+        outcome
+    }
+
+    async fn work_and_end(&mut self, batch: &[Append], clock: &Clock) -> Result<Appended, AppendError> {
+        let before_commit = |error: sqlx::Error| undone(error.into());
+        match self.work(batch, clock).await {
+            Ok((appended, false)) => {
+                self.connection.execute("ROLLBACK").await.map_err(before_commit)?;
+                Ok(appended)
+            }
+            Ok((mut appended, true)) => {
+                let mut since = Instant::now();
+                match self.connection.execute("COMMIT").await {
+                    Ok(_) => {
+                        appended.phases.commit = Phases::lap(&mut since);
+                        Ok(appended)
+                    }
+                    Err(error) => {
+                        let error = StoreError::from(error);
+                        // A constraint that speaks up in COMMIT is an answer; anything else leaves the outcome open.
+                        if error.is_statement_error() {
+                            return Err(AppendError::Rejected(Arc::new(error)));
+                        }
+                        Err(AppendError::Unknown { head: self.head.position, source: Arc::new(error) })
+                    }
                 }
-                Err(AppendError::Unknown { head, source: Arc::new(error) })
             }
-        },
-        Err(error) => {
-            // The transaction has failed or refused: it must be ended before this connection is used again.
-            match connection.execute("ROLLBACK").await {
-                Ok(_) => Err(error),
-                Err(rollback) => Err(AppendError::Unavailable(Arc::new(rollback.into()))),
+            Err(error) => {
+                // The transaction has failed or refused: it must be ended before this connection is used again.
+                match self.connection.execute("ROLLBACK").await {
+                    Ok(_) => Err(error),
+                    Err(rollback) => Err(AppendError::Unavailable(Arc::new(rollback.into()))),
+                }
             }
         }
     }
-}
 
-/// Everything between BEGIN and COMMIT: the outcomes, the head before, and whether anything was written.
-async fn work(
-    connection: &mut PgConnection,
-    batch: &[Append],
-    clock: &Clock,
-) -> Result<(Vec<Outcome>, i64, bool), AppendError> {
-    let failed = |error: sqlx::Error| undone(error.into());
-    let head = lock_head(connection).await.map_err(failed)?;
-    if head.epoch != EPOCH || batch.iter().any(|append| append.epoch != head.epoch) {
-        return Err(AppendError::OldEpoch { found: head.epoch });
+    /// Everything between the lock and COMMIT: the outcomes, and whether anything was written.
+    async fn work(&mut self, batch: &[Append], clock: &Clock) -> Result<(Appended, bool), AppendError> {
+        let Self { connection, head, .. } = self;
+        let mut phases = Phases { lock: self.lock, ..Phases::default() };
+        let mut since = Instant::now();
+        if head.epoch != EPOCH || batch.iter().any(|append| append.epoch != head.epoch) {
+            return Err(AppendError::OldEpoch { found: head.epoch });
+        }
+        // Read only now: waiting for the lock is not an error of the clock.
+        let now_ms = clock.now_ms();
+        let skew_ms = now_ms - head.database_ms;
+        if clock.is_system() && skew_ms.abs() > MAX_CLOCK_SKEW_MS {
+            return Err(AppendError::ClockSkew(skew_ms));
+        }
+        let known = know(connection, &Questions::of(batch)).await.map_err(undone)?;
+        let (plan, outcomes) = admit(batch, known, head.position, now_ms.max(head.last_ms));
+        phases.check = Phases::lap(&mut since);
+        let writes = !plan.is_empty();
+        if writes {
+            write_plan(connection, &plan).await.map_err(|error| undone(error.into()))?;
+            phases.write = Phases::lap(&mut since);
+        }
+        Ok((Appended { outcomes, phases }, writes))
     }
-    // Read only now: waiting for the lock is not an error of the clock.
-    let now_ms = clock.now_ms();
-    let skew_ms = now_ms - head.database_ms;
-    if clock.is_system() && skew_ms.abs() > MAX_CLOCK_SKEW_MS {
-        return Err(AppendError::ClockSkew(skew_ms));
-    }
-    let known = know(connection, &Questions::of(batch)).await.map_err(undone)?;
-    let (plan, outcomes) = admit(batch, known, head.position, now_ms.max(head.last_ms));
-    let writes = !plan.is_empty();
-    if writes {
-        write_plan(connection, &plan).await.map_err(failed)?;
-    }
-    Ok((outcomes, head.position, writes))
 }

@@ -6,12 +6,14 @@
 //! that thread, appends first. An I/O error on write or commit ends the process: what is on disk is then unknown, and
 //! the next start reads it.
 
+mod replay;
+
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{CachedStatement, Connection, OpenFlags, params, types::ValueRef};
 use tokio::sync::oneshot;
@@ -19,8 +21,8 @@ use tokio::sync::oneshot;
 use super::admission::{Known, Plan, Questions, admit};
 use super::connect::OpenError;
 use super::{
-    Append, AppendError, BUCKET, Cell, Column, EPOCH, LiveTable, Outcome, Row, Statement, StoreError,
-    StoredEvent, StreamId, migrate,
+    Append, AppendError, Appended, BUCKET, Cell, Column, EPOCH, LiveTable, Phases, Row, Statement,
+    StoreError, StoredEvent, migrate,
 };
 use crate::clock::Clock;
 
@@ -94,11 +96,6 @@ impl SqliteStore {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    pub(super) async fn load(&self, streams: &[StreamId]) -> Result<Vec<Vec<StoredEvent>>, StoreError> {
-        let streams = streams.to_vec();
-        self.inner.readers.run(false, move |connection| load(connection, &streams)).await?
-    }
-
     pub(super) async fn events_after(
         &self,
         position: i64,
@@ -119,7 +116,19 @@ impl SqliteStore {
     }
 
     pub(super) async fn query(&self, statement: Statement) -> Result<Vec<Row>, StoreError> {
-        self.inner.readers.run(false, move |connection| rows(connection, &statement)).await?
+        let Statement { sql, parameters, .. } = statement;
+        self.inner.readers.run(false, move |connection| rows(connection, sql, &parameters)).await?
+    }
+
+    pub(super) async fn query_each(
+        &self,
+        sql: &'static str,
+        sets: Vec<Vec<Cell>>,
+    ) -> Result<Vec<Vec<Row>>, StoreError> {
+        let each = move |connection: &mut Connection| {
+            sets.iter().map(|parameters| rows(connection, sql, parameters)).collect()
+        };
+        self.inner.readers.run(false, each).await?
     }
 
     pub(super) async fn write(&self, statements: Vec<Statement>) -> Result<Vec<Vec<Row>>, StoreError> {
@@ -129,7 +138,7 @@ impl SqliteStore {
                 let mut answers = Vec::with_capacity(statements.len());
                 let done = in_transaction(connection, |connection| {
                     for statement in &statements {
-                        let found = rows(connection, statement)?;
+                        let found = rows(connection, statement.sql, &statement.parameters)?;
                         let failed = statement.must_return && found.is_empty();
                         answers.push(found);
                         if failed {
@@ -146,11 +155,7 @@ impl SqliteStore {
             .await?
     }
 
-    pub(super) async fn append(
-        &self,
-        batch: Arc<[Append]>,
-        clock: Clock,
-    ) -> Result<Vec<Outcome>, AppendError> {
+    pub(super) async fn append(&self, batch: Arc<[Append]>, clock: Clock) -> Result<Appended, AppendError> {
         let unavailable = |error| AppendError::Unavailable(Arc::new(error));
         self.inner
             .writer
@@ -320,7 +325,8 @@ fn write_loop(mut connection: Connection, queue: &Queue, wal: &PathBuf) {
         match queue.next(IDLE_AFTER) {
             Next::Job(job) => {
                 job(&mut connection);
-                if wal_bytes() > MAX_WAL_BYTES {
+                // A rebuild's transaction spans jobs.
+                if connection.is_autocommit() && wal_bytes() > MAX_WAL_BYTES {
                     checkpoint(&connection);
                 }
             }
@@ -382,8 +388,10 @@ fn in_transaction<T>(
     outcome
 }
 
-fn append(connection: &mut Connection, batch: &[Append], now_ms: i64) -> Result<Vec<Outcome>, AppendError> {
+fn append(connection: &mut Connection, batch: &[Append], now_ms: i64) -> Result<Appended, AppendError> {
     let mut old_epoch = None;
+    let mut phases = Phases::default();
+    let mut since = Instant::now();
     let outcomes = in_transaction(connection, |connection| {
         let (head, last_ms, epoch): (i64, i64, i64) = connection
             .prepare_cached("SELECT position, last_ms, epoch FROM log_head WHERE bucket = ?1")?
@@ -392,21 +400,26 @@ fn append(connection: &mut Connection, batch: &[Append], now_ms: i64) -> Result<
             old_epoch = Some(epoch);
             return Ok(Vec::new());
         }
+        phases.lock = Phases::lap(&mut since);
         let known = know(connection, &Questions::of(batch))?;
         let (plan, outcomes) = admit(batch, known, head, now_ms.max(last_ms));
+        phases.check = Phases::lap(&mut since);
         if !plan.is_empty() {
             write_plan(connection, &plan)?;
         }
+        phases.write = Phases::lap(&mut since);
         Ok(outcomes)
     });
     if let Some(found) = old_epoch {
         return Err(AppendError::OldEpoch { found });
     }
-    outcomes.map_err(|error| {
+    let outcomes = outcomes.map_err(|error| {
         let statement = error.is_statement_error();
         let error = Arc::new(error);
         if statement { AppendError::Rejected(error) } else { AppendError::Unavailable(error) }
-    })
+    })?;
+    phases.commit = Phases::lap(&mut since);
+    Ok(Appended { outcomes, phases })
 }
 
 fn know(connection: &Connection, questions: &Questions) -> Result<Known, StoreError> {
@@ -563,10 +576,10 @@ fn bind(statement: &mut CachedStatement<'_>, first: usize, cells: &[Cell]) -> Re
     Ok(())
 }
 
-fn rows(connection: &Connection, statement: &Statement) -> Result<Vec<Row>, StoreError> {
-    let mut prepared = connection.prepare_cached(statement.sql)?;
+fn rows(connection: &Connection, sql: &str, parameters: &[Cell]) -> Result<Vec<Row>, StoreError> {
+    let mut prepared = connection.prepare_cached(sql)?;
     // $1, $2 … are names to SQLite: their numbers follow the order of appearance, so they are bound by name.
-    for (place, cell) in (1..).zip(&statement.parameters) {
+    for (place, cell) in (1..).zip(parameters) {
         if let Some(index) = prepared.parameter_index(&format!("${place}"))? {
             bind(&mut prepared, index, std::slice::from_ref(cell))?;
         }
@@ -580,7 +593,7 @@ fn rows(connection: &Connection, statement: &Statement) -> Result<Vec<Row>, Stor
             ValueRef::Text(text) => Ok(Cell::Text(String::from_utf8_lossy(text).into_owned())),
             ValueRef::Null => Ok(Cell::Text(String::new())),
             ValueRef::Real(_) | ValueRef::Blob(_) => Err(StoreError::Corrupt {
-                table: statement.sql.chars().take(60).collect(),
+                table: sql.chars().take(60).collect(),
                 column: column.to_string(),
                 what: "neither a number nor a text".to_owned(),
             }),
@@ -588,21 +601,6 @@ fn rows(connection: &Connection, statement: &Statement) -> Result<Vec<Row>, Stor
         rows.push(Row(cells.collect::<Result<_, _>>()?));
     }
     Ok(rows)
-}
-
-fn load(connection: &Connection, streams: &[StreamId]) -> Result<Vec<Vec<StoredEvent>>, StoreError> {
-    let mut statement = connection.prepare_cached(
-        "SELECT position, aggregate_type, aggregate_id, sequence, event_type, event_version, payload, metadata,
-                recorded_at_ms
-         FROM events WHERE aggregate_type = ?1 AND aggregate_id = ?2 AND bucket = ?3 ORDER BY sequence",
-    )?;
-    let one = |stream: &StreamId,
-               statement: &mut CachedStatement<'_>|
-     -> Result<Vec<StoredEvent>, StoreError> {
-        let rows = statement.query_map(params![stream.kind, stream.id.to_string(), BUCKET], read_event)?;
-        Ok(rows.collect::<Result<_, _>>()?)
-    };
-    streams.iter().map(|stream| one(stream, &mut statement)).collect()
 }
 
 fn read_event(row: &rusqlite::Row<'_>) -> Result<StoredEvent, rusqlite::Error> {

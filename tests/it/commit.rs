@@ -11,7 +11,8 @@ use coupon_ledger::ledger::writer::{WriteError, Writer};
 use coupon_ledger::metrics::Metrics;
 use coupon_ledger::read_model::WALLET;
 use coupon_ledger::store::{
-    Append, BUCKET, EPOCH, Effects, LiveRow, NewEvent, Outcome, ReviewText, Statement, StreamAppend, StreamId,
+    Append, BUCKET, EPOCH, Effects, Entry, LiveRow, NewEvent, Outcome, ReviewText, Statement, StreamAppend,
+    StreamId,
 };
 use futures::future::join_all;
 use serde_json::{Value, json};
@@ -304,19 +305,21 @@ fn append(id: i64, payload: &str) -> Append {
         metadata: json!({"append_id": append_id}).to_string().into(),
         append_id,
         epoch: EPOCH,
-        streams: vec![StreamAppend {
-            stream: StreamId { kind: "coupon", id },
-            expected_version: 0,
-            events: vec![NewEvent {
-                event_type: "Viewed".to_owned(),
-                event_version: "1.0".to_owned(),
-                payload: payload.to_owned(),
-            }],
-        }],
+        entries: vec![entry(id, payload)],
         unchanged: Vec::new(),
         receipt: None,
-        effects: Effects::default(),
     }
+}
+
+fn entry(id: i64, payload: &str) -> Entry {
+    let event = NewEvent {
+        event_type: "Viewed".to_owned(),
+        event_version: "1.0".to_owned(),
+        payload: payload.to_owned(),
+    };
+    let stream = StreamId { kind: "coupon", id };
+    let part = StreamAppend { stream, expected_version: 0, events: vec![event] };
+    Entry { streams: vec![part], effects: Effects::default() }
 }
 
 const PAYLOAD: &str = r#"{"Viewed":{"member_id":439,"at_ms":1}}"#;
@@ -327,13 +330,13 @@ async fn poisons(world: &World) -> Vec<(&'static str, Append)> {
     world.store().write(vec![Statement::new(review, [])]).await.unwrap();
     let mut twice_reviewed = append(0, PAYLOAD);
     let review = ReviewText { coupon_id: 77, salt: "salt".to_owned(), text: "again".to_owned() };
-    twice_reviewed.effects.review = Some(review);
+    twice_reviewed.entries[0].effects.review = Some(review);
     let own = if world.store().is_shared() {
         ("a NUL in the payload", append(0, "{\"Viewed\":\"\0\"}"))
     } else {
         let mut row = append(0, PAYLOAD);
         let cells = WALLET.columns.iter().map(|_| "a text".into()).collect();
-        row.effects.rows = vec![LiveRow { table: &WALLET, cells }];
+        row.entries[0].effects.rows = vec![LiveRow { table: &WALLET, cells }];
         ("a text in a column of numbers", row)
     };
     vec![("a second review", twice_reviewed), own]
@@ -353,7 +356,7 @@ on_both_engines! {
                 let mut appends: Vec<Append> = good.iter().map(|id| append(*id, PAYLOAD)).collect();
                 let mut bad = poison.clone();
                 bad.append_id = format!("{:032x}", next - 1);
-                bad.streams[0].stream.id = next - 1;
+                bad.entries[0].streams[0].stream.id = next - 1;
                 appends.insert(7, bad);
                 let mut outcomes = join_all(appends.into_iter().map(|append| writer.submit(append))).await;
                 let rejected = outcomes.remove(7);

@@ -250,6 +250,7 @@ on_both_engines! {
             (operator, "/user/add", json!({"id": 1001, "name": "店員", "shop_id": 1})),
             (operator, "/user/info", json!({"id": 1000})),
             (operator, "/sendelecoupon/one", json!({"coupon_id": offer, "member_id": 439})),
+            (operator, "/sendelecoupon/members", json!({"coupon_id": offer, "member_ids": "439,999999"})),
             (operator, "/token/revoke", json!({
                 "revoke": Token::new(FRIEND, world.clock.now_ms(), 60).sign(&world.secrets)
             })),

@@ -11,7 +11,9 @@ use coupon_ledger::entity::{Entity, decode};
 use coupon_ledger::ledger::Ledger;
 use coupon_ledger::secrets::review_hash;
 use coupon_ledger::shop::{Shop, ShopDetails, ShopEvent};
-use coupon_ledger::store::{Append, EPOCH, Effects, NewEvent, Outcome, StoredEvent, StreamAppend, StreamId};
+use coupon_ledger::store::{
+    Append, EPOCH, Effects, Entry, NewEvent, Outcome, StoredEvent, StreamAppend, StreamId,
+};
 use cqrs_es::persist::PersistedEventStore;
 use cqrs_es::{AggregateContext as _, AggregateError, EventStore};
 use postgres_es::PostgresEventRepository;
@@ -171,14 +173,13 @@ on_both_engines! {
             let append = Append {
                 append_id: format!("{version:032x}"),
                 epoch: EPOCH,
-                streams: vec![part],
+                entries: vec![Entry { streams: vec![part], effects: Effects::default() }],
                 unchanged: Vec::new(),
                 receipt: None,
                 metadata: text.as_str().into(),
-                effects: Effects::default(),
             };
-            let outcome = world.store().append(Arc::from([append]), &world.clock).await.unwrap();
-            assert!(matches!(outcome[..], [Outcome::Committed { .. }]), "{outcome:?}");
+            let outcomes = world.store().append(Arc::from([append]), &world.clock).await.unwrap().outcomes;
+            assert!(matches!(outcomes[..], [Outcome::Committed { .. }]), "{outcomes:?}");
         }
         let log = whole_log(&world).await;
         assert_eq!(world.store().load(&[stream]).await.unwrap()[0], log);

@@ -11,6 +11,7 @@
 
 #[macro_use]
 mod harness;
+mod bulk;
 mod cli;
 mod commit;
 mod concurrency;

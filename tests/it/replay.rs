@@ -6,10 +6,14 @@ use coupon_ledger::coupon::Coupon;
 use coupon_ledger::definition::Definition;
 use coupon_ledger::entity::{Entity, fold};
 use coupon_ledger::read_model::{DEFINITIONS, REDEMPTIONS, SHOPS, WALLET};
+use coupon_ledger::replay;
 use coupon_ledger::shop::Shop;
 use coupon_ledger::store::{BUCKET, Cell, Column, LiveTable, Statement, StoredEvent};
 
-use crate::harness::World;
+use serde_json::json;
+
+use crate::harness::{Engine, FRIEND, MEMBER, World};
+use crate::outside::count;
 
 /// Rows by table and key; the key is its cells in words.
 type Rows = BTreeMap<(&'static str, String), Vec<Cell>>;
@@ -127,4 +131,69 @@ async fn select(world: &World, sql: String) -> Vec<Vec<Cell>> {
     // The program's statements are all fixed texts; these few are made here and live as long as the test.
     let statement = Statement::new(Box::leak(sql.into_boxed_str()), [BUCKET.into()]);
     world.store().query(statement).await.unwrap().into_iter().map(|row| row.0).collect()
+}
+
+on_both_engines! {
+    async fn a_rebuild_writes_every_live_table_anew_from_the_log(engine: Engine) {
+        let world = World::with_people(engine).await;
+        let definition = world.define(json!({"num": 20, "title": "a\tb \\N \"c\" 😀"})).await;
+        let mut ids = Vec::new();
+        for _ in 0..4 {
+            ids.push(world.issue(definition, 439).await);
+        }
+        world.call(MEMBER, "/client/auditcoupon", json!({"mem_coupon_id": ids[0], "shop_id": 1})).await.ok();
+        let code = world.give(MEMBER, ids[1]).await;
+        world.call(FRIEND, "/client/getcoupon", json!({"id": ids[1], "code": code})).await.ok();
+        world.operator("/user/voidelecoupon", json!({"mem_coupon_id": ids[2], "reason": "x"})).await.ok();
+        assert_rows_equal_replay(&world).await;
+        let list = async || world.call(MEMBER, "/client/couponlist", json!({"state": 0})).await.body;
+        let before = list().await;
+        for damage in [
+            "UPDATE wallet_v1 SET title = 'stolen', in_hand = 1, used_at_ms = 0",
+            "DELETE FROM redemptions_v1",
+            "UPDATE stock_v1 SET issued = 0",
+            "DELETE FROM member_counts_v1",
+            "UPDATE definitions_v1 SET is_on = 0",
+            "DELETE FROM shops_v1",
+        ] {
+            world.home.sql(damage).await.unwrap();
+        }
+        assert_ne!(list().await, before);
+        let rebuilt = replay::rebuild(world.store()).await.unwrap();
+        let events = count(&world.home, "SELECT count(*) FROM events").await;
+        assert_eq!((rebuilt.events as i64, rebuilt.streams), (events, 6));
+        assert_rows_equal_replay(&world).await;
+        assert_eq!(list().await, before);
+        let index = match engine {
+            Engine::Sqlite => "SELECT name FROM sqlite_master WHERE type = 'index' AND name LIKE 'wallet_v1_by%' ORDER BY name",
+            Engine::Postgres => "SELECT indexname::text FROM pg_indexes WHERE indexname LIKE 'wallet_v1_by%' ORDER BY 1",
+        };
+        assert_eq!(world.home.sql(index).await.unwrap(), ["wallet_v1_by_end", "wallet_v1_by_lapse"]);
+        // The ledger goes on.
+        world.issue(definition, 442).await;
+        assert_rows_equal_replay(&world).await;
+        world.close().await;
+    }
+
+    async fn a_rebuild_that_meets_a_corrupt_event_changes_nothing(engine: Engine) {
+        let world = World::with_people(engine).await;
+        let definition = world.define(json!({})).await;
+        let id = world.issue(definition, 439).await;
+        world.home.sql("UPDATE wallet_v1 SET title = 'damaged'").await.unwrap();
+        let head = count(&world.home, "SELECT position FROM log_head").await;
+        let columns = "bucket, position, aggregate_type, aggregate_id, sequence, event_type, event_version, payload,
+                       metadata, recorded_at_ms";
+        let corrupt = format!(
+            "INSERT INTO events ({columns}) VALUES (0, {}, 'coupon', '{id}', 2, 'Viewed', '1.0', '{{\"x\":1}}', '{{}}', 0)",
+            head + 1
+        );
+        world.home.sql(&corrupt).await.unwrap();
+        world.home.sql("UPDATE log_head SET position = position + 1").await.unwrap();
+        let failed = replay::rebuild(world.store()).await.unwrap_err().to_string();
+        assert!(failed.contains(&format!("position {}", head + 1)), "{failed}");
+        assert_eq!(world.home.sql("SELECT title FROM wallet_v1").await.unwrap(), ["damaged"]);
+        // Nothing is left open: others can write.
+        world.issue(definition, 442).await;
+        world.close().await;
+    }
 }

@@ -20,7 +20,7 @@ const POOL: u32 = 10;
 
 /// How often a command is tried again after a concurrent modification, which SERIALIZABLE also reports where there
 /// was none.
-const TRIES: usize = 20;
+const TRIES: usize = 1_000;
 
 /// Stands in the template events where every loaded stream has its id.
 const TEMPLATE_COUPON: i64 = 7_000_000_000_011;

@@ -1,0 +1,209 @@
+//! Many commands as one background append: one read of all their streams, one decision each, one transaction.
+//!
+//! Bulk jobs and sweeps stand on it. Each command is admitted or refused by itself, under the same rules as when it
+//! comes alone; a key, where there is one, stands for all of them.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{ExecuteError, Executed, Ledger, MAX_CONFLICTS, Meta, new_append, prepare};
+use crate::definition::Definition;
+use crate::directory;
+use crate::entity::{Entity, Needs, fold, stream_of};
+use crate::facts::{Facts, Membership};
+use crate::refusal::Refusal;
+use crate::shop::Shop;
+use crate::store::{Entry, Outcome, Receipt, StreamId};
+
+/// What became of many commands.
+#[derive(Debug)]
+pub enum Many<A: Entity> {
+    /// The outcome of each, in their order.
+    Done(Vec<Result<Executed<A>, ExecuteError>>),
+    /// The key had been used: this is what it left then, and nothing was done now.
+    Replayed(Receipt),
+}
+
+/// Facts that many commands share.
+#[derive(Default)]
+struct Shared {
+    definitions: HashMap<i64, Definition>,
+    shops: HashMap<i64, Shop>,
+    members: HashMap<i64, Membership>,
+    unchanged: Vec<(StreamId, i64)>,
+}
+
+impl Ledger {
+    /// Runs commands on different streams in one transaction, behind whatever members ask for meanwhile. Waits, rather
+    /// than refusing, where too much is under way. Those whose stream moved are decided again.
+    pub async fn execute_many<A: Entity>(
+        &self,
+        commands: Vec<(i64, A::Command)>,
+        meta: &Meta,
+    ) -> Result<Many<A>, ExecuteError> {
+        let _permit = self.inner.in_flight.acquire().await.map_err(|_| ExecuteError::ShuttingDown)?;
+        if let Some(receipt) = self.used_key(meta).await? {
+            return Ok(Many::Replayed(receipt));
+        }
+        let mut meta = meta.clone();
+        let mut seen = HashSet::new();
+        // A second command on one stream cannot stand on what the first one saw.
+        let repeated = |id| (!seen.insert(id)).then_some(Err(ExecuteError::Conflict));
+        let mut outcomes: Vec<Option<Result<Executed<A>, ExecuteError>>> =
+            commands.iter().map(|one| one.0).map(repeated).collect();
+        for _ in 0..=MAX_CONFLICTS {
+            let open: Vec<usize> =
+                (0..).zip(&outcomes).filter(|(_, o)| o.is_none()).map(|(at, _)| at).collect();
+            let decided = self.decide_many::<A>(&commands, &open, &meta).await?;
+            let (mut entries, mut executed) = (Vec::new(), Vec::new());
+            for (place, decision) in open.into_iter().zip(decided.decisions) {
+                match decision {
+                    Ok((Some(entry), done)) => {
+                        entries.push(entry);
+                        executed.push((place, done));
+                    }
+                    Ok((None, done)) => put(&mut outcomes, place, Ok(done)),
+                    Err(error) => put(&mut outcomes, place, Err(error)),
+                }
+            }
+            if entries.is_empty() {
+                break;
+            }
+            let append = new_append(entries, decided.unchanged, &meta);
+            for ((place, done), outcome) in
+                executed.into_iter().zip(self.inner.writer.submit_background(append).await?)
+            {
+                match outcome {
+                    Outcome::Committed { .. } => {
+                        self.inner.metrics.count_events::<A>(&done.events);
+                        put(&mut outcomes, place, Ok(done));
+                        // The key is used up now; what is decided again goes on without it.
+                        meta.receipt = None;
+                    }
+                    Outcome::Refused(refusal) => put(&mut outcomes, place, Err(refusal.into())),
+                    Outcome::ReceiptExists => {
+                        let receipt = self.used_key(&meta).await?.ok_or(ExecuteError::Conflict)?;
+                        return Ok(Many::Replayed(receipt));
+                    }
+                    Outcome::Conflict => {
+                        self.inner.metrics.conflicts.inc();
+                    }
+                }
+            }
+        }
+        let conflict = || Err(ExecuteError::Conflict);
+        Ok(Many::Done(outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(conflict)).collect()))
+    }
+
+    /// The receipt of the key, if it was used for this very request.
+    async fn used_key(&self, meta: &Meta) -> Result<Option<Receipt>, ExecuteError> {
+        let Some((key, request_mac)) = &meta.receipt else {
+            return Ok(None);
+        };
+        match self.inner.store.receipt(key).await? {
+            Some(receipt) if receipt.request_mac != *request_mac => Err(Refusal::KeyReused.into()),
+            receipt => Ok(receipt),
+        }
+    }
+
+    async fn decide_many<A: Entity>(
+        &self,
+        commands: &[(i64, A::Command)],
+        open: &[usize],
+        meta: &Meta,
+    ) -> Result<Decided<A>, ExecuteError> {
+        let open: Vec<&(i64, A::Command)> = open.iter().filter_map(|place| commands.get(*place)).collect();
+        let shared = self.read_shared::<A>(&open).await?;
+        let decide = |(id, command): &(i64, A::Command), state: (A, i64)| {
+            let facts = self.facts_for(*id, A::needs(command), meta, &shared);
+            let decided = state.0.decide(command, &facts);
+            (state, facts, decided)
+        };
+        // A new stream need not be read to be begun: the writer checks that it is one. What appends nothing must not
+        // rest on that, though.
+        let mut begun = HashMap::new();
+        for one in open.iter().filter(|one| A::begins(&one.1)) {
+            let (state, facts, decided) = decide(one, (A::default(), 0));
+            if matches!(&decided, Ok(events) if !events.is_empty()) {
+                begun.insert(one.0, (state, facts, decided));
+            }
+        }
+        let read: Vec<StreamId> =
+            open.iter().filter(|one| !begun.contains_key(&one.0)).map(|one| stream_of::<A>(one.0)).collect();
+        let mut loaded = self.inner.store.load(&read).await?.into_iter();
+        let mut decisions = Vec::with_capacity(open.len());
+        for one @ (id, command) in open {
+            let ((before, version), facts, decided) = match begun.remove(id) {
+                Some(decided) => decided,
+                None => match fold::<A>(&loaded.next().unwrap_or_default()) {
+                    Ok(state) => decide(one, state),
+                    Err(corrupt) => {
+                        decisions.push(Err(corrupt.into()));
+                        continue;
+                    }
+                },
+            };
+            let appends = matches!(&decided, Ok(events) if !events.is_empty());
+            if !appends && let Some(guard) = before.attempt(command, &facts, decided.is_err()) {
+                self.count_attempt(guard).await?;
+            }
+            decisions.push(match decided {
+                Ok(events) if appends => prepare::<A>(*id, (before, version), command, &facts, events)
+                    .map(|(entry, done)| (Some(entry), done)),
+                Ok(events) => Ok((None, Executed { id: *id, state: before, events, replayed: false })),
+                Err(refusal) => Err(refusal.into()),
+            });
+        }
+        Ok(Decided { decisions, unchanged: shared.unchanged })
+    }
+
+    async fn read_shared<A: Entity>(&self, commands: &[&(i64, A::Command)]) -> Result<Shared, ExecuteError> {
+        let mut shared = Shared::default();
+        let mut members = HashSet::new();
+        for needs in commands.iter().map(|one| A::needs(&one.1)) {
+            members.extend(needs.member_id);
+            if let Some(id) = needs.definition_id.filter(|id| !shared.definitions.contains_key(id)) {
+                let (definition, version, _) = self.recall(&self.inner.definitions, id, false).await?;
+                shared.unchanged.push((stream_of::<Definition>(id), version));
+                shared.definitions.insert(id, definition);
+            }
+            if let Some(id) = needs.shop_id.filter(|id| !shared.shops.contains_key(id)) {
+                let (shop, version, _) = self.recall(&self.inner.shops, id, false).await?;
+                shared.unchanged.push((stream_of::<Shop>(id), version));
+                shared.shops.insert(id, shop);
+            }
+        }
+        let members: Vec<i64> = members.into_iter().collect();
+        let found = directory::memberships(&self.inner.store, &members).await?;
+        let known = members.into_iter().zip(found).filter_map(|(id, member)| Some((id, member?)));
+        shared.members = known.collect();
+        Ok(shared)
+    }
+
+    fn facts_for(&self, id: i64, needs: Needs<'_>, meta: &Meta, shared: &Shared) -> Facts {
+        let inner = &self.inner;
+        let mut facts = Facts::at(id, meta.at, inner.zone, inner.secrets.gift_codes().clone());
+        facts.definition = needs.definition_id.and_then(|id| shared.definitions.get(&id).cloned());
+        facts.member = needs.member_id.and_then(|id| shared.members.get(&id).cloned());
+        if let Some((id, shop)) = needs.shop_id.and_then(|id| Some((id, shared.shops.get(&id)?.clone()))) {
+            let scanned = needs.audit_url.and_then(|url| inner.secrets.signed_shop(url));
+            facts.scanned = scanned == Some((id, shop.audit_key));
+            facts.shop = Some(shop);
+        }
+        facts
+    }
+}
+
+/// What is to be written for a command, if anything, and what it comes to then.
+type Decision<A> = Result<(Option<Entry>, Executed<A>), ExecuteError>;
+
+/// What many commands come to before they are written.
+struct Decided<A: Entity> {
+    decisions: Vec<Decision<A>>,
+    unchanged: Vec<(StreamId, i64)>,
+}
+
+fn put<T>(places: &mut [Option<T>], place: usize, value: T) {
+    if let Some(slot) = places.get_mut(place) {
+        *slot = Some(value);
+    }
+}

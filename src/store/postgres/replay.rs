@@ -1,0 +1,149 @@
+//! Replay on PostgreSQL: scans on connections of the pool, the rebuild by COPY on one of its own.
+
+use std::fmt::Write as _;
+
+use futures::TryStreamExt as _;
+use sqlx::{Executor as _, PgConnection, Row as _};
+
+use super::super::replay::{COUNT_ISSUED, COUNT_MEMBERS, EventRef, IdRange, SCAN, Visitor, stock_rows};
+use super::super::{BUCKET, Cell, Column, LiveRow, LiveTable, StoreError};
+use super::{PostgresStore, lock_head};
+
+impl PostgresStore {
+    pub(in crate::store) async fn scan<V: Visitor>(
+        &self,
+        kind: &'static str,
+        range: IdRange,
+        mut visitor: V,
+    ) -> Result<V, StoreError> {
+        let query = sqlx::query(SCAN).bind(kind).bind(range.from).bind(range.until).bind(BUCKET);
+        let mut rows = query.fetch(&self.inner.pool);
+        while let Some(row) = rows.try_next().await? {
+            visitor.meet(EventRef {
+                position: row.try_get(0)?,
+                aggregate_type: kind,
+                aggregate_id: row.try_get(1)?,
+                sequence: row.try_get(2)?,
+                event_type: row.try_get(3)?,
+                event_version: row.try_get(4)?,
+                payload: row.try_get(5)?,
+            });
+        }
+        drop(rows);
+        Ok(visitor)
+    }
+
+    pub(in crate::store) async fn begin_rebuild(
+        &self,
+        tables: &[&'static str],
+    ) -> Result<Rebuilding, StoreError> {
+        let connection = self.connect_writer().await?;
+        let (mut connection, _) = lock_head(connection).await?;
+        // Whole tables are read and written here: the settings for single rows would be in the way.
+        connection
+            .execute(
+                "SET LOCAL statement_timeout = 0; SET LOCAL enable_seqscan = on; SET LOCAL enable_hashjoin = on;
+                 SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL maintenance_work_mem = '128MB'",
+            )
+            .await?;
+        let mut indexes = Vec::new();
+        for table in tables {
+            let found: Vec<(String, String)> = sqlx::query_as(
+                "SELECT c.relname::text, pg_get_indexdef(i.indexrelid) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+                 WHERE i.indrelid = $1::text::regclass AND NOT i.indisprimary",
+            )
+            .bind(table)
+            .fetch_all(&mut connection)
+            .await?;
+            for (name, definition) in found {
+                connection.execute(format!("DROP INDEX {name}").as_str()).await?;
+                indexes.push(definition);
+            }
+        }
+        let all = tables.join(", ");
+        connection.execute(format!("TRUNCATE {all}, member_counts_v1, stock_v1").as_str()).await?;
+        Ok(Rebuilding { connection, indexes })
+    }
+}
+
+/// A rebuild under way.
+pub struct Rebuilding {
+    connection: PgConnection,
+    indexes: Vec<String>,
+}
+
+impl Rebuilding {
+    pub(in crate::store) async fn insert(&mut self, rows: &[LiveRow]) -> Result<(), StoreError> {
+        let mut tables: Vec<&'static LiveTable> = Vec::new();
+        for row in rows {
+            if !tables.iter().any(|table| std::ptr::eq(*table, row.table)) {
+                tables.push(row.table);
+            }
+        }
+        for table in tables {
+            let names: Vec<&str> = table.columns.iter().copied().map(Column::name).collect();
+            let copy = format!("COPY {} (bucket, {}) FROM STDIN", table.name, names.join(", "));
+            let mut into = self.connection.copy_in_raw(&copy).await?;
+            let own = rows.iter().filter(|row| std::ptr::eq(row.table, table));
+            let sent = into.send(copy_text(own).into_bytes()).await.map(|_| ());
+            match sent {
+                Ok(()) => into.finish().await?,
+                Err(error) => {
+                    let _ = into.abort("the rows could not be sent").await;
+                    return Err(error.into());
+                }
+            };
+        }
+        Ok(())
+    }
+
+    pub(in crate::store) async fn finish(mut self, stock: Vec<(i64, Option<i64>)>) -> Result<(), StoreError> {
+        for index in &self.indexes {
+            self.connection.execute(index.as_str()).await?;
+        }
+        self.connection.execute(COUNT_MEMBERS).await?;
+        let issued = self.connection.fetch_all(COUNT_ISSUED).await?;
+        let issued: Vec<(i64, i64)> = issued
+            .iter()
+            .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+            .collect::<Result<_, sqlx::Error>>()?;
+        for row in stock_rows(&stock, &issued) {
+            let insert =
+                "INSERT INTO stock_v1 (bucket, definition_id, stock, issued) VALUES ($1, $2, $3, $4)";
+            let query = row.iter().fold(sqlx::query(insert), |query, value| query.bind(*value));
+            query.execute(&mut self.connection).await?;
+        }
+        self.connection.execute("COMMIT").await?;
+        self.connection.execute("ANALYZE wallet_v1").await?;
+        Ok(())
+    }
+}
+
+/// Rows in COPY's text format.
+fn copy_text<'a>(rows: impl Iterator<Item = &'a LiveRow>) -> String {
+    let mut text = String::new();
+    for row in rows {
+        let _ = write!(text, "{BUCKET}");
+        for cell in &row.cells {
+            text.push('\t');
+            match cell {
+                Cell::Int(value) => {
+                    let _ = write!(text, "{value}");
+                }
+                Cell::Text(value) => {
+                    for letter in value.chars() {
+                        match letter {
+                            '\\' => text.push_str("\\\\"),
+                            '\t' => text.push_str("\\t"),
+                            '\n' => text.push_str("\\n"),
+                            '\r' => text.push_str("\\r"),
+                            other => text.push(other),
+                        }
+                    }
+                }
+            }
+        }
+        text.push('\n');
+    }
+    text
+}
