@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::measure::Round;
-use crate::peers::{postgres_es, sqlite_es};
+use crate::peers::{disintegrate, postgres_es, sqlite_es};
 use crate::raw::handler::Handler;
 use crate::raw::{self, Kind};
 use crate::rivals::{Rival, Rivals};
@@ -72,7 +72,7 @@ enum Raw {
 /// The peers on an engine.
 #[derive(Clone)]
 enum Peers {
-    Postgres { postgres_es: Arc<postgres_es::Peer> },
+    Postgres { postgres_es: Arc<postgres_es::Peer>, disintegrate: Arc<disintegrate::Peer> },
     Sqlite { best: Arc<sqlite_es::Peer>, shipped: Arc<sqlite_es::Peer> },
 }
 
@@ -155,7 +155,10 @@ impl<'a> Field<'a> {
         let peers = match &self.engine {
             Engine::Postgres(postgres) => {
                 let url = postgres.create_database("postgres_es")?;
-                Peers::Postgres { postgres_es: Arc::new(postgres_es::Peer::prepare(&url, loaded).await?) }
+                let postgres_es = Arc::new(postgres_es::Peer::prepare(&url, loaded).await?);
+                let url = postgres.create_database("disintegrate")?;
+                let disintegrate = Arc::new(disintegrate::Peer::prepare(&url, loaded).await?);
+                Peers::Postgres { postgres_es, disintegrate }
             }
             Engine::Sqlite => {
                 let (best, shipped) = (self.folder("sqlite-es-best")?, self.folder("sqlite-es-shipped")?);
@@ -223,9 +226,11 @@ impl Peers {
     fn redeem(&self, connections: &[usize]) -> Vec<Rival> {
         let most = connections.iter().copied().max().unwrap_or(1);
         match self {
-            Self::Postgres { postgres_es } => {
+            Self::Postgres { postgres_es, disintegrate } => {
                 let callers = |callers: &usize| peer("postgres-es", postgres_es.clone(), *callers);
-                connections.iter().map(callers).collect()
+                let mut peers: Vec<Rival> = connections.iter().map(callers).collect();
+                peers.push(peer("disintegrate, no view", disintegrate.clone(), most));
+                peers
             }
             Self::Sqlite { best, shipped } => vec![
                 peer("sqlite-es FULL, one connection", best.clone(), most),
@@ -241,6 +246,12 @@ trait Redeem: Send + Sync + 'static {
 }
 
 impl Redeem for postgres_es::Peer {
+    async fn redeem(&self, callers: usize, time: Duration) -> anyhow::Result<Round> {
+        self.round(callers, time).await
+    }
+}
+
+impl Redeem for disintegrate::Peer {
     async fn redeem(&self, callers: usize, time: Duration) -> anyhow::Result<Round> {
         self.round(callers, time).await
     }

@@ -5,6 +5,7 @@
 //! SQLite's WAL with synchronous=FULL. No identity, no idempotency, no HTTP: the library alone.
 
 mod coupon;
+pub mod disintegrate;
 pub mod postgres_es;
 pub mod sqlite_es;
 

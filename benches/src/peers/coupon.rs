@@ -67,6 +67,11 @@ impl Issue {
             ..Self::default()
         }
     }
+
+    /// To whom.
+    pub fn member_id(&self) -> i64 {
+        self.member_id
+    }
 }
 
 impl DomainEvent for Event {
