@@ -89,7 +89,7 @@ impl PostgresStore {
             .test_before_acquire(false)
             .connect_lazy_with(options.clone());
         let version = version.split_whitespace().next().unwrap_or_default().to_owned();
-        let reads = Reads::start(pool.clone(), cores + 1);
+        let reads = Reads::start(pool.clone(), cores);
         let inner = Inner { options, pool, reads, writers: Mutex::default(), version };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -264,6 +264,8 @@ fn connect_options(url: &str) -> Result<PgConnectOptions, OpenError> {
         ("enable_seqscan", "off"),
         ("enable_hashjoin", "off"),
         ("enable_mergejoin", "off"),
+        // Arrays shorter than the planner's guess would be planned anew each time.
+        ("plan_cache_mode", "force_generic_plan"),
     ]))
 }
 
