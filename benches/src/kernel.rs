@@ -120,7 +120,7 @@ pub fn count() -> anyhow::Result<String> {
         let each = (collected(name, MANY)? - collected(name, FEW)?) as f64 / (MANY - FEW) as f64;
         let about = value.get_help().map(ToString::to_string).unwrap_or_default();
         eprintln!("{name}: {each:.0} instructions");
-        table.push_str(&format!("| {name}: {about} | {} |\n", format!("{each:.0}")));
+        table.push_str(&format!("| {name}: {about} | {each:.0} |\n"));
     }
     Ok(table)
 }
