@@ -186,15 +186,15 @@ impl PostgresStore {
     pub(super) async fn begin(&self) -> Result<Begun, AppendError> {
         let mut since = Instant::now();
         let idle = self.idle_writers().pop();
-        let mut locked = Err(sqlx::Error::PoolClosed);
-        if let Some(connection) = idle {
-            locked = lock_head(connection).await;
-        }
-        // A connection may have died while it lay idle: nothing was written then, so a new one may try.
-        if locked.as_ref().is_err_and(|error| !matches!(error, sqlx::Error::Database(_))) {
-            let connection = self.connect_writer().await.map_err(undone)?;
-            locked = lock_head(connection).await;
-        }
+        let tried = match idle {
+            Some(connection) => Some(lock_head(connection).await),
+            None => None,
+        };
+        let locked = match tried {
+            Some(locked) if !locked.as_ref().is_err_and(is_dead_connection) => locked,
+            // It died while it lay idle, and nothing was written on it: a new one may try.
+            _ => lock_head(self.connect_writer().await.map_err(undone)?).await,
+        };
         let (connection, head) = locked.map_err(|error| undone(error.into()))?;
         Ok(Begun { connection, head, store: self.clone(), lock: Phases::lap(&mut since) })
     }
@@ -269,6 +269,15 @@ fn connect_options(url: &str) -> Result<PgConnectOptions, OpenError> {
     ]))
 }
 
+/// Whether the connection, not the statement, is what failed: it broke, or the server was told to end it.
+fn is_dead_connection(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) => true,
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P")),
+        _ => false,
+    }
+}
+
 /// Repeats what is harmless to repeat, a read or a BEGIN, when the pool's connection was dead. After the database was
 /// away all of them are, and each try finds one out: so many tries, and one more on a connection that is new.
 async fn on_live_connection<T, F: Future<Output = Result<T, sqlx::Error>>>(
@@ -277,9 +286,7 @@ async fn on_live_connection<T, F: Future<Output = Result<T, sqlx::Error>>>(
 ) -> Result<T, sqlx::Error> {
     for _ in 0..pool.options().get_max_connections() {
         match read().await {
-            Err(sqlx::Error::Io(_) | sqlx::Error::Protocol(_)) => {}
-            Err(sqlx::Error::Database(error)) if error.code().is_some_and(|code| code.starts_with("57P")) => {
-            }
+            Err(error) if is_dead_connection(&error) => {}
             other => return other,
         }
     }
