@@ -1,7 +1,8 @@
-//! PostgreSQL by hand: one wide statement a batch, arrays in, prepared once.
+//! PostgreSQL by hand: batches by COPY and one wide statement ([`batch`]), single commands by one wide statement.
 
-use std::collections::HashMap;
-use std::fmt::Write as _;
+mod batch;
+
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -9,11 +10,14 @@ use anyhow::{Context as _, ensure};
 use coupon_ledger::read_model::{REDEMPTIONS, WALLET};
 use coupon_ledger::store::{Column, LiveTable};
 use futures::TryStreamExt as _;
-use sqlx::postgres::{PgConnectOptions, PgPoolCopyExt as _, PgPoolOptions};
-use sqlx::{ConnectOptions as _, Executor as _, PgConnection, PgPool, Row as _};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolCopyExt as _, PgPoolOptions};
+use sqlx::query::Query;
+use sqlx::{ConnectOptions as _, Executor as _, PgConnection, PgPool, Postgres, Row as _};
 use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
 
-use super::sample::{self, CellOf, Sample, Samples};
+use self::batch::Batch;
+use super::sample::{self, CellOf, Samples};
 use super::{Kind, NARROW, Slots, Turns, migrate, round};
 use crate::load::PLAIN;
 use crate::measure::Round;
@@ -26,7 +30,7 @@ const SINGLE: &str = "CREATE TABLE single (LIKE events INCLUDING ALL)";
 pub struct Raw {
     url: String,
     loaded: i64,
-    samples: Samples,
+    samples: Arc<Samples>,
     scattered: Scattered,
     writer: Mutex<Writer>,
     /// The next position in the log of single statements.
@@ -36,7 +40,6 @@ pub struct Raw {
 struct Writer {
     connection: PgConnection,
     turns: Turns,
-    statements: HashMap<Kind, String>,
 }
 
 /// Arrays to bind, in order.
@@ -101,6 +104,13 @@ impl Columns {
         let arrays = arrays.collect::<Vec<_>>().join(", ");
         format!("b AS (SELECT * FROM unnest({arrays}) AS q ({}))", names.join(", "))
     }
+
+    fn bind(self, query: Query<'_, Postgres, PgArguments>) -> Query<'_, Postgres, PgArguments> {
+        self.values.into_iter().fold(query, |query, values| match values {
+            Values::Ints(values) => query.bind(values),
+            Values::Texts(values) => query.bind(values),
+        })
+    }
 }
 
 /// An upsert of a live table from `b`.
@@ -115,18 +125,6 @@ fn upsert(table: &LiveTable) -> String {
     )
 }
 
-/// An insert of events from `b`; the clock's time comes last among the parameters.
-fn events(sample: &Sample, at_ms: i64) -> String {
-    format!(
-        "INSERT INTO events SELECT 0, position, 'coupon', coupon_id::text, sequence, '{}', '{}', payload::json,
-         metadata::json, {at_ms} FROM b",
-        sample.event_type, sample.event_version
-    )
-}
-
-const RECEIPTS: &str =
-    "INSERT INTO receipts SELECT 0, caller, 'auditcoupon', key, request_mac, position, 1 FROM b";
-
 impl Raw {
     /// Makes the product's tables in an empty database, and fills them set by set with coupons in the product's shape:
     /// issued, opened by their holders, half of them with a receipt.
@@ -135,7 +133,7 @@ impl Raw {
         migrate(folder.path(), Some(url)).await?;
         let options: PgConnectOptions = url.parse()?;
         let mut connection = options.connect().await?;
-        let samples = Samples::take()?;
+        let samples = Arc::new(Samples::take()?);
         let at_ms = samples.at_ms;
         let metadata = |key: Option<&str>| {
             format!(
@@ -144,7 +142,7 @@ impl Raw {
             )
         };
         let series = format!("generate_series(1, {loaded}) AS g");
-        let event = |sample: &Sample, before: i64, sequence: i64| {
+        let event = |sample: &sample::Sample, before: i64, sequence: i64| {
             format!(
                 "INSERT INTO events SELECT 0, {before} + g, 'coupon', g::text, {sequence}, '{}', '{}', {}::json, {}::json,
                  {at_ms} FROM {series}",
@@ -184,7 +182,7 @@ impl Raw {
                 .await
                 .with_context(|| statement.chars().take(80).collect::<String>())?;
         }
-        let writer = Writer { connection, turns: Turns::default(), statements: HashMap::new() };
+        let writer = Writer { connection, turns: Turns::default() };
         Ok(Self {
             url: url.to_owned(),
             loaded,
@@ -198,15 +196,38 @@ impl Raw {
     /// Batches of one kind on one connection, one after the other; times are a batch's.
     pub async fn round(&self, kind: Kind, batch: usize, duration: Duration) -> anyhow::Result<Round> {
         let mut writer = self.writer.lock().await;
+        let Writer { connection, turns } = &mut *writer;
+        let head: i64 =
+            sqlx::query_scalar("SELECT position FROM log_head").fetch_one(&mut *connection).await?;
+        // The next batch is rendered while this one is written: on one connection, but not on one core.
+        let mut render = |position| {
+            let (samples, streams) =
+                (self.samples.clone(), turns.take(kind, &self.scattered, self.loaded, batch));
+            spawn_blocking(move || Batch::render(kind, &samples, &Slots { position, streams }))
+        };
+        let mut next = render(head + 1);
         let started = Instant::now();
         let (mut done, mut micros) = (0, Vec::new());
         while started.elapsed() < duration {
             let begun = Instant::now();
-            self.write(&mut writer, kind, batch).await?;
+            let rendered = next.await?;
+            next = render(rendered.position + batch as i64);
+            let locked = connection.fetch_one("BEGIN; EXECUTE lock_head").await?;
+            let head: i64 = locked.try_get(0)?;
+            ensure!(head + 1 == rendered.position, "the head is at {head}: somebody else writes");
+            rendered.write(connection).await?;
+            connection.execute("COMMIT").await?;
             micros.push(begun.elapsed().as_micros() as u32);
             done += batch;
         }
-        Ok(round(done, started, micros))
+        let round = round(done, started, micros);
+        let written: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM events WHERE bucket = 0 AND position > $1")
+                .bind(head)
+                .fetch_one(connection)
+                .await?;
+        ensure!(written == done as i64, "{done} commands left {written} events");
+        Ok(round)
     }
 
     /// One at a time: the stream is read, then one transaction writes what a redeem writes.
@@ -225,7 +246,7 @@ impl Raw {
             .fetch_all(&mut writer.connection)
             .await?;
             ensure!(stream.len() >= 2, "coupon {coupon} has {} events", stream.len());
-            self.write(&mut writer, Kind::Redeem, 1).await?;
+            self.redeem_one(&mut writer).await?;
             micros.push(begun.elapsed().as_micros() as u32);
         }
         Ok(round(micros.len(), started, micros))
@@ -274,117 +295,44 @@ impl Raw {
         Ok(round)
     }
 
-    async fn write(&self, writer: &mut Writer, kind: Kind, count: usize) -> anyhow::Result<()> {
-        let Writer { connection, turns, statements } = writer;
+    /// One redeem in a transaction of its own: COPY has no use here, one wide statement saves the round trips.
+    async fn redeem_one(&self, writer: &mut Writer) -> anyhow::Result<()> {
+        let Writer { connection, turns } = writer;
+        let streams = turns.take(Kind::Redeem, &self.scattered, self.loaded, 1);
+        let (coupon, sequence) = *streams.first().context("no coupon")?;
         let locked = connection.fetch_one("BEGIN; EXECUTE lock_head").await?;
         let position: i64 = locked.try_get::<i64, _>(0)? + 1;
-        let slots = Slots { position, streams: turns.take(kind, &self.scattered, self.loaded, count) };
-        let columns = self.columns(kind, &slots);
-        let places = columns.names.len();
-        let sql = statements.entry(kind).or_insert_with(|| self.statement(kind, &columns.unnest(), places));
-        let query = columns.values.into_iter().fold(sqlx::query(sql), |query, values| match values {
-            Values::Ints(values) => query.bind(values),
-            Values::Texts(values) => query.bind(values),
-        });
-        query.bind(position + count as i64 - 1).bind(self.samples.at_ms).execute(&mut *connection).await?;
+        let redeemed = &self.samples.redeemed;
+        let mut columns = Columns::default();
+        columns.ints("position", vec![position]);
+        columns.ints("coupon_id", vec![coupon]);
+        columns.ints("sequence", vec![sequence]);
+        columns.texts("payload", vec![redeemed.payload(coupon, position)]);
+        columns.texts("metadata", vec![Kind::Redeem.metadata(position, coupon)]);
+        columns.texts("caller", vec![sample::caller(coupon)]);
+        columns.texts("key", vec![format!("redeem-{position}")]);
+        columns.texts("request_mac", vec![sample::hex(position).repeat(2)]);
+        columns.live(&WALLET, std::iter::once(redeemed.wallet(coupon)));
+        columns.live(&REDEMPTIONS, std::iter::once(redeemed.redemption(coupon, position)));
+        let at_ms = self.samples.at_ms;
+        let sql = format!(
+            "WITH {},
+             e AS (INSERT INTO events SELECT 0, position, 'coupon', coupon_id::text, sequence, '{}', '{}', payload::json,
+                   metadata::json, {at_ms} FROM b),
+             c AS (INSERT INTO receipts SELECT 0, caller, 'auditcoupon', key, request_mac, position, 1 FROM b),
+             w AS ({}),
+             r AS ({})
+             UPDATE log_head SET position = ${}, last_ms = {at_ms} WHERE bucket = 0",
+            columns.unnest(),
+            redeemed.event_type,
+            redeemed.event_version,
+            upsert(&WALLET),
+            upsert(&REDEMPTIONS),
+            columns.names.len() + 1
+        );
+        connection.execute(columns.bind(sqlx::query(&sql)).bind(position)).await?;
         connection.execute("COMMIT").await?;
         Ok(())
-    }
-
-    /// The one statement of a batch. Its parts read `b`, never each other's tables.
-    fn statement(&self, kind: Kind, unnest: &str, places: usize) -> String {
-        let at_ms = self.samples.at_ms;
-        let mut sql = format!("WITH {unnest}");
-        let mut part = |text: &str| {
-            let number = sql.len();
-            let _ = write!(sql, ", w{number} AS ({text})");
-        };
-        match kind {
-            Kind::Redeem => {
-                part(&events(&self.samples.redeemed, at_ms));
-                part(&upsert(&WALLET));
-                part(&upsert(&REDEMPTIONS));
-                part(RECEIPTS);
-            }
-            Kind::Issue => {
-                part(&events(&self.samples.issued, at_ms));
-                part(&upsert(&WALLET));
-                part(
-                    "INSERT INTO member_counts_v1 SELECT 0, member_id, definition_id, 2 FROM b
-                     ON CONFLICT (bucket, member_id, definition_id) DO UPDATE SET issued = excluded.issued",
-                );
-                part(&format!(
-                    "INSERT INTO stock_v1 SELECT 0, {PLAIN}, -1, max(coupon_id) FROM b
-                     ON CONFLICT (bucket, definition_id) DO UPDATE SET stock = excluded.stock, issued = excluded.issued"
-                ));
-                part(
-                    "INSERT INTO receipts SELECT 0, 'system', 'issue', min(key), min(request_mac), min(position),
-                     count(*) FROM b",
-                );
-            }
-            Kind::Expire => {
-                part(&events(&self.samples.expired, at_ms));
-                part(&upsert(&WALLET));
-            }
-            Kind::TwoRows => {
-                part(&events(&self.samples.redeemed, at_ms));
-                part(
-                    "INSERT INTO narrow SELECT 0, coupon_id, key FROM b
-                     ON CONFLICT (bucket, coupon_id) DO UPDATE SET state = excluded.state",
-                );
-            }
-        }
-        let _ = write!(
-            sql,
-            " UPDATE log_head SET position = ${}, last_ms = ${} WHERE bucket = 0",
-            places + 1,
-            places + 2
-        );
-        sql
-    }
-
-    fn columns(&self, kind: Kind, slots: &Slots) -> Columns {
-        let Slots { position, streams } = slots;
-        let at = || (*position..).zip(streams.iter().map(|(coupon, _)| *coupon));
-        let texts =
-            |of: &dyn Fn(i64, i64) -> String| at().map(|(position, coupon)| of(position, coupon)).collect();
-        let sample = match kind {
-            Kind::Redeem | Kind::TwoRows => &self.samples.redeemed,
-            Kind::Issue => &self.samples.issued,
-            Kind::Expire => &self.samples.expired,
-        };
-        let mut columns = Columns::default();
-        columns.ints("position", at().map(|(position, _)| position).collect());
-        columns.ints("coupon_id", streams.iter().map(|(coupon, _)| *coupon).collect());
-        columns.ints("sequence", streams.iter().map(|(_, sequence)| *sequence).collect());
-        columns.texts("payload", texts(&|position, coupon| sample.payload(coupon, position)));
-        let system = kind == Kind::Issue || kind == Kind::Expire;
-        let metadata = |position: i64, coupon: i64| {
-            if system {
-                return sample::metadata("system", "system", position, None);
-            }
-            let key = format!("redeem-{position}");
-            sample::metadata(&sample::caller(coupon), "member", position, Some(&key))
-        };
-        columns.texts("metadata", texts(&metadata));
-        match kind {
-            Kind::Redeem => {
-                columns.texts("caller", texts(&|_, coupon| sample::caller(coupon)));
-                columns.texts("key", texts(&|position, _| format!("redeem-{position}")));
-                columns.texts("request_mac", texts(&|position, _| sample::hex(position).repeat(2)));
-                columns.live(&WALLET, at().map(|(_, coupon)| sample.wallet(coupon)));
-                columns
-                    .live(&REDEMPTIONS, at().map(|(position, coupon)| sample.redemption(coupon, position)));
-            }
-            Kind::Issue => {
-                columns.texts("key", texts(&|position, _| format!("run-{position}")));
-                columns.texts("request_mac", texts(&|position, _| sample::hex(position).repeat(2)));
-                columns.live(&WALLET, at().map(|(_, coupon)| sample.wallet(coupon)));
-            }
-            Kind::Expire => columns.live(&WALLET, at().map(|(_, coupon)| sample.wallet(coupon))),
-            Kind::TwoRows => columns.texts("key", texts(&|position, _| format!("redeemed-{position}"))),
-        }
-        columns
     }
 }
 

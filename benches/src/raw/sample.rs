@@ -7,6 +7,7 @@ use coupon_ledger::entity::encode;
 use coupon_ledger::read_model::coupon_rows;
 use coupon_ledger::store::{Cell, LiveRow};
 
+use super::Kind;
 use crate::load::{self, PLAIN};
 
 /// Stand where the ids go.
@@ -72,6 +73,15 @@ impl Samples {
         let redeemed = sample(&mut coupon.clone(), &redeem)?;
         let expired = sample(&mut coupon, &CouponEvent::Expired { at_ms })?;
         Ok(Self { issued, viewed, redeemed, expired, at_ms })
+    }
+
+    /// What a command of this kind leaves.
+    pub fn of(&self, kind: Kind) -> &Sample {
+        match kind {
+            Kind::Redeem | Kind::TwoRows => &self.redeemed,
+            Kind::Issue => &self.issued,
+            Kind::Expire => &self.expired,
+        }
     }
 }
 
@@ -153,6 +163,19 @@ pub fn hex(seed: i64) -> String {
     // Knuth's MMIX multiplier spreads neighbours.
     let bits = (seed as u64).wrapping_mul(6_364_136_223_846_793_005);
     format!("{bits:016x}{:016x}", bits.rotate_left(29) ^ 0x5555_5555)
+}
+
+impl Kind {
+    /// The metadata of the event at this position.
+    pub fn metadata(self, position: i64, coupon: i64) -> String {
+        match self {
+            Self::Redeem | Self::TwoRows => {
+                let key = format!("redeem-{position}");
+                metadata(&caller(coupon), "member", position, Some(&key))
+            }
+            Self::Issue | Self::Expire => metadata("system", "system", position, None),
+        }
+    }
 }
 
 /// The metadata of an event, with the fields that the product writes.

@@ -69,7 +69,7 @@ pub async fn replay(world: &mut World, settings: &Settings, mut rivals: Rivals) 
     let mut row = Row::new(name, world.engine.name(), rounds);
     (row.peers, row.raw) = rivals.rounds();
     row.goals.push(Goal::at_least("of reading the raw rows", row.to_raw(), 0.6));
-    row.goals.push(Goal::at_most("rebuild of the wallet, × replay: the program has none yet", None, 2.0));
+    row.goals.push(Goal::at_most("rebuild of the wallet, × replay", None, 2.0));
     row.notes.push(format!("with the wallet's rows computed, not written: {} rows/s", rows.all()));
     Ok(row.announce())
 }
