@@ -43,7 +43,7 @@ pub(super) struct IssueArgs {
     /// The members: a range like 1..1000000, a file with one id per line, or - for standard input
     #[arg(long, value_name = "RANGE|FILE")]
     members: String,
-    /// Names the run: started again under its name it goes on and doubles nobody [default: made of the two above]
+    /// Names the run: started again under its name it goes on and doubles nobody [default: made of the two above; needed with -]
     #[arg(long, value_name = "NAME", value_parser = parse_run)]
     run: Option<String>,
 }
@@ -71,7 +71,16 @@ struct Tally {
 pub(super) async fn run(context: Context, arguments: IssueArgs) -> Result<(), Failed> {
     let secrets = context.secrets(true)?;
     let (total, mut lines) = open_input(&arguments.members)?;
-    let run = arguments.run.clone().unwrap_or_else(|| default_run(&secrets, &arguments));
+    let run = match &arguments.run {
+        Some(run) => run.clone(),
+        // Nothing in the arguments tells one input from the next.
+        None if arguments.members == "-" => {
+            return Err(
+                anyhow::anyhow!("name the run with --run when its members come from standard input").into()
+            );
+        }
+        None => default_run(&secrets, &arguments),
+    };
     let issuer = Issuer::open(&context, secrets, arguments.definition).await?;
     let mut progress = Progress::new(total);
     let mut tally = Tally::default();
