@@ -244,21 +244,33 @@ impl Statement {
     }
 }
 
-/// An append that was begun.
-pub enum Begun {
-    /// SQLite: its one writing thread is the lock.
+/// Appends to the log.
+pub enum Appender {
+    /// On the one writing thread.
     Sqlite(SqliteStore),
-    /// PostgreSQL: a transaction that holds the head.
-    Postgres(Box<postgres::Begun>),
+    /// On a connection.
+    Postgres(Box<postgres::Appender>),
 }
 
-impl Begun {
-    /// Commits a batch in one transaction; each entry has its own outcome, in the batch's order.
-    /// The clock gives the recorded time; PostgreSQL's own is held against it, unless a test holds the hand.
-    pub async fn append(self, batch: Arc<[Append]>, clock: &Clock) -> Result<Appended, AppendError> {
+impl Appender {
+    /// Commits a batch in one transaction; each entry has its own outcome, in the batch's order. It is gathered when its
+    /// turn has come: what waits until then goes with it. The clock gives the recorded time; PostgreSQL's own is held
+    /// against it, unless a test holds the hand.
+    pub async fn append(
+        &mut self,
+        gather: impl FnOnce() -> Arc<[Append]> + Send + 'static,
+        clock: &Clock,
+    ) -> Result<Appended, AppendError> {
         match self {
-            Self::Sqlite(store) => store.append(batch, clock.clone()).await,
-            Self::Postgres(begun) => begun.append(&batch, clock).await,
+            Self::Sqlite(store) => store.append(gather, clock.clone()).await,
+            Self::Postgres(appender) => appender.append(gather, clock).await,
+        }
+    }
+
+    /// Lets go of what it keeps.
+    pub async fn close(self) {
+        if let Self::Postgres(appender) = self {
+            appender.close().await;
         }
     }
 }
@@ -339,31 +351,18 @@ impl Store {
         }
     }
 
-    /// Begins an append. On PostgreSQL this waits for the head's lock, and whoever holds it appends alone: what is to be
-    /// appended is best gathered only then.
-    pub async fn begin(&self) -> Result<Begun, AppendError> {
-        Ok(match self {
-            Self::Sqlite(store) => Begun::Sqlite(store.clone()),
-            Self::Postgres(store) => Begun::Postgres(Box::new(store.begin().await?)),
-        })
-    }
-
-    /// How many appends may be begun at a time with a gain: on PostgreSQL one waits for the lock while another commits.
+    /// Someone who appends one batch after the other. On PostgreSQL it has a connection of its own, which lives on the
+    /// runtime that it is used on.
     #[must_use]
-    pub fn writers(&self) -> usize {
+    pub fn appender(&self) -> Appender {
         match self {
-            Self::Sqlite(_) => 1,
-            Self::Postgres(_) => 2,
+            Self::Sqlite(store) => Appender::Sqlite(store.clone()),
+            Self::Postgres(store) => Appender::Postgres(Box::new(store.appender())),
         }
     }
 
-    /// Commits a batch in one transaction.
-    pub async fn append(&self, batch: Arc<[Append]>, clock: &Clock) -> Result<Appended, AppendError> {
-        self.begin().await?.append(batch, clock).await
-    }
-
-    /// What the log says of appends whose commit was not answered: under the head lock, which waits for the dead
-    /// connection's transaction to end one way or the other, where and when each stream's events of theirs begin.
+    /// What the log says of appends whose commit was not answered, once their connection's transaction has ended one way
+    /// or the other: where and when each stream's events of theirs begin. What is not there will never be.
     pub async fn resolve(
         &self,
         append_ids: &[String],

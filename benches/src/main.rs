@@ -102,6 +102,12 @@ enum Command {
     Memory,
     /// From exec to ready
     Start,
+    /// Redeem with several builds of the program in turns, on one ledger
+    Compare {
+        /// The builds
+        #[arg(required = true)]
+        programs: Vec<PathBuf>,
+    },
     /// Instructions of the pure parts, counted by callgrind
     Instructions,
     /// Do one pure part so many times: what callgrind counts
@@ -142,7 +148,9 @@ impl Command {
             Self::Growth => RowName::Growth,
             Self::Memory => RowName::Memory,
             Self::Start => RowName::Start,
-            Self::Instructions | Self::Kernel { .. } | Self::Handler { .. } => return Vec::new(),
+            Self::Compare { .. } | Self::Instructions | Self::Kernel { .. } | Self::Handler { .. } => {
+                return Vec::new();
+            }
         };
         vec![one]
     }
@@ -203,6 +211,11 @@ async fn measure(cli: Cli, rows: &mut Vec<Row>) -> anyhow::Result<()> {
         folder,
     };
     print!("{}", machine::describe(&settings));
+    if let Command::Compare { programs } = &cli.command {
+        let programs =
+            programs.iter().map(|program| program.canonicalize()).collect::<Result<Vec<_>, _>>()?;
+        return plan::compare(&settings, options.engine, &programs, rows).await;
+    }
     plan::run(&settings, options.engine, &cli.command.rows(), rows).await
 }
 

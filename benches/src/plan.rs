@@ -1,5 +1,6 @@
 //! Which rows run on which load, so that one load serves many rows.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -81,6 +82,37 @@ pub async fn run(
     }
     if which != Which::Postgres {
         Run::new(Engine::Sqlite, settings, wanted, rows).every_row().await?;
+    }
+    Ok(())
+}
+
+/// Redeems with several builds of the program in turns, on each engine.
+pub async fn compare(
+    settings: &Settings,
+    which: Which,
+    programs: &[PathBuf],
+    rows: &mut Vec<Row>,
+) -> anyhow::Result<()> {
+    let mut engines = Vec::new();
+    if which != Which::Sqlite {
+        engines.push(Engine::Postgres(Arc::new(Postgres::start()?)));
+    }
+    if which != Which::Postgres {
+        engines.push(Engine::Sqlite);
+    }
+    for engine in engines {
+        let members = settings.scaled(1_000_000).max(10_000);
+        let folder = settings.folder();
+        let world = World::create(&engine, &settings.program, folder, "ledger", members, Clock::System);
+        let mut world = world.await?;
+        let (.., issued) = world.issue(PLAIN, 1, members).await?;
+        world.add_unused(issued).await?;
+        world.settle()?;
+        let usual = vec![64, 256];
+        for connections in settings.connections.map_or(usual, |connections| vec![connections]) {
+            rows.extend(commands::compare(&mut world, settings, programs, connections).await?);
+        }
+        world.stop().await?;
     }
     Ok(())
 }
@@ -180,7 +212,7 @@ impl<'a> Run<'a> {
         }
         if self.wants(RowName::Replay) {
             let rivals = self.field.rivals(Of::Replay(world)).await?;
-            self.add(RowName::Replay, bulk::replay(world, settings, rivals).await?);
+            self.add(RowName::Replay, bulk::replay(world, rivals, settings).await?);
         }
         Ok(())
     }

@@ -1,17 +1,17 @@
 //! The writer: the only way into the log.
 //!
 //! It takes all that is waiting (no timer: while one batch commits, the next gathers) and commits it in one
-//! transaction. On PostgreSQL one batch waits for the head's lock while the one before commits. Every append has its own outcome. A batch that the database rejects is retried in halves, so that one
+//! transaction. Every append has its own outcome. A batch that the database rejects is retried in halves, so that one
 //! bad append does not fail the others; a commit whose answer was lost is resolved from the log.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clock;
 use crate::metrics::Metrics;
-use crate::store::{Append, AppendError, Begun, Entry, Outcome, Resolved, Store, StoreError};
+use crate::store::{Append, AppendError, Appended, Appender, Entry, Outcome, Resolved, Store, StoreError};
 
 /// Batches beyond this only add latency.
 const MAX_BATCH: usize = 500;
@@ -57,10 +57,14 @@ impl Writer {
         let (waiting, urgent) = mpsc::channel(capacity);
         let (background, patient) = mpsc::channel(1);
         let (stop, stopped) = watch::channel(None);
-        let inbox = Arc::new(Mutex::new(Inbox { urgent, patient, taken: Vec::new() }));
-        let worker = Worker { store, clock, metrics, stop };
-        for _ in 0..worker.store.writers() {
-            tokio::spawn(worker.clone().run(inbox.clone()));
+        let inbox = Inbox { urgent, patient, taken: Vec::new() };
+        let work = Worker { store, clock, metrics, stop }.run(inbox);
+        // A thread of its own: among all the requests the next batch would wait for its turn, and they for it.
+        let thread = std::thread::Builder::new().name("ledger-batches".to_owned());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let spawned = runtime.and_then(|runtime| thread.spawn(move || runtime.block_on(work)));
+        if let Err(error) = spawned {
+            tracing::error!(%error, "the writer cannot start: nothing will be written");
         }
         Self { waiting, background, stopped }
     }
@@ -130,7 +134,6 @@ impl Inbox {
     }
 }
 
-#[derive(Clone)]
 struct Worker {
     store: Store,
     clock: Clock,
@@ -139,56 +142,57 @@ struct Worker {
 }
 
 impl Worker {
-    /// Only one worker at a time waits for work and for the head; it gathers when it has it. Meanwhile another may be
-    /// in its commit.
-    async fn run(self, inbox: Arc<Mutex<Inbox>>) {
-        loop {
-            let mut waiting = inbox.lock().await;
-            if !waiting.wait().await {
-                return;
-            }
-            let begun = self.store.begin().await;
-            let batch = waiting.take();
-            self.metrics.queue_depth.set((waiting.urgent.len() + waiting.patient.len()) as i64);
-            drop(waiting);
-            if let Some(first) = batch.first() {
-                self.metrics.writer_phases.gathered(first.since.elapsed());
-            }
-            let entries: usize = batch.iter().map(|waiting| waiting.append.entries.len()).sum();
-            self.metrics.batch_size.observe(f64::from(u32::try_from(entries).unwrap_or(u32::MAX)));
+    /// Batch after batch, gathered when the store is ready for it.
+    async fn run(self, mut inbox: Inbox) {
+        let mut appender = self.store.appender();
+        while inbox.wait().await {
+            let (gathered, batch) = oneshot::channel();
+            let gather = move || {
+                let waiting = inbox.take();
+                let first = waiting.first().map(|waiting| waiting.since.elapsed());
+                let (appends, answers): (Vec<Append>, Vec<_>) =
+                    waiting.into_iter().map(|waiting| (waiting.append, waiting.answer)).unzip();
+                let batch: Arc<[Append]> = appends.into();
+                let _ = gathered.send((batch.clone(), answers, first, inbox));
+                batch
+            };
             let started = Instant::now();
-            self.commit(batch, begun).await;
+            let appended = appender.append(gather, &self.clock).await;
+            // A store that has ended gathers nothing, and whoever waits is told so by the end of the inbox.
+            let Ok((batch, answers, first, left)) = batch.await else { break };
+            inbox = left;
+            self.metrics.queue_depth.set((inbox.urgent.len() + inbox.patient.len()) as i64);
+            if let Some(waited) = first {
+                self.metrics.writer_phases.gathered(waited);
+            }
+            let entries: usize = batch.iter().map(|append| append.entries.len()).sum();
+            self.metrics.batch_size.observe(f64::from(u32::try_from(entries).unwrap_or(u32::MAX)));
+            let outcomes = self.outcomes(&mut appender, batch, appended).await;
+            for (answer, outcome) in answers.into_iter().zip(outcomes) {
+                // The caller may have gone away; what was written stays written.
+                let _ = answer.send(outcome);
+            }
             self.metrics.batch_seconds.observe(started.elapsed().as_secs_f64());
         }
-    }
-
-    async fn commit(&self, batch: Vec<Waiting>, begun: Result<Begun, AppendError>) {
-        let (appends, answers): (Vec<Append>, Vec<_>) =
-            batch.into_iter().map(|waiting| (waiting.append, waiting.answer)).unzip();
-        let outcomes = self.outcomes(appends.into(), begun).await;
-        for (answer, outcome) in answers.into_iter().zip(outcomes) {
-            // The caller may have gone away; what was written stays written.
-            let _ = answer.send(outcome);
-        }
+        appender.close().await;
     }
 
     /// The outcomes of each append's entries. Halves are taken from the front, so positions keep the batch's order.
     async fn outcomes(
         &self,
+        appender: &mut Appender,
         batch: Arc<[Append]>,
-        begun: Result<Begun, AppendError>,
+        appended: Result<Appended, AppendError>,
     ) -> Vec<Result<Vec<Outcome>, WriteError>> {
         let mut outcomes = Vec::with_capacity(batch.len());
         let mut parts = vec![batch];
-        let mut begun = Some(begun);
+        let mut first = Some(appended);
         while let Some(part) = parts.pop() {
-            let begun = match begun.take() {
-                Some(begun) => begun,
-                None => self.store.begin().await,
-            };
-            let appended = match begun {
-                Ok(begun) => begun.append(part.clone(), &self.clock).await,
-                Err(error) => Err(error),
+            let appended = if let Some(appended) = first.take() {
+                appended
+            } else {
+                let part = part.clone();
+                appender.append(move || part, &self.clock).await
             };
             match appended {
                 Ok(appended) => {

@@ -64,6 +64,34 @@ impl Questions {
     }
 }
 
+impl Questions {
+    /// Whether nothing is asked.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.streams.is_empty()
+            && self.receipts.is_empty()
+            && self.stock.is_empty()
+            && self.member_counts.is_empty()
+            && self.latest_ends.is_empty()
+            && self.attempts.is_empty()
+    }
+}
+
+/// Takes for granted what the log's own keys guard, as the batch has it: the versions of the streams that it appends to,
+/// and that its idempotency keys are new. Where that is wrong, writing it is a unique violation, and the batch is to be
+/// admitted again with everything asked. Returns what is left to ask.
+#[must_use]
+pub fn take_for_granted(batch: &[Append]) -> (Known, Questions) {
+    let mut known = Known::default();
+    for part in batch.iter().flat_map(|append| &append.entries).flat_map(|entry| &entry.streams) {
+        known.versions.entry(part.stream).or_insert(part.expected_version);
+    }
+    let mut questions = Questions::of(batch);
+    questions.receipts.clear();
+    questions.streams.retain(|stream| !known.versions.contains_key(stream));
+    (known, questions)
+}
+
 /// What the database answered under the head lock.
 #[derive(Debug, Default)]
 pub struct Known {
@@ -182,6 +210,16 @@ pub fn admit(batch: &[Append], mut known: Known, head: i64, recorded_at_ms: i64)
 }
 
 impl Known {
+    /// Adds what was asked.
+    pub fn extend(&mut self, answers: Self) {
+        self.versions.extend(answers.versions);
+        self.receipts.extend(answers.receipts);
+        self.stock.extend(answers.stock);
+        self.member_counts.extend(answers.member_counts);
+        self.latest_ends.extend(answers.latest_ends);
+        self.attempts.extend(answers.attempts);
+    }
+
     fn version(&self, stream: StreamId) -> i64 {
         self.versions.get(&stream).copied().unwrap_or_default()
     }

@@ -32,6 +32,12 @@ const STEPS: &[Step] = &[
     both!("member_counts_v1", "../../projections/member_counts.sql"),
     both!("definitions_v1", "../../projections/definitions.sql"),
     both!("shops_v1", "../../projections/shops.sql"),
+    Step {
+        name: "0003_turn",
+        // One process writes there, and nothing arrives late.
+        sqlite: "",
+        postgres: include_str!("../../migrations/postgres/0003_turn.sql"),
+    },
 ];
 
 /// The number of the last step.

@@ -1,28 +1,24 @@
 //! PostgreSQL: any number of server processes on one database.
 //!
-//! The connections that write the log stand apart from the read pool and have timeouts, so that a stuck client cannot
-//! hold the head for ever. A batch is four round trips: begin and lock the head, ask what must be known (in a statement
-//! of its own: within one statement the snapshot would be older than the lock), write everything, COMMIT.
+//! The connection that writes the log stands apart from the read pool and has timeouts, so that a stuck client cannot
+//! hold the head for ever. How a batch gets into the log is told in `append`.
 
+mod append;
 mod batch;
 mod reads;
 mod replay;
 
 use std::str::FromStr as _;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
 use sqlx::{Connection as _, Executor as _, PgConnection, PgPool, Row as _};
 
-use super::admission::{Questions, admit};
 use super::connect::OpenError;
-use super::{
-    Append, AppendError, Appended, BUCKET, Cell, EPOCH, MAX_CLOCK_SKEW_MS, Phases, Resolved, Row, Statement,
-    StoreError, StoredEvent, migrate,
-};
-use crate::clock::Clock;
-use batch::{know, write_plan};
+use super::{AppendError, BUCKET, Cell, Resolved, Row, Statement, StoreError, StoredEvent, migrate};
+pub use append::Appender;
+use append::{PREPARE_LOCK, lock_head};
 use reads::{Reads, bound, read_row};
 pub use replay::Rebuilding;
 
@@ -40,8 +36,6 @@ struct Inner {
     /// The directory, and reads.
     pool: PgPool,
     reads: Arc<Reads>,
-    /// Connections that write the log and are idle now.
-    writers: Mutex<Vec<PgConnection>>,
     version: String,
 }
 
@@ -90,7 +84,7 @@ impl PostgresStore {
             .connect_lazy_with(options.clone());
         let version = version.split_whitespace().next().unwrap_or_default().to_owned();
         let reads = Reads::start(pool.clone(), cores);
-        let inner = Inner { options, pool, reads, writers: Mutex::default(), version };
+        let inner = Inner { options, pool, reads, version };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -99,11 +93,11 @@ impl PostgresStore {
     }
 
     pub(super) async fn close(&self) {
-        let writers = std::mem::take(&mut *self.idle_writers());
-        for writer in writers {
-            let _ = writer.close().await;
-        }
         self.inner.pool.close().await;
+    }
+
+    pub(super) fn appender(&self) -> Appender {
+        Appender::new(self.clone())
     }
 
     pub(super) async fn ping(&self, now_ms: i64) -> Result<i64, StoreError> {
@@ -178,27 +172,6 @@ impl PostgresStore {
         Ok(answers)
     }
 
-    fn idle_writers(&self) -> MutexGuard<'_, Vec<PgConnection>> {
-        self.inner.writers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Begins a transaction and locks the head.
-    pub(super) async fn begin(&self) -> Result<Begun, AppendError> {
-        let mut since = Instant::now();
-        let idle = self.idle_writers().pop();
-        let tried = match idle {
-            Some(connection) => Some(lock_head(connection).await),
-            None => None,
-        };
-        let locked = match tried {
-            Some(locked) if !locked.as_ref().is_err_and(is_dead_connection) => locked,
-            // It died while it lay idle, and nothing was written on it: a new one may try.
-            _ => lock_head(self.connect_writer().await.map_err(undone)?).await,
-        };
-        let (connection, head) = locked.map_err(|error| undone(error.into()))?;
-        Ok(Begun { connection, head, store: self.clone(), lock: Phases::lap(&mut since) })
-    }
-
     async fn connect_writer(&self) -> Result<PgConnection, StoreError> {
         let connecting = PgConnection::connect_with(&self.inner.options);
         let connected = tokio::time::timeout(Duration::from_secs(5), connecting).await;
@@ -212,9 +185,13 @@ impl PostgresStore {
         append_ids: &[String],
         after_position: i64,
     ) -> Result<Vec<Resolved>, StoreError> {
-        let connection = self.connect_writer().await?;
-        // The lock is granted only when the dead connection's transaction has ended one way or the other.
-        let (mut connection, _) = lock_head(connection).await?;
+        let mut connection = self.connect_writer().await?;
+        // This waits until the dead connection's transaction has ended one way or the other, and an append that has not
+        // even arrived finds its turn passed.
+        sqlx::query("UPDATE log_head SET turn = turn + 1 WHERE bucket = $1")
+            .bind(BUCKET)
+            .execute(&mut connection)
+            .await?;
         let rows = sqlx::query(
             "SELECT metadata->>'append_id', aggregate_type, aggregate_id, min(position), min(recorded_at_ms) FROM events
              WHERE bucket = $1 AND position > $2 AND metadata->>'append_id' = ANY($3) GROUP BY 1, 2, 3",
@@ -224,7 +201,6 @@ impl PostgresStore {
         .bind(append_ids)
         .fetch_all(&mut connection)
         .await?;
-        connection.execute("ROLLBACK").await?;
         let found = |row: &PgRow| {
             Ok(Resolved {
                 append_id: row.try_get(0)?,
@@ -298,107 +274,4 @@ fn undone(error: StoreError) -> AppendError {
     let statement = error.is_statement_error();
     let error = Arc::new(error);
     if statement { AppendError::Rejected(error) } else { AppendError::Unavailable(error) }
-}
-
-struct Head {
-    position: i64,
-    last_ms: i64,
-    epoch: i64,
-    database_ms: i64,
-}
-
-/// Planned once per connection.
-const PREPARE_LOCK: &str = "PREPARE lock_head AS
-    SELECT position, last_ms, epoch, (extract(epoch FROM clock_timestamp()) * 1000)::bigint
-    FROM log_head WHERE bucket = 0 FOR UPDATE";
-
-/// Begins a transaction and takes the lock in one round trip. What is read under the lock must be asked in a later
-/// statement. A connection whose lock failed is dropped, which ends its transaction.
-async fn lock_head(mut connection: PgConnection) -> Result<(PgConnection, Head), sqlx::Error> {
-    let row = connection.fetch_one("BEGIN; EXECUTE lock_head").await?;
-    let head = Head {
-        position: row.try_get(0)?,
-        last_ms: row.try_get(1)?,
-        epoch: row.try_get(2)?,
-        database_ms: row.try_get(3)?,
-    };
-    Ok((connection, head))
-}
-
-/// A transaction that holds the head. Dropped unfinished, it is rolled back with its connection.
-pub struct Begun {
-    connection: PgConnection,
-    head: Head,
-    store: PostgresStore,
-    lock: Duration,
-}
-
-impl Begun {
-    pub(super) async fn append(mut self, batch: &[Append], clock: &Clock) -> Result<Appended, AppendError> {
-        let outcome = self.work_and_end(batch, clock).await;
-        // Only a connection that is known to be outside a transaction is used again; dropping one ends its own.
-        if !matches!(outcome, Err(AppendError::Unavailable(_) | AppendError::Unknown { .. })) {
-            self.store.idle_writers().push(self.connection);
-        }
-        outcome
-    }
-
-    async fn work_and_end(&mut self, batch: &[Append], clock: &Clock) -> Result<Appended, AppendError> {
-        let before_commit = |error: sqlx::Error| undone(error.into());
-        match self.work(batch, clock).await {
-            Ok((appended, false)) => {
-                self.connection.execute("ROLLBACK").await.map_err(before_commit)?;
-                Ok(appended)
-            }
-            Ok((mut appended, true)) => {
-                let mut since = Instant::now();
-                match self.connection.execute("COMMIT").await {
-                    Ok(_) => {
-                        appended.phases.commit = Phases::lap(&mut since);
-                        Ok(appended)
-                    }
-                    Err(error) => {
-                        let error = StoreError::from(error);
-                        // A constraint that speaks up in COMMIT is an answer; anything else leaves the outcome open.
-                        if error.is_statement_error() {
-                            return Err(AppendError::Rejected(Arc::new(error)));
-                        }
-                        Err(AppendError::Unknown { head: self.head.position, source: Arc::new(error) })
-                    }
-                }
-            }
-            Err(error) => {
-                // The transaction has failed or refused: it must be ended before this connection is used again.
-                match self.connection.execute("ROLLBACK").await {
-                    Ok(_) => Err(error),
-                    Err(rollback) => Err(AppendError::Unavailable(Arc::new(rollback.into()))),
-                }
-            }
-        }
-    }
-
-    /// Everything between the lock and COMMIT: the outcomes, and whether anything was written.
-    async fn work(&mut self, batch: &[Append], clock: &Clock) -> Result<(Appended, bool), AppendError> {
-        let Self { connection, head, .. } = self;
-        let mut phases = Phases { lock: self.lock, ..Phases::default() };
-        let mut since = Instant::now();
-        if head.epoch != EPOCH || batch.iter().any(|append| append.epoch != head.epoch) {
-            return Err(AppendError::OldEpoch { found: head.epoch });
-        }
-        // Read only now: waiting for the lock is not an error of the clock.
-        let now_ms = clock.now_ms();
-        let skew_ms = now_ms - head.database_ms;
-        if clock.is_system() && skew_ms.abs() > MAX_CLOCK_SKEW_MS {
-            return Err(AppendError::ClockSkew(skew_ms));
-        }
-        let known = know(connection, &Questions::of(batch)).await.map_err(undone)?;
-        let (plan, outcomes) = admit(batch, known, head.position, now_ms.max(head.last_ms));
-        phases.check = Phases::lap(&mut since);
-        let writes = !plan.is_empty();
-        if writes {
-            write_plan(connection, &plan).await.map_err(|error| undone(error.into()))?;
-            phases.write = Phases::lap(&mut since);
-        }
-        Ok((Appended { outcomes, phases }, writes))
-    }
 }

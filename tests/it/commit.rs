@@ -23,6 +23,15 @@ use crate::harness::{EMPLOYEE, Engine, FRIEND, Home, MEMBER, Reply, Server, Worl
 use crate::outside::{Api, PATIENCE, all_at_once, assert_gapless, count, events, tally, until};
 use crate::proxy::{Cut, Proxy, Release};
 
+/// How an append goes on PostgreSQL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// In one statement, where nobody else has written since the last one.
+    Short,
+    /// In a transaction under the head's lock.
+    Long,
+}
+
 /// A ledger that reaches its database through a proxy, with coupons of member 439; `direct` goes past the proxy.
 pub struct Behind {
     pub proxy: Proxy,
@@ -52,6 +61,19 @@ impl Behind {
         let spare = world.issue(definition, 439).await;
         world.call(MEMBER, "/client/auditcoupon", json!({"mem_coupon_id": spare, "shop_id": 1})).await.ok();
         Self { proxy, world: Arc::new(world), direct, coupons: issued }
+    }
+
+    pub async fn somebody_else_writes(&self) {
+        self.direct.sql("UPDATE log_head SET turn = turn + 1").await.unwrap();
+    }
+
+    /// Makes the next append go this way.
+    async fn go(&self, way: Way) {
+        if way == Way::Long {
+            self.somebody_else_writes().await;
+            // It finds that out with this one, and goes the long way until it has been alone for a while.
+            self.world.issue(1, 439).await;
+        }
     }
 
     fn give(&self, number: usize) -> impl Future<Output = Reply> + Send + use<> {
@@ -90,28 +112,68 @@ fn assert_unavailable(reply: &Reply) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_whose_answer_is_lost_is_a_success() {
-    let behind = Behind::proxy(1).await;
-    behind.proxy.cut_at_next_commit(Cut::AfterForwarding);
-    let reply = behind.give(0).await;
-    assert_eq!(behind.proxy.cut_happened().await, 1);
-    assert!(reply.ok()["code"].is_i64() && !reply.replayed());
-    assert_eq!(events(&behind.direct, "Given").await, 1);
-    assert_eq!(behind.world.ledger.metrics().unknown_commits.get(), 1);
-    assert_eq!(behind.world.ledger.metrics().conflicts.get(), 0, "it was decided twice");
-    let again = behind.give(0).await;
-    assert!(again.replayed() && again.body == reply.body);
-    behind.end().await;
+    for way in [Way::Short, Way::Long] {
+        let behind = Behind::proxy(1).await;
+        behind.go(way).await;
+        behind.proxy.cut_at_next_commit(Cut::AfterForwarding);
+        let reply = behind.give(0).await;
+        assert_eq!(behind.proxy.cut_happened().await, 1);
+        assert!(reply.ok()["code"].is_i64() && !reply.replayed(), "{way:?}");
+        assert_eq!(events(&behind.direct, "Given").await, 1, "{way:?}");
+        assert_eq!(behind.world.ledger.metrics().unknown_commits.get(), 1);
+        assert_eq!(behind.world.ledger.metrics().conflicts.get(), 0, "{way:?}: it was decided twice");
+        let again = behind.give(0).await;
+        assert!(again.replayed() && again.body == reply.body);
+        behind.end().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_that_never_arrived_is_decided_again() {
+    for way in [Way::Short, Way::Long] {
+        let behind = Behind::proxy(1).await;
+        behind.go(way).await;
+        behind.proxy.cut_at_next_commit(Cut::BeforeForwarding);
+        let reply = behind.give(0).await;
+        assert_eq!(behind.proxy.cut_happened().await, 1);
+        assert!(reply.ok()["code"].is_i64() && !reply.replayed(), "{way:?}");
+        assert_eq!(events(&behind.direct, "Given").await, 1, "{way:?}");
+        assert_eq!(behind.world.ledger.metrics().conflicts.get(), 1, "{way:?}");
+        behind.end().await;
+    }
+}
+
+/// The network holds the statement back until everybody has given it up: its turn has passed, and it writes nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_that_arrives_late_writes_nothing() {
     let behind = Behind::proxy(1).await;
-    behind.proxy.cut_at_next_commit(Cut::BeforeForwarding);
+    behind.go(Way::Short).await;
+    behind.proxy.cut_at_next_commit(Cut::HoldOpen);
     let reply = behind.give(0).await;
     assert_eq!(behind.proxy.cut_happened().await, 1);
     assert!(reply.ok()["code"].is_i64() && !reply.replayed());
+    let position = "SELECT position FROM log_head";
+    let head = count(&behind.direct, position).await;
+    behind.proxy.release(Release::Commit).await;
+    assert_eq!(count(&behind.direct, position).await, head);
     assert_eq!(events(&behind.direct, "Given").await, 1);
-    assert_eq!(behind.world.ledger.metrics().conflicts.get(), 1);
+    behind.end().await;
+}
+
+/// The same where nothing was written instead: asking the log what became of it is what lets its turn pass.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_that_was_asked_about_can_no_longer_happen() {
+    let behind = Behind::proxy(1).await;
+    behind.go(Way::Short).await;
+    behind.proxy.cut_at_next_commit(Cut::HoldOpen);
+    let (before, asked) = (count(&behind.direct, "SELECT turn FROM log_head").await, behind.give(0));
+    let asked = tokio::spawn(asked);
+    behind.proxy.cut_happened().await;
+    until("the log was asked", async || count(&behind.direct, "SELECT turn FROM log_head").await > before)
+        .await;
+    behind.proxy.release(Release::Commit).await;
+    assert!(!asked.await.unwrap().replayed(), "what was given up was written after all");
+    assert_eq!(events(&behind.direct, "Given").await, 1);
     behind.end().await;
 }
 
@@ -120,6 +182,7 @@ async fn a_failed_code_counts_though_its_commit_was_lost() {
     let behind = Behind::proxy(0).await;
     let guess =
         async || behind.world.call(FRIEND, "/client/getcoupon", json!({"id": 999, "code": 123_456})).await;
+    behind.go(Way::Short).await;
     behind.proxy.cut_at_next_commit(Cut::BeforeForwarding);
     for _ in 0..10 {
         assert_eq!(guess().await.code(), 7003);
@@ -135,6 +198,7 @@ async fn a_failed_code_counts_though_its_commit_was_lost() {
 async fn a_transaction_that_outlives_its_connection_is_waited_for() {
     for (release, conflicts) in [(Release::Commit, 0), (Release::Close, 1)] {
         let behind = Behind::proxy(1).await;
+        behind.go(Way::Long).await;
         behind.proxy.cut_at_next_commit(Cut::HoldOpen);
         let giving = tokio::spawn(behind.give(0));
         assert_eq!(behind.proxy.cut_happened().await, 1);
@@ -155,6 +219,7 @@ async fn a_transaction_that_outlives_its_connection_is_waited_for() {
 async fn an_outcome_that_cannot_be_known_is_9002_and_the_key_finds_it_later() {
     for release in [Release::Commit, Release::Close] {
         let behind = Behind::proxy(1).await;
+        behind.go(Way::Long).await;
         behind.proxy.cut_at_next_commit(Cut::HoldOpen);
         let giving = tokio::spawn(behind.give(0));
         behind.proxy.cut_happened().await;
@@ -175,6 +240,7 @@ async fn an_outcome_that_cannot_be_known_is_9002_and_the_key_finds_it_later() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_head_that_stays_locked_is_9002_and_the_key_finds_it_later() {
     let behind = Behind::proxy(1).await;
+    behind.go(Way::Long).await;
     behind.proxy.cut_at_next_commit(Cut::HoldOpen);
     let giving = tokio::spawn(behind.give(0));
     behind.proxy.cut_happened().await;

@@ -168,6 +168,7 @@ on_both_engines! {
             payload: payload.clone(),
         };
         let stream = StreamId { kind: "coupon", id: 1 };
+        let mut appender = world.store().appender();
         for (version, text) in (0..).zip(&awkward) {
             let part = StreamAppend { stream, expected_version: version, events: vec![event(text)] };
             let append = Append {
@@ -178,7 +179,8 @@ on_both_engines! {
                 receipt: None,
                 metadata: text.as_str().into(),
             };
-            let outcomes = world.store().append(Arc::from([append]), &world.clock).await.unwrap().outcomes;
+            let appended = appender.append(move || Arc::from([append]), &world.clock).await.unwrap();
+            let outcomes = appended.outcomes;
             assert!(matches!(outcomes[..], [Outcome::Committed { .. }]), "{outcomes:?}");
         }
         let log = whole_log(&world).await;

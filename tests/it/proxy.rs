@@ -1,8 +1,8 @@
 //! A TCP proxy in front of a Postgres that loses the answer to a COMMIT, or the whole database.
 //!
 //! It hides the wire protocol, of which it reads just enough to find the one message that commits: the
-//! simple query `COMMIT`, or the `Execute` of a prepared one. Everything else passes unchanged and in
-//! order. It promises that what a control says has happened when the control's future is ready, so that a
+//! simple query `COMMIT`, the `Execute` of a prepared one, or that of an append outside of a transaction, which
+//! is one by itself. Everything else passes unchanged and in order. It promises that what a control says has happened when the control's future is ready, so that a
 //! test need never sleep.
 //!
 //! It answers a request for TLS with no, since it could not read what TLS hides.
@@ -252,7 +252,7 @@ async fn relay(client: &mut Wire, shared: &Shared) -> io::Result<Option<CutHere>
     loop {
         let mut passing = Vec::new();
         while let Some(message) = client.take_message()? {
-            let commit = commits.find(&message);
+            let commit = commits.find(&message, server.in_transaction);
             shared.count(&message, commit.is_some());
             if let Some(commit) = commit
                 && let Some(cut) = shared.take_cut()
@@ -287,12 +287,14 @@ async fn relay(client: &mut Wire, shared: &Shared) -> io::Result<Option<CutHere>
 struct Server {
     wire: Wire,
     answers_due: usize,
+    /// What the last `ReadyForQuery` said.
+    in_transaction: bool,
 }
 
 impl Server {
     async fn connect(upstream: SocketAddr, startup: &[u8]) -> io::Result<Self> {
         let wire = Wire::new(TcpStream::connect(upstream).await?);
-        let mut server = Self { wire, answers_due: 1 };
+        let mut server = Self { wire, answers_due: 1, in_transaction: false };
         server.send(startup).await?;
         Ok(server)
     }
@@ -308,8 +310,9 @@ impl Server {
     }
 
     fn count_answer(&mut self, from_server: &[u8]) {
-        if let [b'Z', ..] = from_server {
+        if let [b'Z', .., status] = from_server {
             self.answers_due -= 1;
+            self.in_transaction = *status != b'I';
         }
     }
 
@@ -353,6 +356,13 @@ impl Server {
 /// prepared, so the `Execute` that commits says nothing of COMMIT itself.
 #[derive(Default)]
 struct CommitFinder {
+    commits: Prepared,
+    appends: Prepared,
+}
+
+/// Statements of one sort, and the portals on them.
+#[derive(Default)]
+struct Prepared {
     statements: HashSet<Vec<u8>>,
     portals: HashSet<Vec<u8>>,
 }
@@ -360,21 +370,28 @@ struct CommitFinder {
 impl CommitFinder {
     /// What to send to the server in order to commit, when `message` would: the message, and for an
     /// `Execute` also the `Sync` without which it is not answered.
-    fn find(&mut self, message: &[u8]) -> Option<Vec<u8>> {
+    fn find(&mut self, message: &[u8], in_transaction: bool) -> Option<Vec<u8>> {
         let mut texts = message[5..].split(|byte| *byte == 0);
         let first = texts.next().unwrap_or_default();
         let second = texts.next().unwrap_or_default();
         match message[0] {
             b'Q' if is_commit(first) => Some(message.to_vec()),
             b'P' => {
-                set(&mut self.statements, first, is_commit(second));
+                set(&mut self.commits.statements, first, is_commit(second));
+                set(&mut self.appends.statements, first, is_append(second));
                 None
             }
             b'B' => {
-                set(&mut self.portals, first, self.statements.contains(second));
+                for prepared in [&mut self.commits, &mut self.appends] {
+                    set(&mut prepared.portals, first, prepared.statements.contains(second));
+                }
                 None
             }
-            b'E' if self.portals.contains(first) => Some([message, b"S\0\0\0\x04"].concat()),
+            b'E' => {
+                let appends = self.appends.portals.contains(first) && !in_transaction;
+                let commits = appends || self.commits.portals.contains(first);
+                commits.then(|| [message, b"S\0\0\0\x04"].concat())
+            }
             _ => None,
         }
     }
@@ -391,6 +408,10 @@ fn set(names: &mut HashSet<Vec<u8>>, name: &[u8], is_in: bool) {
 fn is_commit(query: &[u8]) -> bool {
     let query = query.trim_ascii();
     query.strip_suffix(b";").unwrap_or(query).trim_ascii_end().eq_ignore_ascii_case(b"COMMIT")
+}
+
+fn is_append(query: &[u8]) -> bool {
+    query.trim_ascii().starts_with(b"WITH head AS")
 }
 
 /// A stream, and what has been read from it but not been taken as a message yet.

@@ -1,19 +1,17 @@
 //! What goes through many coupons at once: bulk issue, and replay.
 
-use std::collections::HashMap;
 use std::time::Instant;
 
+use anyhow::ensure;
 use coupon_ledger::coupon::Coupon;
-use coupon_ledger::entity::{Entity as _, decode};
+use coupon_ledger::replay::{self, Replayed};
 
 use crate::load::PLAIN;
-use crate::measure::{Goal, Round, Rounds, Row, number};
+use crate::measure::{Goal, Round, Rounds, Row, median, number};
 use crate::rivals::Rivals;
 use crate::rows::Settings;
+use crate::server;
 use crate::world::World;
-
-/// Events a page.
-const PAGE: i64 = 10_000;
 
 /// Parts of the bulk issue, so that the raw limit can take turns with it.
 const PARTS: i64 = 4;
@@ -41,35 +39,40 @@ pub async fn issue(world: &mut World, settings: &Settings, mut rivals: Rivals) -
     Ok(row.announce())
 }
 
-/// Reads the log from its beginning and folds every coupon, in turns with reading the raw rows.
-pub async fn replay(world: &mut World, settings: &Settings, mut rivals: Rivals) -> anyhow::Result<Row> {
+/// Folds every coupon of the log, in turns with reading the raw rows; then writes the live tables anew.
+pub async fn replay(world: &mut World, mut rivals: Rivals, settings: &Settings) -> anyhow::Result<Row> {
     world.stop().await?;
-    let wanted = settings.scaled(1_000_000);
-    let (mut rounds, mut rows) = (Rounds::default(), Rounds::default());
+    let (mut rounds, mut seconds, mut rebuilds) = (Rounds::default(), Vec::new(), Vec::new());
+    let mut read = Replayed::default();
     for _ in 0..settings.rounds {
         let begun = Instant::now();
-        let mut coupons: HashMap<i64, Coupon> = HashMap::new();
-        let mut position = 0;
-        while position < wanted {
-            let events = world.look().events_after(position, PAGE.min(wanted - position)).await?;
-            let Some(last) = events.last() else { break };
-            position = last.position;
-            for event in events.iter().filter(|event| event.aggregate_type == "coupon") {
-                let coupon = coupons.entry(event.aggregate_id.parse()?).or_default();
-                coupon.evolve(&decode::<Coupon>(event)?);
+        read = replay::replay::<Coupon, _>(world.look(), || {
+            |id: i64, state: Coupon| {
+                std::hint::black_box((id, state));
             }
-        }
-        rounds.push_rate(position as f64 / begun.elapsed().as_secs_f64());
-        let made: usize =
-            coupons.iter().map(|(id, coupon)| std::hint::black_box(coupon.rows(*id)).len()).sum();
-        rows.push_rate(made as f64 / begun.elapsed().as_secs_f64());
+        })
+        .await?;
+        let took = begun.elapsed().as_secs_f64();
+        seconds.push(took);
+        rounds.push_rate(read.events as f64 / took);
         rivals.take_turns(settings.duration()).await?;
+        rebuilds.push(server::run(&world.place, &["rebuild"]).await?);
     }
-    let name = format!("replay: read and fold {} events", number(wanted as f64));
+    ensure!(read.streams >= world.coupons as u64, "{} streams of {} coupons", read.streams, world.coupons);
+    let (events, coupons) = (number(read.events as f64), number(read.streams as f64));
+    let name = format!("replay: read and fold {events} events of {coupons} coupons");
     let mut row = Row::new(name, world.engine.name(), rounds);
     (row.peers, row.raw) = rivals.rounds();
     row.goals.push(Goal::at_least("of reading the raw rows", row.to_raw(), 0.6));
-    row.goals.push(Goal::at_most("rebuild of the wallet, × replay", None, 2.0));
-    row.notes.push(format!("with the wallet's rows computed, not written: {} rows/s", rows.all()));
+    let rebuild = median(&rebuilds.iter().map(|ran| ran.seconds).collect::<Vec<_>>());
+    let times = rebuild / median(&seconds);
+    row.goals.push(Goal::at_most("rebuild of every live table, × replay", Some(times), 2.0));
+    let peak = rebuilds.iter().map(|ran| ran.memory.peak_mib).fold(0.0, f64::max);
+    row.notes.push(format!(
+        "replay {} s, rebuild {} s and {} MiB at its peak",
+        number(median(&seconds)),
+        number(rebuild),
+        number(peak)
+    ));
     Ok(row.announce())
 }

@@ -1,5 +1,7 @@
 //! Redeeming: at many connections and at one, with keys and without, by one server and by two.
 
+use std::path::PathBuf;
+
 use crate::measure::{Goal, Rounds, Row};
 use crate::rivals::Rivals;
 use crate::rows::Settings;
@@ -104,6 +106,36 @@ pub async fn processes(world: &mut World, settings: &Settings, connections: usiz
     row.notes.push(format!("one process {}", one.all()));
     row.notes.push("every answer is an event in the log, none lost, none doubled".to_owned());
     Ok(row.announce())
+}
+
+/// Builds of the program in turns on one ledger: what each makes of redeeming.
+pub async fn compare(
+    world: &mut World,
+    settings: &Settings,
+    programs: &[PathBuf],
+    connections: usize,
+) -> anyhow::Result<Vec<Row>> {
+    let needed = world.enough(settings.all_rounds() * programs.len() as u32, connections);
+    world.stock_up(needed).await?;
+    let mut rounds = vec![Rounds::default(); programs.len()];
+    for _ in 0..settings.rounds {
+        for (program, rounds) in programs.iter().zip(&mut rounds) {
+            world.stop().await?;
+            world.place.program.clone_from(program);
+            world.serve(1).await?;
+            let (round, cores, _) = world.redeem(1, connections, settings.duration(), true).await?;
+            rounds.push(round, Some(cores));
+        }
+    }
+    let first = rounds.first().map_or(0.0, Rounds::rate);
+    let rows = programs.iter().zip(rounds).map(|(program, rounds)| {
+        let name = format!("redeem, {connections} connections, {}", program.display());
+        let note = format!("× the first program: {:.3}", rounds.rate() / first);
+        let mut row = Row::new(name, world.engine.name(), rounds);
+        row.notes.push(note);
+        row.announce()
+    });
+    Ok(rows.collect())
 }
 
 /// From exec to ready, on the ledger as it is.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use sqlx::{PgConnection, Row as _};
 
 use super::super::admission::{Known, Plan, PlannedEvent, PlannedReceipt, Questions};
-use super::super::{BUCKET, Cell, Column, LiveRow, LiveTable, StoreError, StreamId};
+use super::super::{BUCKET, Cell, Column, EPOCH, LiveRow, LiveTable, ReviewText, StoreError, StreamId};
 
 /// `what` says which question, `place` which of its keys.
 ///
@@ -96,8 +96,8 @@ pub(super) async fn know(connection: &mut PgConnection, questions: &Questions) -
 
 /// One statement for the whole plan, whatever tables it touches.
 ///
-/// Its parts are data-modifying CTEs: each runs once and to completion, and none reads what another writes. The head
-/// row is locked already, so their order takes no lock out of turn.
+/// Its parts are data-modifying CTEs: each runs once and to completion, and none reads what another writes. All of them
+/// hang on the first, which takes the expected turn of the head: has it passed, nothing is written.
 #[derive(Default)]
 struct WideWrite {
     sql: String,
@@ -109,16 +109,24 @@ enum Values {
     Texts(Vec<String>),
 }
 
+/// How many parameters [`WideWrite::run`] binds before the columns.
+const HEAD_PARAMETERS: usize = 5;
+
 impl WideWrite {
-    /// Adds `INSERT INTO table (bucket, columns) SELECT … FROM unnest(arrays)` and whatever follows it.
+    /// Adds `INSERT INTO table (bucket, columns) SELECT … FROM head, unnest(arrays)` and whatever follows it.
     fn insert(&mut self, table: &str, columns: Vec<(&str, &str, Values)>, then: &str) {
+        self.insert_into(&format!("{table} (bucket, "), &format!("{BUCKET}, "), columns, then);
+    }
+
+    /// The same of a table without buckets.
+    fn insert_into(&mut self, table: &str, first: &str, columns: Vec<(&str, &str, Values)>, then: &str) {
         let name = self.columns.len();
         let names: Vec<&str> = columns.iter().map(|(name, _, _)| *name).collect();
         let mut arrays = Vec::new();
         let mut picks = Vec::new();
         for (place, (_, cast, values)) in columns.into_iter().enumerate() {
             self.columns.push(values);
-            let number = self.columns.len();
+            let number = HEAD_PARAMETERS + self.columns.len();
             let array = if cast == "bigint" { "bigint[]" } else { "text[]" };
             arrays.push(format!("${number}::{array}"));
             picks.push(if cast == "json" { format!("c{place}::json") } else { format!("c{place}") });
@@ -126,7 +134,7 @@ impl WideWrite {
         let aliases: Vec<String> = (0..picks.len()).map(|place| format!("c{place}")).collect();
         let _ = write!(
             self.sql,
-            "w{name} AS (INSERT INTO {table} (bucket, {}) SELECT {BUCKET}, {} FROM unnest({}) AS q ({}) {then}), ",
+            ", w{name} AS (INSERT INTO {table}{}) SELECT {first}{} FROM head, unnest({}) AS q ({}) {then})",
             names.join(", "),
             picks.join(", "),
             arrays.join(", "),
@@ -134,30 +142,53 @@ impl WideWrite {
         );
     }
 
-    /// Moves the head and runs it all.
+    /// Runs it all, if it is the expected turn; whether it was.
     async fn run(
         mut self,
         connection: &mut PgConnection,
-        head: i64,
-        recorded_at_ms: i64,
-    ) -> Result<(), sqlx::Error> {
-        let places = self.columns.len();
+        plan: &Plan<'_>,
+        expected: Expected,
+    ) -> Result<bool, sqlx::Error> {
         let sql = format!(
-            "WITH {} head AS (SELECT 1) UPDATE log_head SET position = ${}, last_ms = ${} WHERE bucket = {BUCKET}",
+            "WITH head AS (
+               UPDATE log_head SET position = $1, last_ms = $2, turn = turn + 1
+               WHERE bucket = {BUCKET} AND turn = $3 AND epoch = {EPOCH}
+                 AND abs((extract(epoch FROM clock_timestamp()) * 1000)::bigint - $4) <= $5
+               RETURNING 1)
+             {} SELECT count(*) FROM head",
             self.sql,
-            places + 1,
-            places + 2
         );
         let columns = std::mem::take(&mut self.columns);
-        let query = columns.into_iter().fold(sqlx::query(&sql), |query, values| match values {
+        let query = sqlx::query_scalar(&sql)
+            .bind(plan.head)
+            .bind(plan.recorded_at_ms)
+            .bind(expected.turn)
+            .bind(expected.now_ms)
+            .bind(expected.max_skew_ms);
+        let query = columns.into_iter().fold(query, |query, values| match values {
             Values::Ints(values) => query.bind(values),
             Values::Texts(values) => query.bind(values),
         });
-        query.bind(head).bind(recorded_at_ms).execute(connection).await.map(|_| ())
+        // To the end of the answer: outside a transaction the commit comes after the row.
+        let taken: Vec<i64> = query.fetch_all(connection).await?;
+        Ok(taken.first() == Some(&1))
     }
 }
 
-pub(super) async fn write_plan(connection: &mut PgConnection, plan: &Plan<'_>) -> Result<(), sqlx::Error> {
+/// Whose turn it must be for a plan to be written, and what this process's clock says.
+#[derive(Clone, Copy)]
+pub(super) struct Expected {
+    pub(super) turn: i64,
+    pub(super) now_ms: i64,
+    pub(super) max_skew_ms: i64,
+}
+
+/// Writes a plan, if it is the expected turn; whether it was.
+pub(super) async fn write_plan(
+    connection: &mut PgConnection,
+    plan: &Plan<'_>,
+    expected: Expected,
+) -> Result<bool, sqlx::Error> {
     let mut write = WideWrite::default();
     if !plan.receipts.is_empty() {
         let texts = |of: for<'a> fn(&'a PlannedReceipt<'a>) -> &'a str| {
@@ -214,16 +245,18 @@ pub(super) async fn write_plan(connection: &mut PgConnection, plan: &Plan<'_>) -
             "",
         );
     }
-    write.run(&mut *connection, plan.head, plan.recorded_at_ms).await?;
-    for review in &plan.reviews {
-        sqlx::query("INSERT INTO reviews (coupon_id, salt, text) VALUES ($1, $2, $3)")
-            .bind(review.coupon_id)
-            .bind(&review.salt)
-            .bind(&review.text)
-            .execute(&mut *connection)
-            .await?;
+    if !plan.reviews.is_empty() {
+        let texts = |of: fn(&ReviewText) -> &String| {
+            Values::Texts(plan.reviews.iter().map(|review| of(review).clone()).collect())
+        };
+        let columns = vec![
+            ("coupon_id", "bigint", ints(&plan.reviews, |review| review.coupon_id)),
+            ("salt", "text", texts(|review| &review.salt)),
+            ("text", "text", texts(|review| &review.text)),
+        ];
+        write.insert_into("reviews (", "", columns, "");
     }
-    Ok(())
+    write.run(connection, plan, expected).await
 }
 
 fn ints<T>(rows: &[T], of: impl Fn(&T) -> i64) -> Values {

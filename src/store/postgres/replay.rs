@@ -37,8 +37,8 @@ impl PostgresStore {
         &self,
         tables: &[&'static str],
     ) -> Result<Rebuilding, StoreError> {
-        let connection = self.connect_writer().await?;
-        let (mut connection, _) = lock_head(connection).await?;
+        let mut connection = self.connect_writer().await?;
+        lock_head(&mut connection).await?;
         // Whole tables are read and written here: the settings for single rows would be in the way.
         connection
             .execute(
