@@ -8,7 +8,7 @@ use crate::clock::{Zone, parse_day};
 use crate::coupon::{Coupon, CouponCommand, CouponEvent, GIFT_TRIES, Redeemer, Source, is_usable_on};
 use crate::directory;
 use crate::ledger::{ExecuteError, Executed};
-use crate::read_model::pages::{self, Slice, WalletRow, WalletState};
+use crate::read_model::pages::{self, Slice, Usability, WalletRow, WalletState};
 use crate::refusal::Refusal;
 use crate::shop::Shop;
 use crate::value::{MAX_ID, hex, money_text, random};
@@ -165,9 +165,10 @@ async fn coupon_info(mut call: Call) -> Result<Answer, Failure> {
     call.checked()?;
     let (member_id, now_ms, zone) = (call.member_id(), call.now_ms(), call.app.ledger.zone());
     let detail = pages::wallet_detail(call.app.ledger.store(), member_id, id).await?;
-    let Some(pages::WalletDetail { mut row, terms, receiver }) = detail else {
+    let Some(detail) = detail else {
         return Err(Refusal::NoSuchCoupon.into());
     };
+    let pages::WalletDetail { mut row, terms, receiver, .. } = detail;
     if !row.is_read && row.received_by == 0 {
         // A writer too busy for the event does not refuse the page: the next opening writes it.
         row.is_read = match call.execute::<Coupon>(id, &CouponCommand::View { member_id }).await {
@@ -189,22 +190,22 @@ async fn coupon_info(mut call: Call) -> Result<Answer, Failure> {
         "give_date": GiveDate::of(&row, now_ms, zone),
         "type": 0,
         "use_id": row.used_by,
-        "give_id": row.given_by,
+        "give_id": detail.given_by,
         "receive_id": row.received_by,
         "evaluation": row.evaluation,
         "score": row.score,
         "evaluation_time": row.evaluated_at_ms / 1000,
         "is_read": i64::from(row.is_read),
-        "come": row.source,
-        "user_id": row.employee_id,
-        "order_id": row.order_id,
-        "goods_id": row.goods_id,
+        "come": detail.source,
+        "user_id": detail.employee_id,
+        "order_id": detail.order_id,
+        "goods_id": detail.goods_id,
         "receive_member_info": receiver,
         "couponInfo": {
             "title": row.title,
             "type": row.kind,
             "code": 0,
-            "use_week": row.weekdays,
+            "use_week": detail.weekdays,
             "is_self": i64::from(row.self_redeemable),
             "is_giving": i64::from(terms.givable),
             "rules": terms.rules,
@@ -361,33 +362,34 @@ async fn get_audit_coupon(mut call: Call) -> Result<Answer, Failure> {
         let shop = pages::shop(ledger.store(), shop_id).await?;
         shop.filter(|shop| shop.open).ok_or(Refusal::NoSuchShop)?;
     }
-    let in_hand =
-        pages::wallet(ledger.store(), call.member_id(), WalletState::Unused, at.ms, Slice::All).await?;
-    let usable = in_hand.into_iter().filter(|row| {
+    let unused = pages::unused(ledger.store(), call.member_id(), at.ms).await?;
+    let usable = unused.into_iter().filter(|(row, Usability { starts_at_ms, weekdays, shop_ids })| {
         row.self_redeemable
-            && row.starts_at_ms <= at.ms
+            && *starts_at_ms <= at.ms
             && !row.gift_is_pending(at.ms)
-            && is_usable_on(&weekdays(&row.weekdays), at.weekday)
-            && shop_id.is_none_or(|shop_id| row.shop_ids.is_empty() || lists(&row.shop_ids, shop_id))
+            && is_usable_on(&days(weekdays), at.weekday)
+            && shop_id.is_none_or(|shop_id| shop_ids.is_empty() || lists(shop_ids, shop_id))
     });
     // Which rows qualify is not for SQL to say, so the page is cut here; a member's open coupons are few.
-    let usable: Vec<WalletRow> = match slice {
+    let usable: Vec<(WalletRow, Usability)> = match slice {
         Slice::All => usable.collect(),
         Slice::Page { page, limit } => {
             let skipped = (page - 1).saturating_mul(limit);
             usable.skip(usize::try_from(skipped).unwrap_or(usize::MAX)).take(limit as usize).collect()
         }
-        Slice::Before { id, limit } => usable.filter(|row| row.coupon_id < id).take(limit as usize).collect(),
+        Slice::Before { id, limit } => {
+            usable.filter(|(row, _)| row.coupon_id < id).take(limit as usize).collect()
+        }
     };
-    let row = |row: WalletRow| AuditableRow {
-        use_week: row.weekdays.clone(),
-        is_use_week: i64::from(is_usable_on(&weekdays(&row.weekdays), at.weekday)),
+    let row = |(row, usability): (WalletRow, Usability)| AuditableRow {
+        is_use_week: i64::from(is_usable_on(&days(&usability.weekdays), at.weekday)),
+        use_week: usability.weekdays,
         row: ListRow::of(row, at.ms, ledger.zone()),
     };
     Answer::new(&usable.into_iter().map(row).collect::<Vec<_>>())
 }
 
-fn weekdays(text: &str) -> Vec<u8> {
+fn days(text: &str) -> Vec<u8> {
     text.split(',').filter_map(|day| day.parse().ok()).collect()
 }
 

@@ -50,7 +50,8 @@ pub enum WalletState {
     Expired,
 }
 
-/// A row of the wallet as pages show it.
+/// A row of the wallet as lists show it. Each column costs on every row of every page: what only one page shows is in
+/// [`WalletDetail`] or [`Usability`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WalletRow {
     /// The coupon.
@@ -59,12 +60,6 @@ pub struct WalletRow {
     pub member_id: i64,
     /// Its definition.
     pub definition_id: i64,
-    /// Whether it is in this member's hand, dates aside.
-    pub in_hand: bool,
-    /// First instant of validity.
-    pub starts_at_ms: i64,
-    /// First instant after validity.
-    pub ends_at_ms: i64,
     /// `2018-11-01`
     pub start_date: String,
     /// `2019-01-01`
@@ -81,8 +76,6 @@ pub struct WalletRow {
     pub kind: i64,
     /// Who took it out of this row.
     pub used_by: i64,
-    /// Who gave it to this member.
-    pub given_by: i64,
     /// Who received it from this member.
     pub received_by: i64,
     /// 0 = not reviewed.
@@ -91,35 +84,23 @@ pub struct WalletRow {
     pub evaluated_at_ms: i64,
     /// Whether the holder opened it.
     pub is_read: bool,
-    /// The manual's `come`.
-    pub source: i64,
-    /// The employee behind the issue.
-    pub employee_id: i64,
-    /// The order behind the issue.
-    pub order_id: i64,
-    /// The goods behind the issue.
-    pub goods_id: i64,
     /// In cents.
     pub deduction_cents: i64,
     /// Whether the member may redeem it himself.
     pub self_redeemable: bool,
     /// The definition's title.
     pub title: String,
-    /// `1,2,3`
-    pub weekdays: String,
-    /// `1,2,3`
-    pub shop_ids: String,
     /// The review's text, where it is this member's.
     pub evaluation: String,
 }
 
+/// The columns of a [`WalletRow`], and whatever follows them.
 macro_rules! wallet {
     ($($more:literal),*) => {
         concat!(
-            "SELECT w.coupon_id, w.member_id, w.definition_id, w.in_hand, w.starts_at_ms, w.ends_at_ms, w.start_date,
-                    w.end_date, w.issued_at_ms, w.used_at_ms, w.given_at_ms, w.gift_lapses_at_ms, w.kind, w.used_by,
-                    w.given_by, w.received_by, w.score, w.evaluated_at_ms, w.is_read, w.source, w.employee_id,
-                    w.order_id, w.goods_id, w.deduction_cents, w.self_redeemable, w.title, w.weekdays, w.shop_ids,
+            "SELECT w.coupon_id, w.member_id, w.definition_id, w.start_date, w.end_date, w.issued_at_ms, w.used_at_ms,
+                    w.given_at_ms, w.gift_lapses_at_ms, w.kind, w.used_by, w.received_by, w.score, w.evaluated_at_ms,
+                    w.is_read, w.deduction_cents, w.self_redeemable, w.title,
                     CASE WHEN w.score > 0 THEN
                       COALESCE((SELECT r.text FROM reviews r WHERE r.coupon_id = w.coupon_id), '') ELSE '' END",
             $($more),*
@@ -127,38 +108,31 @@ macro_rules! wallet {
     };
 }
 
+/// How many columns a [`WalletRow`] has.
+const WALLET_COLUMNS: usize = 19;
+
 impl WalletRow {
-    fn read(row: &Row) -> Self {
+    fn take(row: &mut Row) -> Self {
         Self {
             coupon_id: row.int(0),
             member_id: row.int(1),
             definition_id: row.int(2),
-            in_hand: row.int(3) == 1,
-            starts_at_ms: row.int(4),
-            ends_at_ms: row.int(5),
-            start_date: day_text(row.int(6)),
-            end_date: day_text(row.int(7)),
-            issued_at_ms: row.int(8),
-            used_at_ms: row.int(9),
-            given_at_ms: row.int(10),
-            gift_lapses_at_ms: row.int(11),
-            kind: row.int(12),
-            used_by: row.int(13),
-            given_by: row.int(14),
-            received_by: row.int(15),
-            score: row.int(16),
-            evaluated_at_ms: row.int(17),
-            is_read: row.int(18) == 1,
-            source: row.int(19),
-            employee_id: row.int(20),
-            order_id: row.int(21),
-            goods_id: row.int(22),
-            deduction_cents: row.int(23),
-            self_redeemable: row.int(24) == 1,
-            title: row.text(25).to_owned(),
-            weekdays: row.text(26).to_owned(),
-            shop_ids: row.text(27).to_owned(),
-            evaluation: row.text(28).to_owned(),
+            start_date: day_text(row.int(3)),
+            end_date: day_text(row.int(4)),
+            issued_at_ms: row.int(5),
+            used_at_ms: row.int(6),
+            given_at_ms: row.int(7),
+            gift_lapses_at_ms: row.int(8),
+            kind: row.int(9),
+            used_by: row.int(10),
+            received_by: row.int(11),
+            score: row.int(12),
+            evaluated_at_ms: row.int(13),
+            is_read: row.int(14) == 1,
+            deduction_cents: row.int(15),
+            self_redeemable: row.int(16) == 1,
+            title: row.take_text(17),
+            evaluation: row.take_text(18),
         }
     }
 
@@ -207,7 +181,41 @@ pub async fn wallet(
         }
     };
     let rows = store.query(Statement::new(sql, parameters)).await?;
-    Ok(rows.iter().map(WalletRow::read).collect())
+    Ok(rows.into_iter().map(|mut row| WalletRow::take(&mut row)).collect())
+}
+
+/// When and where a coupon can be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Usability {
+    /// First instant of validity.
+    pub starts_at_ms: i64,
+    /// `1,2,3`
+    pub weekdays: String,
+    /// `1,2,3`
+    pub shop_ids: String,
+}
+
+/// A member's unused coupons, newest id first, each with when and where it can be used.
+pub async fn unused(
+    store: &Store,
+    member_id: i64,
+    now_ms: i64,
+) -> Result<Vec<(WalletRow, Usability)>, StoreError> {
+    let sql = wallet!(
+        ", w.starts_at_ms, w.weekdays, w.shop_ids",
+        " FROM wallet_v1 w WHERE w.bucket = $1 AND w.member_id = $2 AND w.in_hand = 1 AND w.ends_at_ms > $3",
+        " ORDER BY w.coupon_id DESC"
+    );
+    let rows = store.query(Statement::new(sql, [BUCKET.into(), member_id.into(), now_ms.into()])).await?;
+    let each = |mut row: Row| {
+        let usability = Usability {
+            starts_at_ms: row.int(WALLET_COLUMNS),
+            weekdays: row.take_text(WALLET_COLUMNS + 1),
+            shop_ids: row.take_text(WALLET_COLUMNS + 2),
+        };
+        (WalletRow::take(&mut row), usability)
+    };
+    Ok(rows.into_iter().map(each).collect())
 }
 
 /// How many coupons a member has in each state: unused, gone, expired.
@@ -225,6 +233,18 @@ pub async fn wallet_counts(store: &Store, member_id: i64, now_ms: i64) -> Result
 pub struct WalletDetail {
     /// The row.
     pub row: WalletRow,
+    /// Who gave it to this member.
+    pub given_by: i64,
+    /// The manual's `come`.
+    pub source: i64,
+    /// The employee behind the issue.
+    pub employee_id: i64,
+    /// The order behind the issue.
+    pub order_id: i64,
+    /// The goods behind the issue.
+    pub goods_id: i64,
+    /// `1,2,3`
+    pub weekdays: String,
     /// The terms it was issued under.
     pub terms: Terms,
     /// Nickname and picture of who received it from this member.
@@ -239,19 +259,22 @@ pub async fn wallet_detail(
 ) -> Result<Option<WalletDetail>, StoreError> {
     // A coupon's first event holds its terms for good: its rules need no copy in every wallet row.
     let sql = wallet!(
-        ", (SELECT CAST(e.payload AS TEXT) FROM events e
+        ", w.given_by, w.source, w.employee_id, w.order_id, w.goods_id, w.weekdays,
+           (SELECT CAST(e.payload AS TEXT) FROM events e
              WHERE e.aggregate_type = 'coupon' AND e.aggregate_id = CAST(w.coupon_id AS TEXT)
                AND e.sequence = 1 AND e.bucket = $1),
            (SELECT m.nickname FROM members m WHERE m.member_id = w.received_by),
            (SELECT m.headimgurl FROM members m WHERE m.member_id = w.received_by)
          FROM wallet_v1 w WHERE w.bucket = $1 AND w.member_id = $2 AND w.coupon_id = $3"
     );
-    let rows = store.query(Statement::new(sql, [BUCKET.into(), member_id.into(), coupon_id.into()])).await?;
-    let Some(found) = rows.first() else {
+    let mut rows =
+        store.query(Statement::new(sql, [BUCKET.into(), member_id.into(), coupon_id.into()])).await?;
+    let Some(found) = rows.first_mut() else {
         return Ok(None);
     };
-    let row = WalletRow::read(found);
-    let terms = match serde_json::from_str(found.text(29)) {
+    let row = WalletRow::take(found);
+    let column = |number: usize| WALLET_COLUMNS + number;
+    let terms = match serde_json::from_str(found.text(column(6))) {
         Ok(CouponEvent::Issued(issue)) => issue.terms,
         _ => {
             return Err(StoreError::Corrupt {
@@ -261,8 +284,18 @@ pub async fn wallet_detail(
             });
         }
     };
-    let receiver = (row.received_by != 0).then(|| (found.text(30).to_owned(), found.text(31).to_owned()));
-    Ok(Some(WalletDetail { row, terms, receiver }))
+    let receiver = (row.received_by != 0).then(|| (found.take_text(column(7)), found.take_text(column(8))));
+    Ok(Some(WalletDetail {
+        row,
+        given_by: found.int(column(0)),
+        source: found.int(column(1)),
+        employee_id: found.int(column(2)),
+        order_id: found.int(column(3)),
+        goods_id: found.int(column(4)),
+        weekdays: found.take_text(column(5)),
+        terms,
+        receiver,
+    }))
 }
 
 /// A redemption as pages show it.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use sqlx::postgres::{PgArguments, PgPool, PgRow};
 use sqlx::query::Query;
-use sqlx::{Column as _, Postgres, Row as _, TypeInfo as _, ValueRef as _};
+use sqlx::{Column as _, Decode, Postgres, Row as _, TypeInfo as _, ValueRef as _};
 use tokio::sync::{Notify, oneshot};
 
 use super::super::{Cell, Row, Statement, StoreError};
@@ -229,9 +229,10 @@ pub(super) fn read_row(row: &PgRow, from: usize) -> Result<Row, StoreError> {
         if value.is_null() {
             return Ok(Cell::Text(String::new()));
         }
+        let wrong = |source| sqlx::Error::ColumnDecode { index: column.to_string(), source };
         match row.column(column).type_info().name() {
-            "INT8" => Ok(Cell::Int(row.try_get_unchecked(column)?)),
-            "TEXT" => Ok(Cell::Text(row.try_get_unchecked(column)?)),
+            "INT8" => Ok(Cell::Int(Decode::<Postgres>::decode(value).map_err(wrong)?)),
+            "TEXT" => Ok(Cell::Text(Decode::<Postgres>::decode(value).map_err(wrong)?)),
             other => Err(StoreError::Corrupt {
                 table: "a page".to_owned(),
                 column: column.to_string(),
