@@ -26,7 +26,7 @@ const PAGE: i64 = 1_000;
 const CHUNK_ALONE: usize = 400;
 
 /// … and while members do: few enough that they hardly notice.
-const CHUNK_BESIDE_MEMBERS: usize = 50;
+const CHUNK_BESIDE_MEMBERS: usize = 20;
 
 /// Chunks under way at a time: one is written while the next is read and decided.
 const AT_A_TIME: usize = 2;

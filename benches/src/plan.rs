@@ -134,11 +134,11 @@ impl<'a> Run<'a> {
 
     async fn every_row(mut self) -> anyhow::Result<()> {
         let begun = Instant::now();
-        if self.wants(RowName::Issue)
-            || self.wants_any(&RowName::MILLION)
-            || self.wants_any(&RowName::THREE_MILLION)
-        {
-            self.on_one_ledger().await?;
+        if self.wants(RowName::Issue) || self.wants_any(&RowName::MILLION) {
+            self.on_a_million().await?;
+        }
+        if self.wants_any(&RowName::THREE_MILLION) {
+            self.on_three_million().await?;
         }
         if self.wants(RowName::Sweep) {
             let rivals = self.field.rivals(Of::Sweep).await?;
@@ -149,41 +149,21 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// The ledger grows from 100,000 coupons to 1,000,000 and to 3,000,000; each row runs at its size.
-    async fn on_one_ledger(&mut self) -> anyhow::Result<()> {
+    async fn ledger(&self, name: &str) -> anyhow::Result<World> {
         let settings = self.settings;
         let members = settings.scaled(1_000_000).max(10_000);
         let folder = settings.folder();
-        let world = World::create(&self.engine, &settings.program, folder, "ledger", members, Clock::System);
-        let mut world = world.await?;
-
-        let few_readers = settings.scaled(1_000);
-        let mut small = None;
-        if self.wants(RowName::Growth) {
-            self.say("loading the small ledger");
-            world.add_readers(1, few_readers).await?;
-            let (.., issued) = world.issue(PLAIN, 1, settings.scaled(50_000)).await?;
-            world.add_unused(issued).await?;
-            small = Some(reads::size(&mut world, settings, self.connections(64)).await?);
-        }
-
-        self.say(&format!("issuing to {members} members"));
-        let rivals = self.field.rivals(Of::Issue).await?;
-        let issue = bulk::issue(&mut world, settings, rivals).await?;
-        self.add(RowName::Issue, issue);
-        self.on_a_million(&mut world).await?;
-
-        if self.wants_any(&RowName::THREE_MILLION) {
-            self.say("loading the members who read");
-            let first = if small.is_some() { few_readers + 1 } else { 1 };
-            world.add_readers(first, settings.scaled(39_000)).await?;
-            self.on_three_million(&mut world, small).await?;
-        }
-        world.stop().await
+        World::create(&self.engine, &settings.program, folder, name, members, Clock::System).await
     }
 
-    async fn on_a_million(&mut self, world: &mut World) -> anyhow::Result<()> {
+    /// A ledger that begins with 1,000,000 coupons; every redeem needs one more.
+    async fn on_a_million(&mut self) -> anyhow::Result<()> {
         let settings = self.settings;
+        let world = &mut self.ledger("million").await?;
+        self.say(&format!("issuing to {} members", world.members));
+        let rivals = self.field.rivals(Of::Issue).await?;
+        let issue = bulk::issue(world, settings, rivals).await?;
+        self.add(RowName::Issue, issue);
         world.settle()?;
         if self.wants(RowName::Redeem) {
             let usual = vec![(64, true), (256, true), (8, true), (64, false)];
@@ -214,20 +194,29 @@ impl<'a> Run<'a> {
             let rivals = self.field.rivals(Of::Replay(world)).await?;
             self.add(RowName::Replay, bulk::replay(world, rivals, settings).await?);
         }
-        Ok(())
+        world.stop().await
     }
 
-    async fn on_three_million(
-        &mut self,
-        world: &mut World,
-        small: Option<reads::Size>,
-    ) -> anyhow::Result<()> {
+    /// A ledger that grows from 100,000 coupons to 3,000,000.
+    async fn on_three_million(&mut self) -> anyhow::Result<()> {
         let settings = self.settings;
-        // All of it now, so that one server lives through the rows to the end, where its memory is looked at.
-        if self.wants_any(&[RowName::Mixed, RowName::Growth, RowName::Memory]) {
-            let growth = world.enough(settings.all_rounds(), self.connections(64)) / 2;
-            world.stock_up(reads::mixed_needs(world, settings, self.connections(256)) + growth).await?;
+        let world = &mut self.ledger("three-million").await?;
+        let few_readers = settings.scaled(1_000);
+        let mut small = None;
+        if self.wants(RowName::Growth) {
+            self.say("loading the small ledger");
+            world.add_readers(1, few_readers).await?;
+            let (.., issued) = world.issue(PLAIN, 1, settings.scaled(50_000)).await?;
+            world.add_unused(issued).await?;
+            small = Some(reads::size(world, settings, self.connections(64)).await?);
         }
+        self.say("loading the large one");
+        let first = if small.is_some() { few_readers + 1 } else { 1 };
+        world.add_readers(first, settings.scaled(39_000)).await?;
+        // The rest are redeemed. All of it now, so that one server lives through the rows to the end, where its memory is
+        // looked at.
+        let rest = settings.scaled(3_000_000) - world.coupons;
+        world.stock_up(usize::try_from(rest)?.max(self.needed(world))).await?;
         world.settle()?;
         for (name, page) in [(RowName::Couponlist, Page::List), (RowName::Couponinfo, Page::Info)] {
             if self.wants(name) {
@@ -247,6 +236,13 @@ impl<'a> Run<'a> {
             self.add(RowName::Memory, commands::memory(world)?);
         }
         Ok(())
+    }
+
+    /// How many coupons the rows on the large ledger redeem.
+    fn needed(&self, world: &World) -> usize {
+        let settings = self.settings;
+        let growth = world.enough(settings.all_rounds(), self.connections(64)) / 2;
+        reads::mixed_needs(world, settings, self.connections(256)) + growth
     }
 
     fn wants(&self, row: RowName) -> bool {

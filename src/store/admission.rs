@@ -749,6 +749,31 @@ mod tests {
     }
 
     #[test]
+    fn what_the_keys_of_the_log_guard_is_granted_and_the_rest_is_asked() {
+        let mut first = keyed(1, "a key 1");
+        first.unchanged.push((coupon(9), 5));
+        let twice = having(stock(issued(1)), on(7, 3, 2));
+        let batch = [first, twice, on(7, 5, 1)];
+        let (known, questions) = take_for_granted(&batch);
+        assert_eq!(known.versions, HashMap::from([(coupon(1), 0), (coupon(7), 3)]));
+        assert!(known.receipts.is_empty() && questions.receipts.is_empty());
+        assert_eq!(questions.streams, BTreeSet::from([coupon(9)]));
+        assert_eq!(questions.stock, BTreeSet::from([1]));
+        assert!(!questions.is_empty() && take_for_granted(&batch[2..]).1.is_empty());
+    }
+
+    #[test]
+    fn a_stream_that_is_read_and_appended_to_is_granted_as_the_append_saw_it() {
+        let mut reading = on(1, 0, 1);
+        reading.unchanged.push((coupon(2), 4));
+        let batch = [reading, on(2, 6, 1)];
+        let (known, questions) = take_for_granted(&batch);
+        assert!(questions.is_empty());
+        let (_, outcomes) = admit(&batch, known, HEAD, NOW);
+        assert_eq!(outcomes, [Outcome::Conflict, committed(101)]);
+    }
+
+    #[test]
     fn objections_come_in_the_documented_order() {
         let (member_id, definition_id) = KEY;
         let everything = Effects {

@@ -6,7 +6,8 @@
 //! Whatever it did not write for certain goes the long way, and so does every batch of which something is refused.
 //!
 //! The long way: begin and lock the head, ask what must be known (in a statement of its own: within one statement the
-//! snapshot would be older than the lock), write everything, COMMIT.
+//! snapshot would be older than the lock), write everything, COMMIT. There, too, what the keys guard is asked only where
+//! taking it for granted has failed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::{Connection as _, Executor as _, PgConnection, Row as _};
 
-use super::super::admission::{Plan, PlannedEvent, Questions, admit, take_for_granted};
+use super::super::admission::{Known, Plan, PlannedEvent, Questions, admit, take_for_granted};
 use super::super::{
     Append, AppendError, Appended, EPOCH, MAX_CLOCK_SKEW_MS, Outcome, Phases, StoreError, StreamId,
 };
@@ -139,18 +140,18 @@ struct Begun {
 
 impl Begun {
     async fn either_way(&mut self, batch: &[Append], clock: &Clock) -> Result<Appended, AppendError> {
-        if let (None, Some(left)) = (self.locked, self.writer.left)
-            && let Some(appended) = self.short_way(left, batch, clock).await?
-        {
-            return Ok(appended);
-        }
-        let mut since = Instant::now();
-        let head = match self.locked {
-            Some(head) => head,
-            None => lock_head(&mut self.writer.connection).await.map_err(|error| undone(error.into()))?,
+        let tried = match (self.locked, self.writer.left) {
+            (None, Some(left)) => self.short_way(left, batch, clock).await?,
+            _ => match self.long_way(true, batch, clock).await {
+                // What was taken for granted may be wrong: once more with everything asked.
+                Err(AppendError::Rejected(_)) => None,
+                other => return other,
+            },
         };
-        self.lock += Phases::lap(&mut since);
-        self.long_way(head, batch, clock).await
+        match tried {
+            Some(appended) => Ok(appended),
+            None => self.long_way(false, batch, clock).await,
+        }
     }
 
     /// None where nothing was written and the long way will tell why.
@@ -166,11 +167,13 @@ impl Begun {
             return Ok(None);
         }
         let (mut known, mut questions) = take_for_granted(batch);
-        for (stream, version) in &self.writer.versions {
-            if questions.streams.remove(stream) {
+        questions.streams.retain(|stream| match self.writer.versions.get(stream) {
+            Some(version) => {
                 known.versions.insert(*stream, *version);
+                false
             }
-        }
+            None => true,
+        });
         let connection = &mut self.writer.connection;
         if !questions.is_empty() {
             let Ok(answers) = know(connection, &questions).await else {
@@ -182,8 +185,7 @@ impl Begun {
         let now_ms = clock.now_ms();
         let (plan, outcomes) = admit(batch, known, left.position, now_ms.max(left.last_ms));
         phases.check = Phases::lap(&mut since);
-        // A refusal must not rest on what was taken for granted.
-        if outcomes.iter().any(|outcome| !matches!(outcome, Outcome::Committed { .. })) {
+        if !all_committed(&outcomes) {
             return Ok(None);
         }
         let max_skew_ms = if clock.is_system() { MAX_CLOCK_SKEW_MS } else { ANY_SKEW_MS };
@@ -203,12 +205,18 @@ impl Begun {
 
     async fn long_way(
         &mut self,
-        head: Head,
+        granted: bool,
         batch: &[Append],
         clock: &Clock,
     ) -> Result<Appended, AppendError> {
         let before_commit = |error: sqlx::Error| undone(error.into());
-        let worked = self.work(head, batch, clock).await;
+        let mut since = Instant::now();
+        let head = match self.locked.take() {
+            Some(head) => head,
+            None => lock_head(&mut self.writer.connection).await.map_err(before_commit)?,
+        };
+        self.lock += Phases::lap(&mut since);
+        let worked = self.work(head, granted, batch, clock).await;
         // What was known is known to be so no longer.
         self.writer.versions.clear();
         self.writer.alone = self.writer.left.is_some_and(|left| left.turn == head.turn);
@@ -250,6 +258,7 @@ impl Begun {
     async fn work(
         &mut self,
         head: Head,
+        granted: bool,
         batch: &[Append],
         clock: &Clock,
     ) -> Result<(Appended, Option<Head>), AppendError> {
@@ -265,8 +274,18 @@ impl Begun {
         if clock.is_system() && skew_ms.abs() > MAX_CLOCK_SKEW_MS {
             return Err(AppendError::ClockSkew(skew_ms));
         }
-        let known = know(connection, &Questions::of(batch)).await.map_err(undone)?;
-        let (plan, outcomes) = admit(batch, known, head.position, now_ms.max(head.last_ms));
+        let admit_by = |known| admit(batch, known, head.position, now_ms.max(head.last_ms));
+        let (mut known, questions) =
+            if granted { take_for_granted(batch) } else { (Known::default(), Questions::of(batch)) };
+        if !questions.is_empty() {
+            known.extend(know(connection, &questions).await.map_err(undone)?);
+        }
+        let (mut plan, mut outcomes) = admit_by(known);
+        if granted && !all_committed(&outcomes) {
+            // A refusal must not rest on what was taken for granted.
+            let known = know(connection, &Questions::of(batch)).await.map_err(undone)?;
+            (plan, outcomes) = admit_by(known);
+        }
         phases.check = Phases::lap(&mut since);
         if plan.is_empty() {
             return Ok((Appended { outcomes, phases }, None));
@@ -297,6 +316,10 @@ impl Writer {
             }
         }
     }
+}
+
+fn all_committed(outcomes: &[Outcome]) -> bool {
+    outcomes.iter().all(|outcome| matches!(outcome, Outcome::Committed { .. }))
 }
 
 /// Whether an error says that its statement, a transaction of its own, was rolled back.
