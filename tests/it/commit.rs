@@ -314,6 +314,13 @@ async fn a_database_that_was_away_while_nobody_asked_is_not_noticed() {
     let replies = all_at_once((0..8).map(|number| behind.give(number)).collect::<Vec<_>>()).await;
     assert_eq!(tally(&replies), BTreeMap::from([(0, 8)]));
     assert_eq!(events(&behind.direct, "Given").await, 8);
+    // Nor by an append that has to ask first.
+    for _ in 0..3 {
+        behind.world.issue(1, 439).await;
+    }
+    behind.proxy.refuse_connections(true).await;
+    behind.proxy.refuse_connections(false).await;
+    behind.world.issue(1, 439).await;
     behind.end().await;
 }
 

@@ -104,24 +104,12 @@ impl Appender {
     /// With the lock on the head, or without where nobody else writes.
     async fn begin(&mut self) -> Result<Begun, AppendError> {
         let mut since = Instant::now();
-        let (writer, locked) = match self.idle.take() {
-            Some(writer) if writer.alone => (writer, None),
-            Some(mut writer) => match lock_head(&mut writer.connection).await {
-                Ok(head) => (writer, Some(head)),
-                // It died while it lay idle, and nothing was written on it: a new one may try.
-                Err(error) if is_dead_connection(&error) => self.lock_anew().await?,
-                Err(error) => return Err(undone(error.into())),
-            },
-            None => self.lock_anew().await?,
+        let mut writer = match self.idle.take() {
+            Some(writer) => writer,
+            None => self.store.new_writer().await?,
         };
-        Ok(Begun { writer, locked, lock: Phases::lap(&mut since) })
-    }
-
-    async fn lock_anew(&self) -> Result<(Writer, Option<Head>), AppendError> {
-        let mut connection = self.store.connect_writer().await.map_err(undone)?;
-        let head = lock_head(&mut connection).await.map_err(|error| undone(error.into()))?;
-        let writer = Writer { connection, left: None, alone: false, versions: HashMap::new() };
-        Ok((writer, Some(head)))
+        let locked = if writer.alone { None } else { Some(self.store.lock(&mut writer).await?) };
+        Ok(Begun { store: self.store.clone(), writer, locked, lock: Phases::lap(&mut since) })
     }
 
     pub(in super::super) async fn close(self) {
@@ -131,8 +119,28 @@ impl Appender {
     }
 }
 
+impl PostgresStore {
+    async fn new_writer(&self) -> Result<Writer, AppendError> {
+        let connection = self.connect_writer().await.map_err(undone)?;
+        Ok(Writer { connection, left: None, alone: false, versions: HashMap::new() })
+    }
+
+    /// Locks the head. Where the connection died while it lay idle, nothing was written on it, and a new one may try.
+    async fn lock(&self, writer: &mut Writer) -> Result<Head, AppendError> {
+        let locked = match lock_head(&mut writer.connection).await {
+            Err(error) if is_dead_connection(&error) => {
+                *writer = self.new_writer().await?;
+                lock_head(&mut writer.connection).await
+            }
+            locked => locked,
+        };
+        locked.map_err(|error| undone(error.into()))
+    }
+}
+
 /// An append that was begun. Dropped unfinished, it is rolled back with its connection.
 struct Begun {
+    store: PostgresStore,
     writer: Writer,
     locked: Option<Head>,
     lock: Duration,
@@ -213,7 +221,7 @@ impl Begun {
         let mut since = Instant::now();
         let head = match self.locked.take() {
             Some(head) => head,
-            None => lock_head(&mut self.writer.connection).await.map_err(before_commit)?,
+            None => self.store.lock(&mut self.writer).await?,
         };
         self.lock += Phases::lap(&mut since);
         let worked = self.work(head, granted, batch, clock).await;
