@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use crate::coupon::{Coupon, CouponCommand, CouponEvent, Source};
+use crate::coupon::{Coupon, CouponCommand, CouponEvent, Origin};
 use crate::entity::decode;
 use crate::ledger::{ExecuteError, Ledger, Many, Meta};
 use crate::refusal::Refusal;
@@ -14,17 +14,6 @@ use crate::store::Receipt;
 
 /// The most members of one chunk: enough to make a transaction cheap, few enough that nobody waits long behind it.
 pub const MAX_CHUNK: usize = 500;
-
-/// What is issued, and on whose behalf.
-#[derive(Clone, Copy, Debug)]
-pub struct Order {
-    /// From which definition.
-    pub definition_id: i64,
-    /// How the coupons are born.
-    pub source: Source,
-    /// The employee behind it, 0 if none.
-    pub employee_id: i64,
-}
 
 /// What became of a chunk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,22 +26,22 @@ pub struct Chunk {
     pub replayed: bool,
 }
 
-/// Issues one coupon to each of these members; one who is listed twice gets two, if the definition lets him.
+/// Issues one coupon of a definition to each of these members; one who is listed twice gets two, if the definition lets him.
 ///
 /// # Errors
 /// 2002 and 5006 as the answer to the whole chunk, where nobody could be issued anything; and whatever keeps a command
 /// from having an outcome.
 pub async fn issue(
     ledger: &Ledger,
-    order: Order,
+    definition_id: i64,
+    origin: Origin,
     members: &[i64],
     meta: &Meta,
 ) -> Result<Chunk, ExecuteError> {
-    let Order { definition_id, source, employee_id } = order;
     let mut commands = Vec::with_capacity(members.len());
     for member_id in members {
         let id = ledger.next_id("coupon", false).await?;
-        let command = CouponCommand::Issue { definition_id, member_id: *member_id, source, employee_id };
+        let command = CouponCommand::Issue { definition_id, member_id: *member_id, origin };
         commands.push((id, command));
     }
     let outcomes = match ledger.execute_many::<Coupon>(commands, meta).await? {

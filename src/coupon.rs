@@ -58,6 +58,29 @@ impl Source {
     }
 }
 
+/// How a coupon is born, and what is behind it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// How.
+    pub source: Source,
+    /// The send, rule, partner or import behind it, by what `source` says; 0 if none.
+    pub source_id: i64,
+    /// The employee behind it, 0 if none.
+    pub employee_id: i64,
+    /// The order behind it, 0 if none.
+    pub order_id: i64,
+    /// The goods behind it, 0 if none.
+    pub goods_id: i64,
+}
+
+impl Origin {
+    /// Nothing behind it but an employee, 0 if none.
+    #[must_use]
+    pub fn of(source: Source, employee_id: i64) -> Self {
+        Self { source, employee_id, ..Self::default() }
+    }
+}
+
 /// What the Issued event holds: the coupon as it was born, with the terms that bind it for good.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Issue {
@@ -77,6 +100,9 @@ pub struct Issue {
     pub ends_at_ms: i64,
     /// How it was born.
     pub source: Source,
+    /// The send, rule, partner or import behind it, by what `source` says. Left out of the event where there is none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub source_id: i64,
     /// The employee behind it, 0 if none.
     pub employee_id: i64,
     /// The order behind it, 0 if none.
@@ -85,6 +111,11 @@ pub struct Issue {
     pub goods_id: i64,
     /// Unix milliseconds.
     pub at_ms: i64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(number: &i64) -> bool {
+    *number == 0
 }
 
 /// Who takes a coupon's value.
@@ -195,6 +226,19 @@ pub enum CouponEvent {
         /// Unix milliseconds.
         at_ms: i64,
     },
+    /// Its end date was moved, for everyone who holds or has held it.
+    EndMoved {
+        /// Last local day of validity from now on.
+        end_date: NaiveDate,
+        /// The first instant after it, Unix milliseconds.
+        ends_at_ms: i64,
+        /// Who, 0 for an operator without an employee's id.
+        employee_id: i64,
+        /// Why.
+        reason: String,
+        /// Unix milliseconds.
+        at_ms: i64,
+    },
     /// It was taken out of the world.
     Voided {
         /// Who, 0 for an operator without an employee's id.
@@ -215,10 +259,8 @@ pub enum CouponCommand {
         definition_id: i64,
         /// The member.
         member_id: i64,
-        /// How it is born.
-        source: Source,
-        /// The employee behind it.
-        employee_id: i64,
+        /// How it is born, and what is behind it.
+        origin: Origin,
     },
     /// Open it.
     View {
@@ -286,6 +328,15 @@ pub enum CouponCommand {
     },
     /// Write down what time alone has done: a lapsed gift, a passed end date.
     Settle,
+    /// Move its end date.
+    MoveEnd {
+        /// Last local day of validity from then on.
+        end_date: NaiveDate,
+        /// Who.
+        employee_id: i64,
+        /// Why.
+        reason: String,
+    },
     /// Take it out of the world.
     Void {
         /// Who.
@@ -443,6 +494,16 @@ impl Coupon {
                 self.review = Some(Review { member_id: *member_id, score: *score, at_ms: *at_ms });
             }
             CouponEvent::Expired { .. } => self.expiry_recorded = true,
+            CouponEvent::EndMoved { end_date, ends_at_ms, .. } => {
+                if let Some(issue) = &mut self.issue {
+                    issue.end_date = *end_date;
+                    issue.ends_at_ms = *ends_at_ms;
+                }
+                if let Some(gift) = &mut self.gift {
+                    gift.lapses_at_ms = gift.lapses_at_ms.min(*ends_at_ms);
+                }
+                self.expiry_recorded = false;
+            }
             CouponEvent::Voided { at_ms, .. } => {
                 self.gift = None;
                 self.voided_at_ms = Some(*at_ms);

@@ -2,7 +2,7 @@
 //! at the times at which they would have happened, so that it has a history like any other.
 
 use crate::clock::{Zone, day_number};
-use crate::coupon::{Coupon, CouponCommand, Redeemer, Source};
+use crate::coupon::{Coupon, CouponCommand, Origin, Redeemer, Source};
 use crate::definition::{Definition, DefinitionCommand, IssueLimit, Kind, Offer, Terms, Validity};
 use crate::directory::{self, Employee, Member};
 use crate::entity::Entity;
@@ -51,7 +51,7 @@ impl Demo<'_> {
         command: A::Command,
     ) -> Result<A, ExecuteError> {
         let at = self.zone.moment(at_ms);
-        let meta = Meta { caller, at, request_id: "demo".to_owned(), receipt: None };
+        let meta = Meta { caller, at, request_id: "demo".to_owned(), receipt: None, job_id: None };
         Ok(self.ledger.execute::<A>(id, &command, &meta).await?.state)
     }
 
@@ -114,7 +114,8 @@ impl Demo<'_> {
     ) -> Result<i64, ExecuteError> {
         let id = self.ledger.next_id("coupon", false).await?;
         let employee_id = if source == Source::OneToOne { 1000 } else { 0 };
-        let issue = CouponCommand::Issue { definition_id, member_id, source, employee_id };
+        let issue =
+            CouponCommand::Issue { definition_id, member_id, origin: Origin::of(source, employee_id) };
         self.run::<Coupon>(Caller::System, at_ms, id, issue).await?;
         Ok(id)
     }

@@ -23,8 +23,8 @@ pub struct Member {
     pub level_id: i64,
     /// His shop, 0 = none.
     pub shop_id: i64,
-    /// `1,2,3`
-    pub tag_ids: String,
+    /// His tags, in order.
+    pub tag_ids: Vec<i64>,
     /// 19900229, 0 = unknown.
     pub birthday: i64,
     /// The last day of his card, 20261231; 0 = none.
@@ -86,10 +86,13 @@ pub async fn memberships(store: &Store, ids: &[i64]) -> Result<Vec<Option<Member
 /// A member.
 pub async fn member(store: &Store, id: i64) -> Result<Option<Member>, StoreError> {
     let sql =
-        "SELECT member_id, nickname, headimgurl, member_name, phone, member_card, level_id, shop_id, tag_ids,
-                      birthday, card_end, joined_at_ms FROM members WHERE member_id = $1";
+        "SELECT member_id, nickname, headimgurl, member_name, phone, member_card, level_id, shop_id, birthday,
+                      card_end, joined_at_ms FROM members WHERE member_id = $1";
     let rows = store.query(Statement::new(sql, [id.into()])).await?;
-    Ok(rows.first().map(|row| Member {
+    let Some(row) = rows.first() else { return Ok(None) };
+    let tags = "SELECT tag_id FROM member_tags WHERE member_id = $1 ORDER BY tag_id";
+    let tags = store.query(Statement::new(tags, [id.into()])).await?;
+    Ok(Some(Member {
         id: row.int(0),
         nickname: row.text(1).to_owned(),
         headimgurl: row.text(2).to_owned(),
@@ -98,10 +101,10 @@ pub async fn member(store: &Store, id: i64) -> Result<Option<Member>, StoreError
         member_card: row.text(5).to_owned(),
         level_id: row.int(6),
         shop_id: row.int(7),
-        tag_ids: row.text(8).to_owned(),
-        birthday: row.int(9),
-        card_end: row.int(10),
-        joined_at_ms: row.int(11),
+        tag_ids: tags.iter().map(|tag| tag.int(0)).collect(),
+        birthday: row.int(8),
+        card_end: row.int(9),
+        joined_at_ms: row.int(10),
     }))
 }
 
@@ -124,8 +127,8 @@ pub async fn add_member(
 ) -> Result<Added, StoreError> {
     let add = Statement::new(
         "INSERT INTO members (member_id, nickname, headimgurl, member_name, phone, member_card, level_id, shop_id,
-                              tag_ids, birthday, card_end, joined_at_ms)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+                              birthday, card_end, joined_at_ms)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
          ON CONFLICT (member_id) DO NOTHING RETURNING member_id",
         [
             member.id.into(),
@@ -136,13 +139,17 @@ pub async fn add_member(
             member.member_card.as_str().into(),
             member.level_id.into(),
             member.shop_id.into(),
-            member.tag_ids.as_str().into(),
             member.birthday.into(),
             member.card_end.into(),
             member.joined_at_ms.into(),
         ],
     );
-    add_with_receipt(store, add, "member", member.id, key).await
+    let tag = |tag_id: &i64| {
+        let sql = "INSERT INTO member_tags (member_id, tag_id) VALUES ($1, $2) ON CONFLICT (member_id, tag_id) DO NOTHING";
+        Statement::new(sql, [member.id.into(), (*tag_id).into()])
+    };
+    let tags = member.tag_ids.iter().map(tag).collect();
+    add_with_receipt(store, add, tags, "member", member.id, key).await
 }
 
 /// An employee.
@@ -175,13 +182,14 @@ pub async fn add_employee(
             employee.active.into(),
         ],
     );
-    add_with_receipt(store, add, "employee", employee.id, key).await
+    add_with_receipt(store, add, Vec::new(), "employee", employee.id, key).await
 }
 
-/// Runs an insert with its receipt in one transaction; ids given by hand also move where the next ones are taken from.
+/// Runs an insert, what belongs to it, and its receipt in one transaction; ids given by hand also move where the next ones are taken from.
 async fn add_with_receipt(
     store: &Store,
     add: Statement,
+    more: Vec<Statement>,
     kind: &'static str,
     id: i64,
     key: Option<&DirectoryKey>,
@@ -197,6 +205,7 @@ async fn add_with_receipt(
             [BUCKET.into(), kind.into(), next_id.into()],
         ),
     ];
+    statements.extend(more);
     statements.extend(key.map(|key| leave_receipt(key, id)));
     let whole = statements.len();
     let answers = store.write(statements).await?;

@@ -1,4 +1,4 @@
-//! What the three aggregates have in common: `cqrs_es::Aggregate` over their pure `decide` and `evolve`, the names and
+//! What the aggregates have in common: `cqrs_es::Aggregate` over their pure `decide` and `evolve`, the names and
 //! versions of their events, and what a change of them writes beside the events.
 //!
 //! Stored events come back through [`decode`]. An event's meaning never changes: a new shape is a new version, and
@@ -10,7 +10,8 @@ use cqrs_es::{Aggregate, DomainEvent};
 use crate::coupon::{Coupon, CouponCommand, CouponEvent};
 use crate::definition::{Definition, DefinitionCommand, DefinitionEvent, IssueLimit};
 use crate::facts::Facts;
-use crate::read_model::{coupon_rows, definition_rows, shop_rows};
+use crate::job::{Job, JobCommand, JobEvent};
+use crate::read_model::{coupon_rows, definition_rows, job_rows, shop_rows};
 use crate::refusal::Refusal;
 use crate::shop::{Shop, ShopCommand, ShopEvent};
 use crate::store::{
@@ -332,6 +333,20 @@ impl Entity for Shop {
     }
 }
 
+impl Entity for Job {
+    fn decide(&self, command: &JobCommand, facts: &Facts) -> Result<Vec<JobEvent>, Refusal> {
+        Job::decide(self, command, facts)
+    }
+
+    fn evolve(&mut self, event: &JobEvent) {
+        Job::evolve(self, event);
+    }
+
+    fn rows(&self, id: i64) -> Vec<LiveRow> {
+        job_rows(id, self)
+    }
+}
+
 macro_rules! aggregate {
     ($aggregate:ty, $name:literal, $command:ty, $event:ty) => {
         impl Aggregate for $aggregate {
@@ -363,6 +378,7 @@ macro_rules! aggregate {
 aggregate!(Coupon, "coupon", CouponCommand, CouponEvent);
 aggregate!(Definition, "definition", DefinitionCommand, DefinitionEvent);
 aggregate!(Shop, "shop", ShopCommand, ShopEvent);
+aggregate!(Job, "job", JobCommand, JobEvent);
 
 macro_rules! domain_event {
     ($event:ident { $($name:ident),* }) => {
@@ -395,7 +411,9 @@ domain_event!(CouponEvent {
     RedemptionReversed,
     Evaluated,
     Expired,
+    EndMoved,
     Voided
 });
 domain_event!(DefinitionEvent { Defined, Edited, StockChanged, StateChanged });
 domain_event!(ShopEvent { Opened, Edited, Closed, Reopened, AuditKeyRotated });
+domain_event!(JobEvent { Started, Paused, Resumed, Cancelled, Finished });

@@ -6,6 +6,7 @@
 
 mod client;
 pub mod form;
+pub mod jobs;
 pub mod openapi;
 pub mod operator;
 pub mod routes;
@@ -408,11 +409,12 @@ async fn answer(
     let key = if route.writes { idempotency_key(request.headers())? } else { None };
     let form = read_form(&app, request).await?;
     let at = app.ledger.now();
-    let meta = Meta { caller, at, request_id, receipt: None };
+    let meta = Meta { caller, at, request_id, receipt: None, job_id: None };
     let call = Call { app, caller, form, meta, key, operation: route.path };
     match route.run {
         Run::Client(run) => client::run(run, call).await,
         Run::Operator(run) => operator::run(run, call).await,
+        Run::Jobs(run) => jobs::run(run, call).await,
     }
 }
 

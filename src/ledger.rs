@@ -54,6 +54,8 @@ pub struct Meta {
     pub request_id: String,
     /// The idempotency key with the operation and the fingerprint of the request.
     pub receipt: Option<(ReceiptKey, String)>,
+    /// The job that causes it, where it is no request: it must be running when the events are written.
+    pub job_id: Option<i64>,
 }
 
 /// Why a command has no result.
@@ -448,9 +450,10 @@ fn new_append(entries: Vec<Entry>, unchanged: Vec<(StreamId, i64)>, meta: &Meta)
     put("caller", &caller);
     put("caller_kind", meta.caller.kind());
     put("request_id", &meta.request_id);
-    // Nothing causes commands but requests yet: the request is cause and correlation.
-    put("causation_id", &meta.request_id);
-    put("correlation_id", &meta.request_id);
+    // A request is its own cause, unless a job made it.
+    let cause = meta.job_id.map_or_else(|| meta.request_id.clone(), |job_id| format!("job-{job_id}"));
+    put("causation_id", &cause);
+    put("correlation_id", &cause);
     if let Some((key, _)) = &meta.receipt {
         put("idempotency_key", &key.key);
     }

@@ -4,8 +4,8 @@
 //! computed from those streams. Imports go one way:
 //!
 //! ```text
-//! value, clock, refusal ← secrets ← coupon, definition, shop, facts ← identity, config
-//!   ← store ← read_model, directory ← entity ← metrics ← ledger ← bulk, sweep, replay, demo ← http ← cli ← main
+//! value, clock, refusal ← secrets ← coupon, definition, shop, job, facts ← identity, config
+//!   ← store ← read_model, directory ← entity ← metrics ← ledger ← lease, bulk, sweep, runner, replay, demo ← http ← cli ← main
 //! ```
 
 pub mod bulk;
@@ -20,11 +20,14 @@ pub mod entity;
 pub mod facts;
 pub mod http;
 pub mod identity;
+pub mod job;
+pub mod lease;
 pub mod ledger;
 pub mod metrics;
 pub mod read_model;
 pub mod refusal;
 pub mod replay;
+pub mod runner;
 pub mod secrets;
 pub mod shop;
 pub mod store;

@@ -3,11 +3,15 @@
 //! Each function is pure. A stream's rows are upserted whole in the append's transaction, so rebuilding them is
 //! replaying the stream, and comparing them is a diff.
 
+pub mod jobs;
 pub mod pages;
+
+use std::collections::BTreeMap;
 
 use crate::clock::day_number;
 use crate::coupon::{Coupon, Holding, Issue};
 use crate::definition::{Definition, IssueLimit, Kind, Offer, Validity};
+use crate::job::{Coupons, Job, Recipients, Work};
 use crate::shop::Shop;
 use crate::store::Column::{Int, Text};
 use crate::store::{Cell, LiveRow, LiveTable};
@@ -114,6 +118,34 @@ pub static SHOPS: LiveTable = LiveTable {
     ],
     key_columns: 1,
 };
+
+/// `projections/jobs.sql`
+pub static JOBS: LiveTable = LiveTable {
+    name: "jobs_v1",
+    columns: &[
+        Int("job_id"),
+        Int("kind"),
+        Int("state"),
+        Int("definition_id"),
+        Int("send_id"),
+        Text("shop_ids"),
+        Text("tag_ids"),
+        Text("level_ids"),
+        Int("notify"),
+        Int("end_date"),
+        Int("targeted"),
+        Int("done"),
+        Text("refused"),
+        Text("reason"),
+        Int("employee_id"),
+        Int("started_at_ms"),
+        Int("ended_at_ms"),
+    ],
+    key_columns: 1,
+};
+
+/// Every live table that is made of streams alone.
+pub static LIVE_TABLES: [&LiveTable; 5] = [&WALLET, &REDEMPTIONS, &DEFINITIONS, &SHOPS, &JOBS];
 
 /// The manual's number of a definition's type.
 #[must_use]
@@ -270,4 +302,49 @@ pub fn shop_rows(id: i64, shop: &Shop) -> Vec<LiveRow> {
         shop.employee_id.into(),
     ];
     vec![LiveRow { table: &SHOPS, cells }]
+}
+
+/// The one live row of a job.
+#[must_use]
+pub fn job_rows(id: i64, job: &Job) -> Vec<LiveRow> {
+    let Some(work) = &job.work else {
+        return Vec::new();
+    };
+    let of = |coupons: &Coupons| match coupons {
+        Coupons::OfDefinition(id) => (*id, 0),
+        Coupons::OfSend(id) => (0, *id),
+    };
+    let everybody = Recipients::default();
+    let (kind, (definition_id, send_id), recipients, notify, end_date) = match work {
+        Work::Send { definition_id, recipients, notify } => (0, (*definition_id, 0), recipients, *notify, 0),
+        Work::Recall { coupons } => (1, of(coupons), &everybody, false, 0),
+        Work::Extend { coupons, end_date } => (2, of(coupons), &everybody, false, day_number(*end_date)),
+    };
+    let cells = vec![
+        id.into(),
+        kind.into(),
+        job.state.number().into(),
+        definition_id.into(),
+        send_id.into(),
+        list_text(&recipients.shop_ids).into(),
+        list_text(&recipients.tag_ids).into(),
+        list_text(&recipients.level_ids).into(),
+        notify.into(),
+        end_date.into(),
+        job.targeted.into(),
+        job.done.into(),
+        refused_text(&job.refused).into(),
+        job.reason.as_str().into(),
+        job.employee_id.into(),
+        job.started_at_ms.into(),
+        job.ended_at_ms.into(),
+    ];
+    vec![LiveRow { table: &JOBS, cells }]
+}
+
+/// How many were refused, by code: `{"5002":3}`.
+#[must_use]
+pub fn refused_text(refused: &BTreeMap<i64, i64>) -> String {
+    let entries: Vec<String> = refused.iter().map(|(code, count)| format!("\"{code}\":{count}")).collect();
+    format!("{{{}}}", entries.join(","))
 }

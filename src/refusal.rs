@@ -25,6 +25,8 @@ pub enum Refusal {
     NoSuchShop,
     /// 2004: no such redemption, or not the caller's.
     NoSuchRedemption,
+    /// 2005: no such rule, group, send or partner.
+    NoSuchRule,
     /// 3001
     AlreadyUsed {
         /// The redemption that used it.
@@ -125,6 +127,10 @@ pub enum Wrong {
     Taken,
     /// It cannot be given together with another field.
     NotTogetherWith(&'static str),
+    /// It has come to its end.
+    Ended,
+    /// The same was asked a moment ago.
+    Repeated,
     /// An unlimited stock cannot be made smaller.
     StockUnlimited,
     /// Stock cannot fall below what is issued.
@@ -210,6 +216,14 @@ impl Wrong {
                 format!("{field}不能與{other}同時使用"),
                 format!("{field}不能与{other}同时使用"),
                 format!("{field} cannot be given together with {other}"),
+            ],
+            Self::Ended => {
+                [format!("{field}已結束"), format!("{field}已结束"), format!("{field} has ended already")]
+            }
+            Self::Repeated => [
+                format!("十分鐘內已有相同操作，確認再次執行請傳{field}=1"),
+                format!("十分钟内已有相同操作，确认再次执行请传{field}=1"),
+                format!("the same was started within ten minutes: {field}=1 starts it again"),
             ],
             Self::StockUnlimited => [
                 "庫存不限量，不能減少".to_owned(),
@@ -309,6 +323,7 @@ wordings! {
     NO_SUCH_DEFINITION = 2002, "電子券定義不存在", "电子券定义不存在", "no such coupon definition";
     NO_SUCH_SHOP = 2003, "門店不存在、已關閉或二維碼無效", "门店不存在、已关闭或二维码无效", "no such shop, shop closed, or not our QR";
     NO_SUCH_REDEMPTION = 2004, "核銷記錄不存在", "核销记录不存在", "no such redemption, or not yours";
+    NO_SUCH_RULE = 2005, "規則、分組、投放或商家不存在", "规则、分组、投放或商家不存在", "no such rule, group, send or partner";
     ALREADY_USED = 3001, "電子券已使用", "电子券已使用", "already used";
     NOT_AT_THIS_SHOP = 3002, "該門店不可使用此電子券", "该门店不可使用此电子券", "not redeemable at this shop";
     BEING_GIVEN = 3003, "電子券正在贈送中", "电子券正在赠送中", "being given away";
@@ -350,6 +365,7 @@ impl Refusal {
             Self::NoSuchDefinition => &NO_SUCH_DEFINITION,
             Self::NoSuchShop => &NO_SUCH_SHOP,
             Self::NoSuchRedemption => &NO_SUCH_REDEMPTION,
+            Self::NoSuchRule => &NO_SUCH_RULE,
             Self::AlreadyUsed { .. } => &ALREADY_USED,
             Self::NotAtThisShop => &NOT_AT_THIS_SHOP,
             Self::BeingGiven => &BEING_GIVEN,

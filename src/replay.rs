@@ -11,7 +11,8 @@ use tokio::task::JoinSet;
 use crate::coupon::Coupon;
 use crate::definition::Definition;
 use crate::entity::{CorruptEvent, Entity, Folded};
-use crate::read_model::{DEFINITIONS, REDEMPTIONS, SHOPS, WALLET};
+use crate::job::Job;
+use crate::read_model::LIVE_TABLES;
 use crate::shop::Shop;
 use crate::store::{EventRef, IdRange, LiveRow, Rebuilding, Store, StoreError, Visitor};
 
@@ -162,7 +163,7 @@ impl<A: Entity> Look<A> for RowMaker {
 /// Writes every live table and counter anew from the log, in one transaction that holds the head: nobody else writes
 /// meanwhile, and a failure leaves everything as it was.
 pub async fn rebuild(store: &Store) -> Result<Replayed, ReplayError> {
-    let tables = [&WALLET, &REDEMPTIONS, &DEFINITIONS, &SHOPS].map(|table| table.name);
+    let tables = LIVE_TABLES.map(|table| table.name);
     let mut rebuilding = store.rebuild(&tables).await?;
     match fill(store, &mut rebuilding).await {
         Ok((all, stock)) => {
@@ -189,6 +190,7 @@ async fn fill(
             let mut all = replay::<Coupon, _>(&store, maker).await?;
             all.add(replay::<Definition, _>(&store, maker).await?);
             all.add(replay::<Shop, _>(&store, maker).await?);
+            all.add(replay::<Job, _>(&store, maker).await?);
             Ok::<_, ReplayError>(all)
         }
     });

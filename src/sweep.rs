@@ -10,6 +10,7 @@ use futures::StreamExt as _;
 
 use crate::coupon::{Coupon, CouponCommand};
 use crate::identity::Caller;
+use crate::lease;
 use crate::ledger::{ExecuteError, Executed, Ledger, Many, Meta};
 use crate::metrics::FollowerLabels;
 use crate::read_model::pages::{self, Due};
@@ -31,6 +32,9 @@ const CHUNK_BESIDE_MEMBERS: usize = 20;
 /// Chunks under way at a time: one is written while the next is read and decided.
 const AT_A_TIME: usize = 2;
 
+/// Which process sweeps.
+const LEASE: &str = "sweep lease";
+
 /// How long a process may work without renewing its lease.
 const LEASE_MS: i64 = 60_000;
 
@@ -42,7 +46,7 @@ pub async fn sweep(ledger: &Ledger) -> Result<usize, ExecuteError> {
     }
     let swept = sweep_gifts(ledger).await?;
     let swept = swept + sweep_ends(ledger).await?;
-    set_checkpoint(ledger, "sweep lease", 0).await?;
+    release_lease(ledger).await?;
     Ok(swept)
 }
 
@@ -98,7 +102,7 @@ fn show_lag(ledger: &Ledger, until_ms: i64) {
 async fn settle(ledger: &Ledger, coupons: Vec<i64>) -> (usize, HashSet<i64>) {
     let at = ledger.now();
     let request_id = format!("sweep-{}", hex(&random::<6>()));
-    let meta = Meta { caller: Caller::System, at, request_id, receipt: None };
+    let meta = Meta { caller: Caller::System, at, request_id, receipt: None, job_id: None };
     let chunk = if ledger.in_flight() == 0 { CHUNK_ALONE } else { CHUNK_BESIDE_MEMBERS };
     let chunks: Vec<Vec<i64>> = coupons.chunks(chunk).map(<[i64]>::to_vec).collect();
     let chunks = chunks.into_iter().map(|chunk| settle_chunk(ledger, chunk, &meta));
@@ -147,33 +151,12 @@ async fn settle_one(ledger: &Ledger, id: i64, meta: &Meta) -> Option<bool> {
 
 /// Takes or renews the lease; false while another process has it.
 async fn take_lease(ledger: &Ledger) -> Result<bool, StoreError> {
-    let now_ms = ledger.clock().now_ms();
-    let lease_until = now_ms + LEASE_MS;
-    // The low digits name the holder, so that one process can renew what is its own.
-    let holder = holder();
-    let value = lease_until / 1_000 * 1_000 + holder;
-    let rows = ledger
-        .store()
-        .write(vec![Statement::new(
-            "INSERT INTO checkpoints (bucket, name, value) VALUES ($1, 'sweep lease', $2)
-             ON CONFLICT (bucket, name) DO UPDATE SET value = excluded.value
-             WHERE checkpoints.value < $3 OR checkpoints.value % 1000 = $4 RETURNING value",
-            [BUCKET.into(), value.into(), now_ms.into(), holder.into()],
-        )])
-        .await?;
-    Ok(rows.first().is_some_and(|rows| !rows.is_empty()))
+    lease::take(ledger, LEASE, LEASE_MS).await
 }
 
 /// Lets others sweep at once, where this process held the lease and ends.
 pub async fn release_lease(ledger: &Ledger) -> Result<(), StoreError> {
-    let sql =
-        "UPDATE checkpoints SET value = 0 WHERE bucket = $1 AND name = 'sweep lease' AND value % 1000 = $2";
-    ledger.store().write(vec![Statement::new(sql, [BUCKET.into(), holder().into()])]).await?;
-    Ok(())
-}
-
-fn holder() -> i64 {
-    i64::from(std::process::id() % 1_000)
+    lease::release(ledger, LEASE).await
 }
 
 async fn checkpoint(ledger: &Ledger, name: &'static str) -> Result<i64, StoreError> {

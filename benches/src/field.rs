@@ -105,9 +105,10 @@ impl<'a> Field<'a> {
                 }
                 Ok(rivals)
             }
+            // It begins on empty tables, as the product does.
             Of::Issue => Ok(Rivals {
                 peers: Vec::new(),
-                raw: vec![self.raw().await?.batches(Kind::Issue, self.settings.raw_batch)],
+                raw: vec![self.load_raw("raw_issue", 0).await?.batches(Kind::Issue, self.settings.raw_batch)],
             }),
             Of::Sweep => Ok(Rivals {
                 peers: Vec::new(),
@@ -134,15 +135,18 @@ impl<'a> Field<'a> {
             return Ok(raw.clone());
         }
         eprintln!("{}: loading the raw limit's coupons", self.engine.name());
-        let loaded = self.settings.scaled(LOADED);
-        let raw = match &self.engine {
+        let raw = self.load_raw("raw", self.settings.scaled(LOADED)).await?;
+        Ok(self.raw.insert(raw).clone())
+    }
+
+    async fn load_raw(&self, name: &str, loaded: i64) -> anyhow::Result<Raw> {
+        Ok(match &self.engine {
             Engine::Postgres(postgres) => {
-                let url = postgres.create_database("raw")?;
+                let url = postgres.create_database(name)?;
                 Raw::Postgres(Arc::new(raw::postgres::Raw::prepare(&url, loaded).await?))
             }
-            Engine::Sqlite => Raw::Sqlite(raw::sqlite::Raw::prepare(&self.folder("raw")?, loaded).await?),
-        };
-        Ok(self.raw.insert(raw).clone())
+            Engine::Sqlite => Raw::Sqlite(raw::sqlite::Raw::prepare(&self.folder(name)?, loaded).await?),
+        })
     }
 
     async fn peers(&mut self) -> anyhow::Result<Peers> {

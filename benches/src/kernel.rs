@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, ensure};
 use clap::ValueEnum;
 use coupon_ledger::clock::Zone;
-use coupon_ledger::coupon::{Coupon, CouponCommand, Redeemer, Source};
+use coupon_ledger::coupon::{Coupon, CouponCommand, Origin, Redeemer, Source};
 use coupon_ledger::definition::{Definition, DefinitionCommand};
 use coupon_ledger::entity::{effects, encode, fold};
 use coupon_ledger::facts::{Facts, Membership};
@@ -60,7 +60,7 @@ pub fn run(kernel: Kernel, times: u64) -> anyhow::Result<()> {
     let mut coupon = Coupon::default();
     let mut stream = Vec::new();
     let issue =
-        CouponCommand::Issue { definition_id: 1, member_id: 7, source: Source::MassSend, employee_id: 0 };
+        CouponCommand::Issue { definition_id: 1, member_id: 7, origin: Origin::of(Source::MassSend, 0) };
     for command in [issue, CouponCommand::View { member_id: 7 }] {
         for event in coupon.decide(&command, &facts)? {
             coupon.evolve(&event);

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, bail, ensure};
 use coupon_ledger::clock::Moment;
-use coupon_ledger::coupon::{Coupon, CouponCommand, Source};
+use coupon_ledger::coupon::{Coupon, CouponCommand, Origin, Source};
 use coupon_ledger::definition::{Definition, DefinitionCommand, IssueLimit, Offer, Terms, Validity};
 use coupon_ledger::identity::Caller;
 use coupon_ledger::ledger::{Ledger, Many, Meta};
@@ -48,9 +48,9 @@ pub async fn found(ledger: &Ledger, members: i64) -> anyhow::Result<()> {
     }
     // Set-up, and no part of what is measured: importing members comes later.
     let sql = "INSERT INTO members (member_id, nickname, headimgurl, member_name, phone, member_card, level_id, shop_id,
-                                    tag_ids, birthday, card_end, joined_at_ms)
+                                    birthday, card_end, joined_at_ms)
                WITH RECURSIVE n (id) AS (SELECT CAST($1 AS BIGINT) UNION ALL SELECT id + 1 FROM n WHERE id < $2)
-               SELECT id, '會員', 'https://example.org/p.png', '王小明', '13800000000', '', 1, 1, '', 0, 0, $3 FROM n";
+               SELECT id, '會員', 'https://example.org/p.png', '王小明', '13800000000', '', 1, 1, 0, 0, $3 FROM n";
     for first in (1..=members).step_by(MEMBERS_AT_A_TIME as usize) {
         let last = (first + MEMBERS_AT_A_TIME - 1).min(members);
         let parameters = [first.into(), last.into(), ledger.clock().now_ms().into()];
@@ -97,8 +97,8 @@ pub async fn issue_in_process(
     let mut commands = Vec::new();
     for member_id in members {
         let id = ledger.next_id("coupon", false).await?;
-        let source = Source::MassSend;
-        commands.push((id, CouponCommand::Issue { definition_id, member_id, source, employee_id: 0 }));
+        let origin = Origin::of(Source::MassSend, 0);
+        commands.push((id, CouponCommand::Issue { definition_id, member_id, origin }));
         issued.push((u32::try_from(id)?, u32::try_from(member_id)?));
     }
     run_all(ledger, commands.into_iter()).await?;
@@ -147,5 +147,5 @@ async fn run_chunk(ledger: &Ledger, chunk: Vec<(i64, CouponCommand)>, meta: &Met
 }
 
 fn meta(at: Moment) -> Meta {
-    Meta { caller: Caller::System, at, request_id: "load".to_owned(), receipt: None }
+    Meta { caller: Caller::System, at, request_id: "load".to_owned(), receipt: None, job_id: None }
 }

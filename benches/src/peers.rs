@@ -10,11 +10,14 @@ pub mod postgres_es;
 pub mod sqlite_es;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
+use cqrs_es::EventStore as _;
+use cqrs_es::persist::{GenericQuery, PersistedEventRepository, PersistedEventStore, ViewRepository};
 
+use self::coupon::{Coupon, Event, Issue, WalletRow, member_of};
 use crate::measure::Round;
 
 /// Streams in a scattered order, each once: neighbours in time are not neighbours on disk.
@@ -59,6 +62,37 @@ fn divisor(mut one: i64, mut other: i64) -> i64 {
         (one, other) = (other, one % other);
     }
     one
+}
+
+/// A query that keeps one view, and how many of its updates failed: it reports them to a handler only, and the command
+/// succeeds all the same.
+fn counting_query<V: ViewRepository<WalletRow, Coupon> + 'static>(
+    views: Arc<V>,
+) -> (GenericQuery<V, WalletRow, Coupon>, Arc<AtomicU64>) {
+    let errors = Arc::new(AtomicU64::new(0));
+    let mut query = GenericQuery::new(views);
+    let counted = errors.clone();
+    query.use_error_handler(Box::new(move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+    }));
+    (query, errors)
+}
+
+/// What was loaded is what the crate itself would have written: the last stream and its view are read through it.
+async fn check_last<R: PersistedEventRepository>(
+    events: R,
+    views: &impl ViewRepository<WalletRow, Coupon>,
+    streams: i64,
+) -> anyhow::Result<()> {
+    let id = streams.to_string();
+    let loaded = PersistedEventStore::<R, Coupon>::new_event_store(events).load_events(&id).await?;
+    ensure!(
+        loaded.len() == 2 && loaded[0].payload == Event::Issued(Box::new(Issue::to(member_of(streams)))),
+        "the last stream does not load: {loaded:?}"
+    );
+    let view = views.load(&id).await?.context("the last stream has no view")?;
+    ensure!(view.member_id == member_of(streams) && view.is_read, "the last view is wrong: {view:?}");
+    Ok(())
 }
 
 /// So many callers, each waiting for its answer before the next command, until the time is up. What is still under

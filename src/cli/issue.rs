@@ -13,10 +13,10 @@ use serde_json::json;
 
 use super::remote::Remote;
 use super::{Context, Failed};
-use crate::bulk::{self, MAX_CHUNK, Order};
+use crate::bulk::{self, MAX_CHUNK};
 use crate::clock::Clock;
 use crate::config::running_server;
-use crate::coupon::Source;
+use crate::coupon::{Origin, Source};
 use crate::http::form::Form;
 use crate::http::operator::read_chunk;
 use crate::identity::Caller;
@@ -239,9 +239,10 @@ impl Issuer {
                     at: ledger.now(),
                     request_id: hex(&random::<8>()),
                     receipt: Some((receipt, ledger.secrets().request_mac(&canonical))),
+                    job_id: None,
                 };
-                let order = Order { definition_id: *definition_id, source: Source::MassSend, employee_id: 0 };
-                let chunk = match bulk::issue(ledger, order, members, &meta).await {
+                let origin = Origin::of(Source::MassSend, 0);
+                let chunk = match bulk::issue(ledger, *definition_id, origin, members, &meta).await {
                     Ok(chunk) => chunk,
                     Err(ExecuteError::Refused(refusal)) => return Err(Failed::Refused(refusal.into())),
                     Err(error) => return Err(error.into()),

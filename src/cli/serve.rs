@@ -15,6 +15,7 @@ use crate::http::server::{self, ServerOptions};
 use crate::http::{App, HttpOptions};
 use crate::identity::{Caller, Token};
 use crate::ledger::{Ledger, LedgerOptions};
+use crate::runner::{release_leases, run_jobs};
 use crate::store;
 use crate::sweep::{release_lease, sweep};
 
@@ -55,6 +56,7 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
     print_banner(&context, &ledger, &url, options.demo == Some(true))?;
 
     let housekeeping = tokio::spawn(keep_house(app.clone()));
+    let jobs = tokio::spawn(run_jobs(ledger.clone()));
     let (stopping, stopped) = tokio::sync::oneshot::channel();
     let stop = {
         let ledger = ledger.clone();
@@ -73,9 +75,14 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
     };
     server::serve(listener, app.router(), limits, stop).await;
     housekeeping.abort();
-    let _ = housekeeping.await;
-    if !matches!(tokio::time::timeout(Duration::from_secs(2), release_lease(&ledger)).await, Ok(Ok(()))) {
-        tracing::warn!("the sweep's lease was not given back; it ends by itself within a minute");
+    jobs.abort();
+    let _ = (housekeeping.await, jobs.await);
+    let released = async {
+        release_lease(&ledger).await?;
+        release_leases(&ledger).await
+    };
+    if !matches!(tokio::time::timeout(Duration::from_secs(2), released).await, Ok(Ok(()))) {
+        tracing::warn!("this server's leases were not given back; they end by themselves within a minute");
     }
     withdraw_server(&context.folder);
     store.close().await;

@@ -3,7 +3,7 @@
 //! Each decision is a flat list of early returns, in the precedence that the contract documents (docs/api.md); one test
 //! walks them in that order.
 
-use super::{Coupon, CouponCommand, CouponEvent, GIFT_TRIES, Issue, Redeemer, Source, is_usable_on};
+use super::{Coupon, CouponCommand, CouponEvent, GIFT_TRIES, Issue, Origin, Redeemer, Source, is_usable_on};
 use crate::definition::{IssueLimit, valid_instants};
 use crate::facts::Facts;
 use crate::refusal::{Refusal, Wrong};
@@ -13,8 +13,8 @@ impl Coupon {
     pub fn decide(&self, command: &CouponCommand, facts: &Facts) -> Result<Vec<CouponEvent>, Refusal> {
         let now_ms = facts.at.ms;
         match command {
-            CouponCommand::Issue { definition_id, member_id, source, employee_id } => {
-                self.issue(*definition_id, *member_id, *source, *employee_id, facts)
+            CouponCommand::Issue { definition_id, member_id, origin } => {
+                self.issue(*definition_id, *member_id, *origin, facts)
             }
             CouponCommand::View { member_id } => match self.holdings.get(member_id) {
                 None => Err(Refusal::NoSuchCoupon),
@@ -54,14 +54,14 @@ impl Coupon {
                 self.evaluate(*member_id, *score, text, salt, facts)
             }
             CouponCommand::Settle => Ok(self.due(now_ms)),
+            CouponCommand::MoveEnd { end_date, employee_id, reason } => {
+                self.move_end(*end_date, *employee_id, reason, facts)
+            }
             CouponCommand::Void { employee_id, reason } => {
                 if self.issue.is_none() {
                     return Err(Refusal::NoSuchCoupon);
                 }
-                if self.voided_at_ms.is_some() {
-                    return Err(Refusal::Voided);
-                }
-                self.refuse_if_used()?;
+                self.refuse_if_voided_or_used()?;
                 let mut events = self.lapsed_gift(now_ms);
                 events.push(CouponEvent::Voided {
                     employee_id: *employee_id,
@@ -78,8 +78,7 @@ impl Coupon {
         &self,
         definition_id: i64,
         member_id: i64,
-        source: Source,
-        employee_id: i64,
+        origin: Origin,
         facts: &Facts,
     ) -> Result<Vec<CouponEvent>, Refusal> {
         if self.issue.is_some() {
@@ -87,6 +86,7 @@ impl Coupon {
         }
         let definition = facts.definition.as_ref().ok_or(Refusal::NoSuchDefinition)?;
         let offer = definition.offer.as_ref().ok_or(Refusal::NoSuchDefinition)?;
+        let Origin { source, source_id, employee_id, order_id, goods_id } = origin;
         let claimed = source == Source::Claimed;
         if !definition.on || offer.has_ended(facts.at.day) || (claimed && !offer.claimable) {
             return Err(Refusal::NotOnOffer);
@@ -106,9 +106,10 @@ impl Coupon {
             starts_at_ms,
             ends_at_ms,
             source,
+            source_id,
             employee_id,
-            order_id: 0,
-            goods_id: 0,
+            order_id,
+            goods_id,
             at_ms: facts.at.ms,
         }))])
     }
@@ -268,6 +269,40 @@ impl Coupon {
             at_ms: now_ms,
         }];
         if self.issue.as_ref().is_some_and(|issue| issue.ends_at_ms <= now_ms) && !self.expiry_recorded {
+            events.push(CouponEvent::Expired { at_ms: now_ms });
+        }
+        Ok(events)
+    }
+
+    /// 2001, then 3004 3001. Where the end lies in the past it expires at once: nothing would sweep it again.
+    fn move_end(
+        &self,
+        end_date: chrono::NaiveDate,
+        employee_id: i64,
+        reason: &str,
+        facts: &Facts,
+    ) -> Result<Vec<CouponEvent>, Refusal> {
+        let Some(issue) = &self.issue else {
+            return Err(Refusal::NoSuchCoupon);
+        };
+        self.refuse_if_voided_or_used()?;
+        if end_date < issue.start_date {
+            return Err(Refusal::field("end_date", Wrong::EndBeforeStart));
+        }
+        if end_date == issue.end_date {
+            return Ok(Vec::new());
+        }
+        let now_ms = facts.at.ms;
+        let (_, ends_at_ms) = valid_instants(facts.zone, (issue.start_date, end_date));
+        let mut events = self.lapsed_gift(now_ms);
+        let reason = reason.to_owned();
+        events.push(CouponEvent::EndMoved { end_date, ends_at_ms, employee_id, reason, at_ms: now_ms });
+        if ends_at_ms <= now_ms {
+            // A gift that waits lapses with the coupon.
+            events.extend(
+                self.pending_gift(now_ms)
+                    .map(|gift| CouponEvent::GiftLapsed { gift: gift.number, at_ms: now_ms }),
+            );
             events.push(CouponEvent::Expired { at_ms: now_ms });
         }
         Ok(events)

@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 
 use super::{Answer, Call, Failure};
 use crate::clock::{Zone, parse_day};
-use crate::coupon::{Coupon, CouponCommand, CouponEvent, GIFT_TRIES, Redeemer, Source, is_usable_on};
+use crate::coupon::{Coupon, CouponCommand, CouponEvent, GIFT_TRIES, Origin, Redeemer, Source, is_usable_on};
 use crate::directory;
 use crate::ledger::{ExecuteError, Executed};
-use crate::read_model::pages::{self, Slice, Usability, WalletRow, WalletState};
+use crate::read_model::pages::{self, Usability, WalletRow, WalletState};
 use crate::refusal::Refusal;
 use crate::shop::Shop;
 use crate::value::{MAX_ID, hex, money_text, random};
@@ -371,16 +371,7 @@ async fn get_audit_coupon(mut call: Call) -> Result<Answer, Failure> {
             && shop_id.is_none_or(|shop_id| shop_ids.is_empty() || lists(shop_ids, shop_id))
     });
     // Which rows qualify is not for SQL to say, so the page is cut here; a member's open coupons are few.
-    let usable: Vec<(WalletRow, Usability)> = match slice {
-        Slice::All => usable.collect(),
-        Slice::Page { page, limit } => {
-            let skipped = (page - 1).saturating_mul(limit);
-            usable.skip(usize::try_from(skipped).unwrap_or(usize::MAX)).take(limit as usize).collect()
-        }
-        Slice::Before { id, limit } => {
-            usable.filter(|(row, _)| row.coupon_id < id).take(limit as usize).collect()
-        }
-    };
+    let usable = slice.cut(usable, |(row, _)| row.coupon_id);
     let row = |(row, usability): (WalletRow, Usability)| AuditableRow {
         is_use_week: i64::from(is_usable_on(&days(&usability.weekdays), at.weekday)),
         use_week: usability.weekdays,
@@ -442,8 +433,7 @@ async fn claim_coupon(mut call: Call) -> Result<Answer, Failure> {
     let command = CouponCommand::Issue {
         definition_id,
         member_id: call.member_id(),
-        source: Source::Claimed,
-        employee_id: 0,
+        origin: Origin::of(Source::Claimed, 0),
     };
     let done = call.execute::<Coupon>(id, &command).await?;
     Answer::new(&json!({"id": done.id})).map(|answer| answer.replayed(done.replayed))

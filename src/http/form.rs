@@ -192,6 +192,12 @@ impl Form {
         }
     }
 
+    /// Whether something is wrong with any field that was read.
+    #[must_use]
+    pub fn has_errors(&self) -> bool {
+        !self.errors.is_empty()
+    }
+
     /// Whether something is wrong with a field that was read.
     #[must_use]
     pub fn has_error(&self, name: &str) -> bool {

@@ -12,7 +12,7 @@ use crate::value::MAX_ID;
 #[must_use]
 pub fn document() -> Value {
     let mut paths = Map::new();
-    for route in ALL {
+    for route in ALL.iter() {
         paths.insert(route.path.to_owned(), json!({"post": operation(route)}));
     }
     for (path, about, kind) in [
@@ -161,7 +161,7 @@ pub fn markdown() -> String {
         let _ = writeln!(text, "| {} | {} |", wording.code, words.join(" | "));
     }
     text.push_str("\n## Routes\n");
-    for route in ALL {
+    for route in ALL.iter() {
         let callers: Vec<_> = route.callers.iter().map(|who| who.name()).collect();
         let key = if route.writes { " Takes an `Idempotency-Key`." } else { "" };
         let _ = write!(

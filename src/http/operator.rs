@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 
 use super::form::Form;
 use super::{Answer, Call, Failure, client};
-use crate::bulk::{self, MAX_CHUNK, Order};
+use crate::bulk::{self, MAX_CHUNK};
 use crate::clock::{day_number, day_text};
-use crate::coupon::{Coupon, CouponCommand, Redeemer, Source};
+use crate::coupon::{Coupon, CouponCommand, Origin, Redeemer, Source};
 use crate::definition::{Definition, DefinitionCommand, IssueLimit, Kind, Offer, Terms, Validity};
 use crate::directory::{self, Added, Employee, Member};
 use crate::identity::{Caller, Token};
@@ -380,7 +380,7 @@ async fn member_add(mut call: Call) -> Result<Answer, Failure> {
         member_card: form.optional_text("member_card", 50).unwrap_or_default(),
         level_id: form.optional_int("level_id", 0, MAX_ID).unwrap_or_default(),
         shop_id: form.optional_int("shop_id", 0, MAX_ID).unwrap_or_default(),
-        tag_ids: list_text(&form.ints("tag_ids", MAX_ID)),
+        tag_ids: form.ints("tag_ids", MAX_ID),
         birthday: form.optional_day("birthday").map_or(0, day_number),
         card_end: form.optional_day("card_end").map_or(0, day_number),
         joined_at_ms: 0,
@@ -461,7 +461,7 @@ async fn member_get(mut call: Call) -> Result<Answer, Failure> {
         "state": 1,
         "level": {"id": member.level_id},
         "shop_id": member.shop_id,
-        "tag_ids": member.tag_ids,
+        "tag_ids": list_text(&member.tag_ids),
         "card_end": day_text(member.card_end),
         "wechat_user": {"nickname": member.nickname, "headimgurl": member.headimgurl},
     }))
@@ -491,8 +491,7 @@ async fn send_one(mut call: Call) -> Result<Answer, Failure> {
     let command = CouponCommand::Issue {
         definition_id,
         member_id,
-        source: Source::OneToOne,
-        employee_id: call.caller.employee_id(),
+        origin: Origin::of(Source::OneToOne, call.caller.employee_id()),
     };
     let done = call.execute::<Coupon>(id, &command).await?;
     Answer::new(&json!({"id": done.id})).map(|answer| answer.replayed(done.replayed))
@@ -501,8 +500,8 @@ async fn send_one(mut call: Call) -> Result<Answer, Failure> {
 async fn send_members(mut call: Call) -> Result<Answer, Failure> {
     let (definition_id, members) = read_chunk(&mut call.form);
     call.checked()?;
-    let order = Order { definition_id, source: Source::MassSend, employee_id: call.caller.employee_id() };
-    let chunk = bulk::issue(&call.app.ledger, order, &members, &call.meta).await?;
+    let origin = Origin::of(Source::MassSend, call.caller.employee_id());
+    let chunk = bulk::issue(&call.app.ledger, definition_id, origin, &members, &call.meta).await?;
     let issued = chunk.issued.iter().map(|(member_id, id)| json!({"id": id, "member_id": member_id}));
     let refused: Vec<i64> = chunk.refused.iter().map(|(member_id, _)| *member_id).collect();
     Answer::new(&json!({

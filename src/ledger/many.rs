@@ -10,6 +10,7 @@ use crate::definition::Definition;
 use crate::directory;
 use crate::entity::{Entity, Needs, fold, stream_of};
 use crate::facts::{Facts, Membership};
+use crate::job::Job;
 use crate::refusal::Refusal;
 use crate::shop::Shop;
 use crate::store::{Entry, Outcome, Receipt, StreamId};
@@ -112,7 +113,15 @@ impl Ledger {
         meta: &Meta,
     ) -> Result<Decided<A>, ExecuteError> {
         let open: Vec<&(i64, A::Command)> = open.iter().filter_map(|place| commands.get(*place)).collect();
-        let shared = self.read_shared::<A>(&open).await?;
+        let mut shared = self.read_shared::<A>(&open).await?;
+        if let Some(job_id) = meta.job_id {
+            // A job that is paused or cancelled meanwhile moves its stream, and with it these appends are refused.
+            let (job, version) = self.load::<Job>(job_id).await?;
+            if !job.is_running() {
+                return Err(ExecuteError::Conflict);
+            }
+            shared.unchanged.push((stream_of::<Job>(job_id), version));
+        }
         let decide = |(id, command): &(i64, A::Command), state: (A, i64)| {
             let facts = self.facts_for(*id, A::needs(command), meta, &shared);
             let decided = state.0.decide(command, &facts);

@@ -28,8 +28,22 @@ pub enum Slice {
 }
 
 impl Slice {
+    /// The same part of rows that are at hand, newest id first: where SQL cannot say which rows qualify.
+    pub fn cut<T>(self, rows: impl Iterator<Item = T>, id: impl Fn(&T) -> i64) -> Vec<T> {
+        let size = |number: i64| usize::try_from(number).unwrap_or(usize::MAX);
+        match self {
+            Self::All => rows.collect(),
+            Self::Page { page, limit } => {
+                rows.skip(size((page - 1).saturating_mul(limit))).take(size(limit)).collect()
+            }
+            Self::Before { id: before, limit } => {
+                rows.filter(|row| id(row) < before).take(size(limit)).collect()
+            }
+        }
+    }
+
     /// (before id, limit, offset) as the statements take them.
-    fn parameters(self) -> [Cell; 3] {
+    pub(super) fn parameters(self) -> [Cell; 3] {
         let (before, limit, offset) = match self {
             Self::All => (i64::MAX, i64::MAX, 0),
             Self::Page { page, limit } => (i64::MAX, limit, (page - 1).saturating_mul(limit)),

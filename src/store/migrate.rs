@@ -38,6 +38,8 @@ const STEPS: &[Step] = &[
         sqlite: "",
         postgres: include_str!("../../migrations/postgres/0003_turn.sql"),
     },
+    both!("0004_jobs", "../../migrations/0004_jobs.sql"),
+    both!("jobs_v1", "../../projections/jobs.sql"),
 ];
 
 /// The number of the last step.

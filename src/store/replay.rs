@@ -1,6 +1,6 @@
 //! Reading the log stream by stream, and writing every live table anew.
 
-use super::{BUCKET, LiveRow, SqliteStore, Store, StoreError, postgres};
+use super::{BUCKET, LiveRow, LiveTable, SqliteStore, Store, StoreError, postgres};
 
 /// An event as it is met in passing.
 #[derive(Clone, Copy, Debug)]
@@ -128,6 +128,18 @@ impl Rebuilding {
             Self::Postgres(rebuilding) => rebuilding.finish(stock).await,
         }
     }
+}
+
+/// Rows by their tables: each table's statement is made once.
+pub(super) fn by_table(rows: &[LiveRow]) -> Vec<(&'static LiveTable, Vec<&LiveRow>)> {
+    let mut tables: Vec<(&'static LiveTable, Vec<&LiveRow>)> = Vec::new();
+    for row in rows {
+        match tables.iter_mut().find(|(table, _)| std::ptr::eq(*table, row.table)) {
+            Some((_, own)) => own.push(row),
+            None => tables.push((row.table, vec![row])),
+        }
+    }
+    tables
 }
 
 /// (bucket, definition, stock or −1, issued) as `stock_v1` has them.

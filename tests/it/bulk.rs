@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use coupon_ledger::bulk::{self, Chunk, Order};
-use coupon_ledger::coupon::{Coupon, CouponCommand, Source};
+use coupon_ledger::bulk::{self, Chunk};
+use coupon_ledger::coupon::{Coupon, CouponCommand, Origin, Source};
 use coupon_ledger::identity::Caller;
 use coupon_ledger::ledger::{ExecuteError, Many, Meta};
 use coupon_ledger::refusal::Refusal;
@@ -21,15 +21,19 @@ fn meta(world: &World, key: Option<&str>) -> Meta {
         let key = ReceiptKey { caller: "operator".to_owned(), operation: ROUTE, key: key.to_owned() };
         (key, "the request".to_owned())
     });
-    Meta { caller: Caller::Operator, at: world.ledger.now(), request_id: "test".to_owned(), receipt }
-}
-
-fn order(definition_id: i64) -> Order {
-    Order { definition_id, source: Source::MassSend, employee_id: 0 }
+    Meta {
+        caller: Caller::Operator,
+        at: world.ledger.now(),
+        request_id: "test".to_owned(),
+        receipt,
+        job_id: None,
+    }
 }
 
 async fn chunk(world: &World, definition_id: i64, members: &[i64], key: Option<&str>) -> Chunk {
-    bulk::issue(&world.ledger, order(definition_id), members, &meta(world, key)).await.unwrap()
+    bulk::issue(&world.ledger, definition_id, Origin::of(Source::MassSend, 0), members, &meta(world, key))
+        .await
+        .unwrap()
 }
 
 fn members_of(chunk: &Chunk) -> Vec<i64> {
@@ -39,7 +43,7 @@ fn members_of(chunk: &Chunk) -> Vec<i64> {
 /// So many members from 1 on, past the API: it adds one at a time.
 async fn add_members(home: &Home, count: i64) {
     let members: Vec<String> =
-        (1..=count).map(|id| format!("({id}, '', '', '', '', '', 0, 0, '', 0, 0, 0)")).collect();
+        (1..=count).map(|id| format!("({id}, '', '', '', '', '', 0, 0, 0, 0, 0)")).collect();
     home.sql(&format!("INSERT INTO members VALUES {}", members.join(", "))).await.unwrap();
 }
 

@@ -373,7 +373,7 @@ on_both_engines! {
         let document: Value = serde_json::from_str(&text).unwrap();
         assert!(document["openapi"].as_str().unwrap().starts_with("3.1."));
         assert!(!routes::ALL.is_empty());
-        for route in routes::ALL {
+        for route in routes::ALL.iter() {
             let operation = &document["paths"][route.path]["post"];
             let fields = &operation["requestBody"]["content"]["application/json"]["schema"]["properties"];
             assert!(operation["summary"].is_string() && operation["responses"]["200"].is_object(), "{}", route.path);

@@ -15,8 +15,8 @@ use crate::outside::{Api, all_at_once, assert_gapless, count, events, tally};
 async fn add_members(world: &World, ids: impl Iterator<Item = i64>) {
     const ADD: &str = "
         INSERT INTO members (member_id, nickname, headimgurl, member_name, phone, member_card, level_id, shop_id,
-                             tag_ids, birthday, card_end, joined_at_ms)
-        VALUES ($1, '', '', '', '', '', 0, 0, '', 0, 0, 0)";
+                             birthday, card_end, joined_at_ms)
+        VALUES ($1, '', '', '', '', '', 0, 0, 0, 0, 0)";
     world.store().write(ids.map(|id| Statement::new(ADD, [id.into()])).collect()).await.unwrap();
 }
 

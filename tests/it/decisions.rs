@@ -2,7 +2,9 @@
 
 use chrono::NaiveDate;
 use coupon_ledger::clock::Zone;
-use coupon_ledger::coupon::{Coupon, CouponCommand, CouponEvent, GIFT_TRIES, Issue, Redeemer, Source};
+use coupon_ledger::coupon::{
+    Coupon, CouponCommand, CouponEvent, GIFT_TRIES, Issue, Origin, Redeemer, Source,
+};
 use coupon_ledger::definition::{
     Definition, DefinitionCommand, DefinitionEvent, IssueLimit, Kind, Offer, Terms, Validity,
 };
@@ -75,6 +77,7 @@ pub fn issue() -> Issue {
         starts_at_ms: zone.day_starts_at_ms(start_date),
         ends_at_ms: zone.day_ends_at_ms(end_date),
         source: Source::OneToOne,
+        source_id: 0,
         employee_id: EMPLOYEE_ID,
         order_id: 0,
         goods_id: 0,
@@ -228,7 +231,7 @@ mod issuing {
     }
 
     fn ask(source: Source) -> CouponCommand {
-        CouponCommand::Issue { definition_id: 1, member_id: ANNA, source, employee_id: EMPLOYEE_ID }
+        CouponCommand::Issue { definition_id: 1, member_id: ANNA, origin: Origin::of(source, EMPLOYEE_ID) }
     }
 
     fn issue_from(definition: Definition) -> Asked {

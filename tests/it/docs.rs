@@ -9,6 +9,7 @@ use coupon_ledger::entity::{Entity, decode, encode};
 use coupon_ledger::http::openapi;
 use coupon_ledger::http::routes::{ALL, Route, Who};
 use coupon_ledger::identity::{Caller, Token};
+use coupon_ledger::job::{Job, JobEvent};
 use coupon_ledger::shop::{Shop, ShopEvent};
 use coupon_ledger::store::StoredEvent;
 use serde_json::{Map, Value, json};
@@ -117,6 +118,11 @@ fn every_event_of_a_shop_is_documented_as_it_is_stored() {
 }
 
 #[test]
+fn every_event_of_a_job_is_documented_as_it_is_stored() {
+    documents::<Job>(JobEvent::NAMES);
+}
+
+#[test]
 fn every_documented_source_has_its_number() {
     let sources = sections("Shapes").into_iter().find(|section| section.title == "source").unwrap();
     assert_eq!(sources.fields.len(), 9);
@@ -180,7 +186,7 @@ on_both_engines! {
             document["paths"][path].get("post").is_some()
         }).collect();
         assert_eq!(documented, ALL.iter().map(|route| route.path).collect::<Vec<_>>());
-        for route in ALL {
+        for route in ALL.iter() {
             let content = &document["paths"][route.path]["post"]["requestBody"]["content"]["application/json"];
             let mut example = content["example"].clone();
             if route.path == "/token/revoke" {
@@ -251,6 +257,23 @@ on_both_engines! {
             (operator, "/user/info", json!({"id": 1000})),
             (operator, "/sendelecoupon/one", json!({"coupon_id": offer, "member_id": 439})),
             (operator, "/sendelecoupon/members", json!({"coupon_id": offer, "member_ids": "439,999999"})),
+            (operator, "/sendelecoupon/getnum", json!({"shop_ids": "1", "tag_ids": "0"})),
+            (operator, "/sendelecoupon/add", json!({"coupon_id": offer, "shop_ids": "0", "tag_ids": "0", "level_ids": "0"})),
+            (operator, "/sendelecoupon/info", id(1)),
+            (operator, "/sendelecoupon/getlist", json!({})),
+            (operator, "/sendelecoupon/pause", id(1)),
+            (operator, "/sendelecoupon/resume", id(1)),
+            (operator, "/job/pause", id(1)),
+            (operator, "/job/resume", id(1)),
+            (operator, "/sendelecoupon/cancel", id(1)),
+            (operator, "/job/cancel", id(1)),
+            (operator, "/sendelecoupon/couponlist", json!({"level_ids": "0"})),
+            (operator, "/sendelecoupon/usercoupon", json!({})),
+            (operator, "/sendelecoupon/membercouponinfo", id(gift)),
+            (operator, "/elecoupons/recall", json!({"coupon_id": offer, "reason": "發錯"})),
+            (operator, "/elecoupons/extend", json!({"send_id": 1, "end_date": "2027-06-30", "reason": "延期"})),
+            (operator, "/job/getlist", json!({})),
+            (operator, "/job/info", id(2)),
             (operator, "/token/revoke", json!({
                 "revoke": Token::new(FRIEND, world.clock.now_ms(), 60).sign(&world.secrets)
             })),

@@ -8,6 +8,7 @@ use coupon_ledger::clock::Zone;
 use coupon_ledger::coupon::{Coupon, CouponEvent, Issue, Source};
 use coupon_ledger::definition::{Definition, DefinitionEvent, IssueLimit, Kind, Offer, Terms, Validity};
 use coupon_ledger::entity::{Entity, decode};
+use coupon_ledger::job::{Coupons, Job, JobEvent, Recipients, Work};
 use coupon_ledger::ledger::Ledger;
 use coupon_ledger::secrets::review_hash;
 use coupon_ledger::shop::{Shop, ShopDetails, ShopEvent};
@@ -544,6 +545,7 @@ fn issue() -> Issue {
         starts_at_ms: 1_541_088_000_000,
         ends_at_ms: 1_858_694_400_000,
         source: Source::OneToOne,
+        source_id: 0,
         employee_id: 1000,
         order_id: 0,
         goods_id: 0,
@@ -578,6 +580,37 @@ fn golden_coupons() -> Vec<CouponEvent> {
         CouponEvent::Evaluated { member_id: 442, score: 5, text_hash: "ab".repeat(32), at_ms },
         CouponEvent::Expired { at_ms },
         CouponEvent::Voided { employee_id: 0, reason: "發錯".to_owned(), at_ms },
+        CouponEvent::Issued(Box::new(Issue { source: Source::MassSend, source_id: 7, ..issue() })),
+        CouponEvent::EndMoved {
+            end_date: day(2028, 12, 31),
+            ends_at_ms: 1_861_891_200_000,
+            employee_id: 1000,
+            reason: "延期".to_owned(),
+            at_ms,
+        },
+    ]
+}
+
+fn golden_jobs() -> Vec<JobEvent> {
+    let at_ms = 1_543_026_701_000;
+    let started = |work: Work, targeted: i64, reason: &str, employee_id: i64| JobEvent::Started {
+        work,
+        targeted,
+        until_position: 1_200,
+        reason: reason.to_owned(),
+        employee_id,
+        at_ms,
+    };
+    let recipients = Recipients { shop_ids: vec![1], tag_ids: Vec::new(), level_ids: vec![2, 3] };
+    let end_date = day(2028, 12, 31);
+    vec![
+        started(Work::Send { definition_id: 7, recipients, notify: true }, 460, "", 1000),
+        started(Work::Recall { coupons: Coupons::OfDefinition(7) }, 9, "發錯", 0),
+        started(Work::Extend { coupons: Coupons::OfSend(3), end_date }, 9, "延期", 0),
+        JobEvent::Paused { employee_id: 0, at_ms },
+        JobEvent::Resumed { employee_id: 1000, at_ms },
+        JobEvent::Cancelled { employee_id: 0, at_ms },
+        JobEvent::Finished { done: 455, refused: [(310, 1), (5002, 4)].into(), at_ms },
     ]
 }
 
@@ -658,4 +691,5 @@ fn every_event_ever_written_is_read_as_what_it_meant() {
     assert_golden::<Coupon>(&golden_coupons(), CouponEvent::NAMES);
     assert_golden::<Definition>(&golden_definitions(), DefinitionEvent::NAMES);
     assert_golden::<Shop>(&golden_shops(), ShopEvent::NAMES);
+    assert_golden::<Job>(&golden_jobs(), JobEvent::NAMES);
 }

@@ -18,6 +18,7 @@ mod concurrency;
 mod crash;
 mod decisions;
 mod docs;
+mod jobs;
 mod log;
 mod model;
 mod outside;

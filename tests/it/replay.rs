@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use coupon_ledger::coupon::Coupon;
 use coupon_ledger::definition::Definition;
 use coupon_ledger::entity::{Entity, fold};
-use coupon_ledger::read_model::{DEFINITIONS, REDEMPTIONS, SHOPS, WALLET};
+use coupon_ledger::job::Job;
+use coupon_ledger::read_model::LIVE_TABLES;
 use coupon_ledger::replay;
 use coupon_ledger::shop::Shop;
 use coupon_ledger::store::{BUCKET, Cell, Column, LiveTable, Statement, StoredEvent};
@@ -23,7 +24,7 @@ type Rows = BTreeMap<(&'static str, String), Vec<Cell>>;
 pub async fn assert_rows_equal_replay(world: &World) {
     let replayed = replayed_rows(&streams(world).await);
     let mut stored = Rows::new();
-    for table in [&WALLET, &REDEMPTIONS, &DEFINITIONS, &SHOPS] {
+    for table in LIVE_TABLES {
         let columns: Vec<&str> = table.columns.iter().copied().map(Column::name).collect();
         let sql = format!("SELECT {} FROM {} WHERE bucket = $1", columns.join(", "), table.name);
         put(&mut stored, table, select(world, sql).await);
@@ -95,6 +96,9 @@ fn replayed_rows(streams: &BTreeMap<(String, i64), Vec<StoredEvent>>) -> Rows {
             }
             "shop" => {
                 rows_of::<Shop>(*id, events, &mut rows);
+            }
+            "job" => {
+                rows_of::<Job>(*id, events, &mut rows);
             }
             other => panic!("a stream of an unknown type: {other} {id}"),
         }

@@ -114,7 +114,7 @@ on_both_engines! {
     async fn an_empty_body_is_told_every_required_field(engine: Engine) {
         let world = World::with_people(engine).await;
         let before = head(&world).await;
-        for route in routes::ALL {
+        for route in routes::ALL.iter() {
             let required: BTreeSet<&str> =
                 route.fields.iter().filter(|field| field.required).map(|field| field.name).collect();
             if required.is_empty() {
@@ -134,7 +134,7 @@ on_both_engines! {
     async fn garbage_in_a_field_is_told_by_its_name(engine: Engine) {
         let world = World::with_people(engine).await;
         let before = head(&world).await;
-        for route in routes::ALL {
+        for route in routes::ALL.iter() {
             for field in route.fields {
                 for value in garbage(field) {
                     let mut body: Value = serde_json::from_str(route.request).unwrap();
@@ -179,7 +179,7 @@ on_both_engines! {
     async fn callers_of_another_kind_are_not_allowed_whatever_they_send(engine: Engine) {
         let world = World::with_people(engine).await;
         let before = head(&world).await;
-        for route in routes::ALL {
+        for route in routes::ALL.iter() {
             for caller in [MEMBER, EMPLOYEE, Caller::Operator, Caller::Auditor] {
                 if route.callers.iter().any(|who| who.includes(caller)) {
                     continue;
@@ -209,7 +209,7 @@ on_both_engines! {
             format!("Basic {mine}"),
             mine.clone(),
         ];
-        for route in routes::ALL {
+        for route in routes::ALL.iter() {
             let reply = world.request(route.path, &[], route.request).await;
             assert_eq!((reply.code(), reply.status.as_u16()), (1001, 401), "{}", route.path);
         }
@@ -350,7 +350,7 @@ on_both_engines! {
             &world,
             HttpOptions { base_path: "/alias/api/v1".to_owned(), ..HttpOptions::default() },
         );
-        for route in routes::ALL {
+        for route in routes::ALL.iter() {
             let mut answers = Vec::new();
             for base in ["", "/alias/api/v1"] {
                 let request = Request::post(format!("{base}{}", route.path))

@@ -38,6 +38,10 @@ async fn a_server_under_the_documented_grants_serves_and_cannot_change_the_log()
     );
     world.operator("/member/add", json!({"nickname": "新"})).await.ok();
     coupon_ledger::sweep::sweep(&world.ledger).await.unwrap();
+    world.operator("/sendelecoupon/add", json!({"coupon_id": definition, "shop_ids": "0"})).await.ok();
+    for job_id in coupon_ledger::runner::open_jobs(world.store()).await.unwrap() {
+        coupon_ledger::runner::run_job(&world.ledger, job_id).await.unwrap();
+    }
 
     for change in [
         "UPDATE events SET payload = '{}'",

@@ -2,7 +2,7 @@
 //! consistent it is reproduced whole; the operators' side and the life of a row follow.
 
 use coupon_ledger::clock::Zone;
-use coupon_ledger::coupon::{Coupon, CouponCommand, Source};
+use coupon_ledger::coupon::{Coupon, CouponCommand, Origin, Source};
 use coupon_ledger::identity::Caller;
 use coupon_ledger::ledger::Meta;
 use serde_json::{Value, json};
@@ -56,9 +56,14 @@ async fn define_sample(world: &World, changes: Value) -> i64 {
 /// A coupon from a mass send: the manual's `come` 0, with nobody behind it.
 async fn send(world: &World, definition_id: i64, member_id: i64) -> i64 {
     let id = world.ledger.next_id("coupon", false).await.unwrap();
-    let issue = CouponCommand::Issue { definition_id, member_id, source: Source::MassSend, employee_id: 0 };
-    let meta =
-        Meta { caller: Caller::System, at: world.ledger.now(), request_id: "send".to_owned(), receipt: None };
+    let issue = CouponCommand::Issue { definition_id, member_id, origin: Origin::of(Source::MassSend, 0) };
+    let meta = Meta {
+        caller: Caller::System,
+        at: world.ledger.now(),
+        request_id: "send".to_owned(),
+        receipt: None,
+        job_id: None,
+    };
     world.ledger.execute::<Coupon>(id, &issue, &meta).await.unwrap();
     id
 }

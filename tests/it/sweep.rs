@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use coupon_ledger::clock::{Clock, Zone};
-use coupon_ledger::coupon::{Coupon, CouponCommand, CouponEvent, Source};
+use coupon_ledger::coupon::{Coupon, CouponCommand, CouponEvent, Origin, Source};
 use coupon_ledger::identity::Caller;
+use coupon_ledger::lease;
 use coupon_ledger::ledger::{Ledger, LedgerOptions, Meta};
 use coupon_ledger::store;
 use coupon_ledger::sweep::{SETTLED_AFTER_MS, release_lease, sweep};
@@ -44,12 +45,13 @@ async fn issue_many(world: &World, definition_id: i64, count: usize) -> Vec<i64>
     let one = async |_| {
         let id = world.ledger.next_id("coupon", false).await.unwrap();
         let issue =
-            CouponCommand::Issue { definition_id, member_id: 439, source: Source::MassSend, employee_id: 0 };
+            CouponCommand::Issue { definition_id, member_id: 439, origin: Origin::of(Source::MassSend, 0) };
         let meta = Meta {
             caller: Caller::System,
             at: world.ledger.now(),
             request_id: "t".to_owned(),
             receipt: None,
+            job_id: None,
         };
         world.ledger.execute::<Coupon>(id, &issue, &meta).await.unwrap();
         id
@@ -80,14 +82,14 @@ on_both_engines! {
     async fn a_process_that_ends_gives_its_own_lease_back_and_nobody_elses(engine: Engine) {
         let world = World::with_people(engine).await;
         sweep(&world.ledger).await.unwrap();
-        let own = i64::from(std::process::id() % 1_000);
+        let (own, other) = (lease::holder(), (lease::holder() + 1) % 1_000);
         let until = (NOON + HOUR) / 1_000 * 1_000;
-        for (holder, left) in [(own, 0), ((own + 1) % 1_000, until + (own + 1) % 1_000)] {
-            let take = format!("UPDATE checkpoints SET value = {} WHERE name = 'sweep lease'", until + holder);
+        for (holder, left) in [(own, Vec::new()), (other, vec![(until + other).to_string()])] {
+            let take = format!("INSERT INTO checkpoints VALUES (0, 'sweep lease', {})", until + holder);
             world.home.sql(&take).await.unwrap();
             release_lease(&world.ledger).await.unwrap();
             let value = world.home.sql("SELECT value FROM checkpoints WHERE name = 'sweep lease'").await.unwrap();
-            assert_eq!(value, [left.to_string()]);
+            assert_eq!(value, left);
         }
         world.close().await;
     }
@@ -243,7 +245,13 @@ async fn two_ledgers_that_sweep_at_once_write_everything_once() {
     assert_eq!(events_of(&world, "Expired").await, once(&ended));
     assert_eq!(events_of(&world, "GiftLapsed").await, once(&given));
     // The settling command is harmless by itself, too.
-    let meta = Meta { caller: Caller::System, at: second.now(), request_id: "t".to_owned(), receipt: None };
+    let meta = Meta {
+        caller: Caller::System,
+        at: second.now(),
+        request_id: "t".to_owned(),
+        receipt: None,
+        job_id: None,
+    };
     let again = second.execute::<Coupon>(ended[0], &CouponCommand::Settle, &meta).await.unwrap();
     assert_eq!(again.events, Vec::<CouponEvent>::new());
     second.store().close().await;

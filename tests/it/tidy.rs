@@ -3,12 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use coupon_ledger::read_model::{DEFINITIONS, REDEMPTIONS, SHOPS, WALLET};
-use coupon_ledger::store::{Column, LiveTable};
+use coupon_ledger::read_model::LIVE_TABLES;
+use coupon_ledger::store::Column;
 
 use crate::docs::{read, repository};
-
-const LIVE_TABLES: &[&LiveTable] = &[&WALLET, &REDEMPTIONS, &DEFINITIONS, &SHOPS];
 
 /// Tables that are counters: moved by differences, not upserted as rows.
 const COUNTERS: &[&str] = &["stock_v1", "member_counts_v1"];

@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
-use cqrs_es::persist::{GenericQuery, PersistedEventStore, ViewRepository as _};
-use cqrs_es::{CqrsFramework, EventStore as _};
+use anyhow::ensure;
+use cqrs_es::CqrsFramework;
+use cqrs_es::persist::PersistedEventStore;
 use postgres_es::{PostgresCqrs, PostgresEventRepository, PostgresViewRepository};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
-use super::coupon::{Command, Coupon, Event, Issue, MEMBERS, TEMPLATE_MEMBER, WalletRow, member_of};
-use super::{Scattered, closed_loop};
+use super::coupon::{Command, Coupon, MEMBERS, TEMPLATE_MEMBER, WalletRow};
+use super::{Scattered, check_last, closed_loop, counting_query};
 use crate::measure::Round;
 
 /// What `postgres_es::default_postgress_pool` has.
@@ -47,7 +47,6 @@ struct Running {
     pool: PgPool,
     cqrs: PostgresCqrs<Coupon>,
     streams: Scattered,
-    /// A `GenericQuery` reports its errors to a handler only: the command succeeds all the same.
     view_errors: Arc<AtomicU64>,
     redeemed: AtomicU64,
 }
@@ -62,30 +61,15 @@ impl Peer {
             .connect(url)
             .await?;
         sqlx::raw_sql(TABLES).execute(&pool).await?;
-        let view_errors = Arc::new(AtomicU64::new(0));
         let views = Arc::new(PostgresViewRepository::<WalletRow, Coupon>::new("wallet", pool.clone()));
-        let mut query = GenericQuery::new(views.clone());
-        let counted = view_errors.clone();
-        query.use_error_handler(Box::new(move |_| {
-            counted.fetch_add(1, Ordering::Relaxed);
-        }));
+        let (query, view_errors) = counting_query(views.clone());
         let store = PersistedEventStore::new_event_store(PostgresEventRepository::new(pool.clone()));
         let cqrs = CqrsFramework::new(store, vec![Box::new(query)], ());
         cqrs.execute("template", Command::Issue { member_id: TEMPLATE_MEMBER }).await?;
         cqrs.execute("template", Command::View).await?;
         copy_template(&pool, streams).await?;
 
-        let id = streams.to_string();
-        let check = PersistedEventStore::<PostgresEventRepository, Coupon>::new_event_store(
-            PostgresEventRepository::new(pool.clone()),
-        );
-        let loaded = check.load_events(&id).await?;
-        ensure!(
-            loaded.len() == 2 && loaded[0].payload == Event::Issued(Box::new(Issue::to(member_of(streams)))),
-            "the last stream does not load: {loaded:?}"
-        );
-        let view = views.load(&id).await?.context("the last stream has no view")?;
-        ensure!(view.member_id == member_of(streams) && view.is_read, "the last view is wrong: {view:?}");
+        check_last(PostgresEventRepository::new(pool.clone()), &*views, streams).await?;
         let running = Running {
             pool,
             cqrs,

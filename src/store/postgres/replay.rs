@@ -5,8 +5,10 @@ use std::fmt::Write as _;
 use futures::TryStreamExt as _;
 use sqlx::{Executor as _, PgConnection, Row as _};
 
-use super::super::replay::{COUNT_ISSUED, COUNT_MEMBERS, EventRef, IdRange, SCAN, Visitor, stock_rows};
-use super::super::{BUCKET, Cell, Column, LiveRow, LiveTable, StoreError};
+use super::super::replay::{
+    COUNT_ISSUED, COUNT_MEMBERS, EventRef, IdRange, SCAN, Visitor, by_table, stock_rows,
+};
+use super::super::{BUCKET, Cell, Column, LiveRow, StoreError};
 use super::{PostgresStore, lock_head};
 
 impl PostgresStore {
@@ -48,16 +50,24 @@ impl PostgresStore {
             .await?;
         let mut indexes = Vec::new();
         for table in tables {
+            // The primary key as well: rows come in the order of the log, and one sorted build is cheaper than a search for
+            // the place of each.
             let found: Vec<(String, String)> = sqlx::query_as(
-                "SELECT c.relname::text, pg_get_indexdef(i.indexrelid) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-                 WHERE i.indrelid = $1::text::regclass AND NOT i.indisprimary",
+                "SELECT CASE WHEN k.oid IS NULL THEN format('DROP INDEX %I', c.relname)
+                             ELSE format('ALTER TABLE %s DROP CONSTRAINT %I', i.indrelid::regclass, k.conname) END,
+                        CASE WHEN k.oid IS NULL THEN pg_get_indexdef(i.indexrelid)
+                             ELSE format('ALTER TABLE %s ADD CONSTRAINT %I %s', i.indrelid::regclass, k.conname,
+                                         pg_get_constraintdef(k.oid)) END
+                 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+                 LEFT JOIN pg_constraint k ON k.conindid = i.indexrelid
+                 WHERE i.indrelid = $1::text::regclass ORDER BY i.indisprimary DESC, c.relname",
             )
             .bind(table)
             .fetch_all(&mut connection)
             .await?;
-            for (name, definition) in found {
-                connection.execute(format!("DROP INDEX {name}").as_str()).await?;
-                indexes.push(definition);
+            for (drop, create) in found {
+                connection.execute(drop.as_str()).await?;
+                indexes.push(create);
             }
         }
         let all = tables.join(", ");
@@ -74,18 +84,11 @@ pub struct Rebuilding {
 
 impl Rebuilding {
     pub(in crate::store) async fn insert(&mut self, rows: &[LiveRow]) -> Result<(), StoreError> {
-        let mut tables: Vec<&'static LiveTable> = Vec::new();
-        for row in rows {
-            if !tables.iter().any(|table| std::ptr::eq(*table, row.table)) {
-                tables.push(row.table);
-            }
-        }
-        for table in tables {
+        for (table, rows) in by_table(rows) {
             let names: Vec<&str> = table.columns.iter().copied().map(Column::name).collect();
             let copy = format!("COPY {} (bucket, {}) FROM STDIN", table.name, names.join(", "));
             let mut into = self.connection.copy_in_raw(&copy).await?;
-            let own = rows.iter().filter(|row| std::ptr::eq(row.table, table));
-            let sent = into.send(copy_text(own).into_bytes()).await.map(|_| ());
+            let sent = into.send(copy_text(&rows).into_bytes()).await.map(|_| ());
             match sent {
                 Ok(()) => into.finish().await?,
                 Err(error) => {
@@ -120,7 +123,7 @@ impl Rebuilding {
 }
 
 /// Rows in COPY's text format.
-fn copy_text<'a>(rows: impl Iterator<Item = &'a LiveRow>) -> String {
+fn copy_text(rows: &[&LiveRow]) -> String {
     let mut text = String::new();
     for row in rows {
         let _ = write!(text, "{BUCKET}");

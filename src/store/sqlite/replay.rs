@@ -2,7 +2,9 @@
 
 use rusqlite::{Connection, params};
 
-use super::super::replay::{COUNT_ISSUED, COUNT_MEMBERS, EventRef, IdRange, SCAN, Visitor, stock_rows};
+use super::super::replay::{
+    COUNT_ISSUED, COUNT_MEMBERS, EventRef, IdRange, SCAN, Visitor, by_table, stock_rows,
+};
 use super::super::{BUCKET, LiveRow, StoreError};
 use super::{SqliteStore, bind, end_process_on_io_error, upsert_sql};
 
@@ -62,11 +64,13 @@ impl SqliteStore {
 
     pub(in crate::store) async fn insert_rebuilt(&self, rows: Vec<LiveRow>) -> Result<(), StoreError> {
         self.rebuilding(move |connection| {
-            for row in rows {
-                let mut insert = connection.prepare_cached(&upsert_sql(row.table))?;
-                insert.raw_bind_parameter(1, BUCKET)?;
-                bind(&mut insert, 2, &row.cells)?;
-                insert.raw_execute()?;
+            for (table, rows) in by_table(&rows) {
+                let mut insert = connection.prepare_cached(&upsert_sql(table))?;
+                for row in rows {
+                    insert.raw_bind_parameter(1, BUCKET)?;
+                    bind(&mut insert, 2, &row.cells)?;
+                    insert.raw_execute()?;
+                }
             }
             Ok(())
         })
