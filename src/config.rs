@@ -53,6 +53,9 @@ pub struct Serve {
     /// Hours within which a redemption can be reversed [default: 24]
     #[arg(long, value_name = "HOURS", env = "COUPON_LEDGER_REVERSE_WITHIN_HOURS")]
     pub reverse_within_hours: Option<u32>,
+    /// Redeem at the counter only by the code that the member shows
+    #[arg(long, env = "COUPON_LEDGER_COUNTER_CODES_ONLY", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub counter_codes_only: Option<bool>,
     /// Commands under way at a time; further ones answer 9002 [default: 4096]
     #[arg(long, value_name = "N", env = "COUPON_LEDGER_MAX_COMMANDS")]
     pub max_commands: Option<usize>,
@@ -115,6 +118,7 @@ file_part!(
         demo: bool,
         gift_lapse_hours: u32,
         reverse_within_hours: u32,
+        counter_codes_only: bool,
         max_commands: usize,
         max_connections: usize,
         log_format: String,

@@ -125,6 +125,22 @@ pub enum Redeemer {
     Member(i64),
     /// An employee at the counter.
     Employee(i64),
+    /// An employee at the counter, by a code that the member shows.
+    ByCode {
+        /// The employee.
+        employee_id: i64,
+        /// What the code says; None = it is not ours, or there is none where one is needed.
+        code: Option<CounterCode>,
+    },
+}
+
+/// What a code that a member shows at the counter says of the coupon that it names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CounterCode {
+    /// The version that the coupon had: any event since makes the code worthless.
+    pub version: i64,
+    /// From when on it is worthless, Unix milliseconds.
+    pub lapses_at_ms: i64,
 }
 
 /// What happened to a coupon. Stored as JSON; docs/events.md gives each shape.

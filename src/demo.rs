@@ -141,7 +141,7 @@ impl Demo<'_> {
         let redemption_id = self.ledger.next_id("redemption", false).await?;
         let caller = match redeemer {
             Redeemer::Member(id) => Caller::Member(id),
-            Redeemer::Employee(id) => Caller::Employee(id),
+            Redeemer::Employee(id) | Redeemer::ByCode { employee_id: id, .. } => Caller::Employee(id),
         };
         let redeem = CouponCommand::Redeem { redeemer, shop_id, redemption_id, audit_url: None };
         self.run::<Coupon>(caller, at_ms, id, redeem).await?;

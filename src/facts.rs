@@ -24,6 +24,8 @@ pub struct Membership {
 pub struct Facts {
     /// The id of the stream that is decided on.
     pub id: i64,
+    /// The stream's version.
+    pub version: i64,
     /// When the command was given.
     pub at: Moment,
     /// The merchant's calendar.
@@ -44,6 +46,16 @@ impl Facts {
     /// Facts of a command that needs none but the time.
     #[must_use]
     pub fn at(id: i64, at: Moment, zone: Zone, gift_codes: GiftCodes) -> Self {
-        Self { id, at, zone, gift_codes, definition: None, member: None, shop: None, scanned: false }
+        Self {
+            id,
+            version: 0,
+            at,
+            zone,
+            gift_codes,
+            definition: None,
+            member: None,
+            shop: None,
+            scanned: false,
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! then what the command says. One function, [`Failure::answer`], maps errors to the wire.
 
 mod client;
+pub mod counter;
 pub mod form;
 pub mod jobs;
 pub mod openapi;
@@ -52,6 +53,8 @@ pub struct HttpOptions {
     pub gift_lapse_ms: i64,
     /// How long after a redemption it can be reversed.
     pub reverse_within_ms: i64,
+    /// Whether employees redeem only by the code that a member shows.
+    pub counter_codes_only: bool,
     /// How long a body may take to arrive.
     pub body_timeout: Duration,
     /// How long a request may take in all.
@@ -65,6 +68,7 @@ impl Default for HttpOptions {
             public_url: "http://127.0.0.1:8787".to_owned(),
             gift_lapse_ms: 24 * 3_600_000,
             reverse_within_ms: 24 * 3_600_000,
+            counter_codes_only: false,
             body_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
         }
@@ -415,6 +419,7 @@ async fn answer(
         Run::Client(run) => client::run(run, call).await,
         Run::Operator(run) => operator::run(run, call).await,
         Run::Jobs(run) => jobs::run(run, call).await,
+        Run::Counter(run) => counter::run(run, call).await,
     }
 }
 

@@ -276,8 +276,9 @@ impl Ledger {
             // A new stream need not be read to be begun: the writer checks that it is one.
             let assumed_new = may_remember && A::begins(command);
             let (before, version) = if assumed_new { (A::default(), 0) } else { self.load::<A>(id).await? };
-            let Read { facts, unchanged, remembered } =
+            let Read { mut facts, unchanged, remembered } =
                 self.read_facts(id, A::needs(command), meta, may_remember).await?;
+            facts.version = version;
             let decided = before.decide(command, &facts);
             let events = match decided {
                 Ok(events) if !events.is_empty() => events,

@@ -83,6 +83,8 @@ pub enum Refusal {
     NothingToReceive,
     /// 7004
     OwnGift,
+    /// 7005: wrong, used or lapsed.
+    WrongCounterCode,
     /// 9001: ten failed gift codes within an hour.
     TooManyAttempts,
 }
@@ -348,6 +350,7 @@ wordings! {
     GIFT_LOCKED = 7002, "驗證碼錯誤次數過多，贈送已鎖定", "验证码错误次数过多，赠送已锁定", "gift locked after five wrong codes";
     NOTHING_TO_RECEIVE = 7003, "沒有可接收的電子券", "没有可接收的电子券", "nothing to receive here";
     OWN_GIFT = 7004, "不能接收自己贈送的電子券", "不能接收自己赠送的电子券", "cannot receive your own gift";
+    WRONG_COUNTER_CODE = 7005, "核銷碼錯誤、已使用或已失效", "核销码错误、已使用或已失效", "counter code wrong, used or lapsed";
     TOO_MANY_REQUESTS = 9001, "請求過於頻繁", "请求过于频繁", "too many requests";
     UNAVAILABLE = 9002, "服務暫時不可用，請以相同冪等鍵重試", "服务暂时不可用，请以相同幂等键重试", "temporarily unavailable, retry with the same key";
     NO_SUCH_ROUTE = 9004, "接口不存在", "接口不存在", "no such route or method";
@@ -389,6 +392,7 @@ impl Refusal {
             Self::GiftLocked => &GIFT_LOCKED,
             Self::NothingToReceive => &NOTHING_TO_RECEIVE,
             Self::OwnGift => &OWN_GIFT,
+            Self::WrongCounterCode => &WRONG_COUNTER_CODE,
             Self::TooManyAttempts => &TOO_MANY_REQUESTS,
         }
     }

@@ -49,6 +49,7 @@ pub struct Secrets {
     tokens: Key,
     requests: Key,
     shops: Key,
+    counter: Key,
     gifts: GiftCodes,
 }
 
@@ -70,6 +71,7 @@ impl Secrets {
             tokens: derive("tokens"),
             requests: derive("requests"),
             shops: derive("shop QR codes"),
+            counter: derive("counter codes"),
             gifts: GiftCodes { key: gifts, key_id: key_id.into() },
             root,
         }
@@ -144,6 +146,30 @@ impl Secrets {
         let (rest, audit_key) = unsigned.rsplit_once('/')?;
         let (_, shop_id) = rest.rsplit_once('/')?;
         Some((shop_id.parse().ok()?, audit_key.parse().ok()?))
+    }
+
+    /// The code that a member shows at the counter: which coupon, its version, and when it lapses, under 128 bits that
+    /// nobody else can make.
+    #[must_use]
+    pub fn counter_code(&self, coupon_id: i64, version: i64, lapses_at_ms: i64) -> String {
+        let unsigned = format!("cc1.{coupon_id}.{version}.{lapses_at_ms}");
+        let signature = URL_SAFE_NO_PAD.encode(self.counter.short::<16>(&[unsigned.as_bytes()]));
+        format!("{unsigned}.{signature}")
+    }
+
+    /// (coupon, version, when it lapses) of a code that this ledger made, byte for byte.
+    #[must_use]
+    pub fn read_counter_code(&self, code: &str) -> Option<(i64, i64, i64)> {
+        let (unsigned, signature) = code.trim().rsplit_once('.')?;
+        let signature = URL_SAFE_NO_PAD.decode(signature).ok().filter(|bytes| bytes.len() == 16)?;
+        self.counter.mac(&[unsigned.as_bytes()]).verify_truncated_left(&signature).ok()?;
+        let mut numbers = unsigned.strip_prefix("cc1.")?.split('.').map(|number| number.parse().ok());
+        match (numbers.next()?, numbers.next()?, numbers.next()?, numbers.next()) {
+            (Some(coupon_id), Some(version), Some(lapses_at_ms), None) => {
+                Some((coupon_id, version, lapses_at_ms))
+            }
+            _ => None,
+        }
     }
 }
 

@@ -86,6 +86,8 @@ enum Command {
     Issue,
     /// Claims on one definition
     Hot,
+    /// A mass send to every member
+    Send,
     /// The sweep, alone and while members redeem
     Sweep,
     /// A member's list
@@ -140,6 +142,7 @@ impl Command {
             Self::Processes => RowName::Processes,
             Self::Issue => RowName::Issue,
             Self::Hot => RowName::Hot,
+            Self::Send => RowName::Send,
             Self::Sweep => RowName::Sweep,
             Self::Couponlist => RowName::Couponlist,
             Self::Couponinfo => RowName::Couponinfo,

@@ -11,7 +11,7 @@ use crate::field::{Field, Of};
 use crate::load::PLAIN;
 use crate::measure::Row;
 use crate::postgres::Postgres;
-use crate::rows::{Settings, bulk, commands, hot, reads, sweep};
+use crate::rows::{Settings, bulk, commands, hot, reads, send, sweep};
 use crate::work::Page;
 use crate::world::{Engine, World};
 
@@ -53,14 +53,16 @@ pub enum RowName {
     Memory,
     /// From exec to ready
     Start,
+    /// Mass send
+    Send,
     /// The sweep
     Sweep,
 }
 
 impl RowName {
     /// Rows on a ledger of 1,000,000 coupons.
-    const MILLION: [Self; 6] =
-        [Self::Redeem, Self::Latency, Self::Processes, Self::Hot, Self::Replay, Self::Start];
+    const MILLION: [Self; 7] =
+        [Self::Redeem, Self::Latency, Self::Processes, Self::Hot, Self::Replay, Self::Start, Self::Send];
 
     /// Rows on a ledger of 3,000,000 coupons.
     const THREE_MILLION: [Self; 5] =
@@ -193,6 +195,9 @@ impl<'a> Run<'a> {
         if self.wants(RowName::Replay) {
             let rivals = self.field.rivals(Of::Replay(world)).await?;
             self.add(RowName::Replay, bulk::replay(world, rivals, settings).await?);
+        }
+        if self.wants(RowName::Send) {
+            self.add(RowName::Send, send::send(world, settings, self.connections(64)).await?);
         }
         world.stop().await
     }

@@ -4,6 +4,7 @@ pub mod bulk;
 pub mod commands;
 pub mod hot;
 pub mod reads;
+pub mod send;
 pub mod sweep;
 
 use std::path::{Path, PathBuf};

@@ -78,6 +78,20 @@ impl Server {
         process::cpu_seconds(self.pid)
     }
 
+    /// One POST of form fields on a connection of its own; the whole answer.
+    pub async fn post(&self, route: &str, token: &str, body: &str) -> anyhow::Result<String> {
+        let mut stream = TcpStream::connect(&self.address).await?;
+        let head = format!(
+            "POST {route} HTTP/1.1\r\nhost: bench\r\nconnection: close\r\nauthorization: Bearer {token}\r\n\
+             content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok(answer)
+    }
+
     /// Its memory.
     pub fn memory(&self) -> anyhow::Result<Memory> {
         process::memory(self.pid)

@@ -198,6 +198,11 @@ impl World {
         Token::new(Caller::Member(member_id), now_ms, 86_400).sign(&self.secrets)
     }
 
+    /// An operator's token.
+    pub fn operator(&self) -> String {
+        Token::new(Caller::Operator, Clock::System.now_ms(), 86_400).sign(&self.secrets)
+    }
+
     /// Issues a coupon of a definition to each of these members, with the program's own command.
     pub async fn issue(
         &mut self,

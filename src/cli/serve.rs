@@ -106,6 +106,7 @@ fn http_options(options: &Serve, url: &str) -> Result<HttpOptions, Failed> {
         public_url: options.public_url.clone().unwrap_or_else(|| url.to_owned()),
         gift_lapse_ms: hours(options.gift_lapse_hours),
         reverse_within_ms: hours(options.reverse_within_hours),
+        counter_codes_only: options.counter_codes_only.unwrap_or(false),
         ..HttpOptions::default()
     })
 }

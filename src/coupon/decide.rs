@@ -3,7 +3,10 @@
 //! Each decision is a flat list of early returns, in the precedence that the contract documents (docs/api.md); one test
 //! walks them in that order.
 
-use super::{Coupon, CouponCommand, CouponEvent, GIFT_TRIES, Issue, Origin, Redeemer, Source, is_usable_on};
+use super::{
+    CounterCode, Coupon, CouponCommand, CouponEvent, GIFT_TRIES, Issue, Origin, Redeemer, Source,
+    is_usable_on,
+};
 use crate::definition::{IssueLimit, valid_instants};
 use crate::facts::Facts;
 use crate::refusal::{Refusal, Wrong};
@@ -115,7 +118,7 @@ impl Coupon {
     }
 
     /// 2001; then by a member 3009 3004 3001 3003 4002 3007 4001 4003 2003 3002 3010,
-    /// and by an employee 3004 3001 3003 4002 4001 4003 2003 3002.
+    /// and by an employee 3004 3001 3003 4002 4001 4003 2003 3002 7005.
     fn redeem(
         &self,
         redeemer: Redeemer,
@@ -133,7 +136,7 @@ impl Coupon {
                 self.refuse_unless_holder(member_id)?;
                 true
             }
-            Redeemer::Employee(_) => false,
+            Redeemer::Employee(_) | Redeemer::ByCode { .. } => false,
         };
         self.refuse_if_voided_or_used()?;
         if self.pending_gift(now_ms).is_some() {
@@ -163,6 +166,13 @@ impl Coupon {
         let employee_id = match redeemer {
             Redeemer::Member(_) => 0,
             Redeemer::Employee(employee_id) => employee_id,
+            Redeemer::ByCode { employee_id, code } => {
+                let holds = |code: CounterCode| code.version == facts.version && now_ms < code.lapses_at_ms;
+                if !code.is_some_and(holds) {
+                    return Err(Refusal::WrongCounterCode);
+                }
+                employee_id
+            }
         };
         let mut events = self.lapsed_gift(now_ms);
         events.push(CouponEvent::Redeemed {
@@ -173,6 +183,19 @@ impl Coupon {
             at_ms: now_ms,
         });
         Ok(events)
+    }
+
+    /// Whether a member may show this coupon at the counter: 2001, then 3009 3004 3001 3003 4002.
+    pub fn may_be_shown(&self, member_id: i64, now_ms: i64) -> Result<(), Refusal> {
+        self.refuse_unless_holder(member_id)?;
+        self.refuse_if_voided_or_used()?;
+        if self.pending_gift(now_ms).is_some() {
+            return Err(Refusal::BeingGiven);
+        }
+        match &self.issue {
+            Some(issue) if issue.ends_at_ms <= now_ms => Err(Refusal::Expired),
+            _ => Ok(()),
+        }
     }
 
     /// 2001, then 3009 3004 3001 4002 3008. Asking again while pending changes nothing.

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Answer, Call, Failure};
-use crate::clock::{Zone, parse_day};
+use crate::clock::{Moment, Zone, parse_day};
 use crate::coupon::{Coupon, CouponCommand, CouponEvent, GIFT_TRIES, Origin, Redeemer, Source, is_usable_on};
 use crate::directory;
 use crate::ledger::{ExecuteError, Executed};
@@ -133,11 +133,21 @@ impl ListRow {
 
 /// A row of getauditcoupon: couponlist's, and whether today is one of its days.
 #[derive(Serialize)]
-struct AuditableRow {
+pub(super) struct AuditableRow {
     #[serde(flatten)]
     row: ListRow,
     use_week: String,
     is_use_week: i64,
+}
+
+impl AuditableRow {
+    pub(super) fn of(row: WalletRow, usability: Usability, at: Moment, zone: Zone) -> Self {
+        Self {
+            is_use_week: i64::from(is_usable_on(&days(&usability.weekdays), at.weekday)),
+            use_week: usability.weekdays,
+            row: ListRow::of(row, at.ms, zone),
+        }
+    }
 }
 
 async fn coupon_list(mut call: Call) -> Result<Answer, Failure> {
@@ -363,7 +373,7 @@ async fn get_audit_coupon(mut call: Call) -> Result<Answer, Failure> {
         shop.filter(|shop| shop.open).ok_or(Refusal::NoSuchShop)?;
     }
     let unused = pages::unused(ledger.store(), call.member_id(), at.ms).await?;
-    let usable = unused.into_iter().filter(|(row, Usability { starts_at_ms, weekdays, shop_ids })| {
+    let usable = unused.into_iter().filter(|(row, Usability { starts_at_ms, weekdays, shop_ids, .. })| {
         row.self_redeemable
             && *starts_at_ms <= at.ms
             && !row.gift_is_pending(at.ms)
@@ -372,11 +382,7 @@ async fn get_audit_coupon(mut call: Call) -> Result<Answer, Failure> {
     });
     // Which rows qualify is not for SQL to say, so the page is cut here; a member's open coupons are few.
     let usable = slice.cut(usable, |(row, _)| row.coupon_id);
-    let row = |(row, usability): (WalletRow, Usability)| AuditableRow {
-        is_use_week: i64::from(is_usable_on(&days(&usability.weekdays), at.weekday)),
-        use_week: usability.weekdays,
-        row: ListRow::of(row, at.ms, ledger.zone()),
-    };
+    let row = |(row, usability)| AuditableRow::of(row, usability, at, ledger.zone());
     Answer::new(&usable.into_iter().map(row).collect::<Vec<_>>())
 }
 
@@ -384,7 +390,7 @@ fn days(text: &str) -> Vec<u8> {
     text.split(',').filter_map(|day| day.parse().ok()).collect()
 }
 
-fn lists(text: &str, id: i64) -> bool {
+pub(super) fn lists(text: &str, id: i64) -> bool {
     text.split(',').any(|entry| entry.parse() == Ok(id))
 }
 

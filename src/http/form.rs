@@ -177,6 +177,12 @@ impl Form {
         self.optional_slice(false)
     }
 
+    /// Which page of a list that is not in the order of its ids.
+    pub fn slice_of_pages(&mut self) -> Slice {
+        let page = self.optional_int("page", 1, MAX_ID).unwrap_or(1);
+        Slice::Page { page, limit: self.optional_int("limit", 1, 100).unwrap_or(10) }
+    }
+
     fn optional_slice(&mut self, always: bool) -> Slice {
         let page = self.optional_int("page", 1, MAX_ID);
         let limit = self.optional_int("limit", 1, 100);

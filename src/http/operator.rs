@@ -3,13 +3,13 @@
 use serde_json::{Value, json};
 
 use super::form::Form;
-use super::{Answer, Call, Failure, client};
+use super::{Answer, Call, Failure};
 use crate::bulk::{self, MAX_CHUNK};
 use crate::clock::{day_number, day_text};
-use crate::coupon::{Coupon, CouponCommand, Origin, Redeemer, Source};
+use crate::coupon::{Coupon, CouponCommand, Origin, Source};
 use crate::definition::{Definition, DefinitionCommand, IssueLimit, Kind, Offer, Terms, Validity};
 use crate::directory::{self, Added, Employee, Member};
-use crate::identity::{Caller, Token};
+use crate::identity::Token;
 use crate::ledger::ExecuteError;
 use crate::read_model::pages::{self, DefinitionRow, ShopRow};
 use crate::refusal::{Refusal, Wrong};
@@ -59,12 +59,6 @@ pub enum Operator {
     SendOne,
     /// `/sendelecoupon/members`
     SendMembers,
-    /// `/user/auditelecoupon`
-    AuditCoupon,
-    /// `/user/reverseelecoupon`
-    ReverseCoupon,
-    /// `/user/voidelecoupon`
-    VoidCoupon,
     /// `/token/revoke`
     RevokeToken,
 }
@@ -89,9 +83,6 @@ pub(super) async fn run(which: Operator, call: Call) -> Result<Answer, Failure> 
         Operator::EmployeeInfo => employee_info(call).await,
         Operator::SendOne => send_one(call).await,
         Operator::SendMembers => send_members(call).await,
-        Operator::AuditCoupon => audit_coupon(call).await,
-        Operator::ReverseCoupon => reverse_coupon(call).await,
-        Operator::VoidCoupon => void_coupon(call).await,
         Operator::RevokeToken => revoke_token(call).await,
     }
 }
@@ -326,15 +317,20 @@ async fn shop_list(mut call: Call) -> Result<Answer, Failure> {
 /// The signed URL of a shop's QR and its picture.
 fn shop_qr(call: &Call, id: i64, audit_key: u32) -> Result<Value, Failure> {
     let url = call.app.ledger.secrets().shop_url(&call.app.options.public_url, id, audit_key);
-    let code = qrcode::QrCode::new(url.as_bytes()).map_err(|error| {
+    let svg = qr_svg(&url)?;
+    Ok(json!({"url": url, "svg": svg}))
+}
+
+/// A text as a QR code's picture.
+pub(super) fn qr_svg(text: &str) -> Result<String, Failure> {
+    let code = qrcode::QrCode::new(text.as_bytes()).map_err(|error| {
         Failure::from(StoreError::Corrupt {
-            table: "the shop's QR".to_owned(),
-            column: "url".to_owned(),
+            table: "a QR code".to_owned(),
+            column: "text".to_owned(),
             what: error.to_string(),
         })
     })?;
-    let svg = code.render::<qrcode::render::svg::Color<'_>>().min_dimensions(240, 240).build();
-    Ok(json!({"url": url, "svg": svg}))
+    Ok(code.render::<qrcode::render::svg::Color<'_>>().min_dimensions(240, 240).build())
 }
 
 async fn shop_audit_qr_code(mut call: Call) -> Result<Answer, Failure> {
@@ -524,67 +520,6 @@ pub fn read_chunk(form: &mut Form) -> (i64, Vec<i64>) {
         form.wrong("member_ids", Wrong::Required);
     }
     (definition_id, members)
-}
-
-/// The employee who calls. That he has left is part of who may call, so it is asked before the fields; that the
-/// directory does not know him is asked with what exists.
-async fn employee_at_work(call: &Call) -> Result<Option<Employee>, Failure> {
-    let Caller::Employee(id) = call.caller else { return Ok(None) };
-    let employee = directory::employee(call.app.ledger.store(), id).await?;
-    if employee.as_ref().is_some_and(|employee| !employee.active) {
-        return Err(Failure::NotAllowed);
-    }
-    Ok(employee)
-}
-
-async fn audit_coupon(mut call: Call) -> Result<Answer, Failure> {
-    let employee = employee_at_work(&call).await?;
-    let id = call.form.id("mem_coupon_id");
-    call.checked()?;
-    let employee = employee.ok_or(Refusal::NoSuchMember)?;
-    let redemption_id = call.app.ledger.next_id("redemption", false).await?;
-    let command = CouponCommand::Redeem {
-        redeemer: Redeemer::Employee(employee.id),
-        shop_id: employee.shop_id,
-        redemption_id,
-        audit_url: None,
-    };
-    let done = call.execute::<Coupon>(id, &command).await?;
-    let member_id = done.state.redemptions.last().map_or(0, |used| used.member_id);
-    Answer::new(&client::redeemed(&done, Some(member_id))).map(|answer| answer.replayed(done.replayed))
-}
-
-async fn reverse_coupon(mut call: Call) -> Result<Answer, Failure> {
-    let employee = employee_at_work(&call).await?;
-    let redemption_id = call.form.id("id");
-    let reason = call.form.text("reason", 200);
-    call.checked()?;
-    if employee.is_none() && matches!(call.caller, Caller::Employee(_)) {
-        return Err(Refusal::NoSuchMember.into());
-    }
-    let Some(redemption) = pages::redemption(call.app.ledger.store(), redemption_id).await? else {
-        // The key is asked before existence: used with another body it answers 6001, not 2004.
-        call.app.ledger.replay::<Coupon>(&call.meta).await?;
-        return Err(Refusal::NoSuchRedemption.into());
-    };
-    let command = CouponCommand::Reverse {
-        redemption_id,
-        employee_id: call.caller.employee_id(),
-        reason,
-        within_ms: call.app.options.reverse_within_ms,
-    };
-    let done = call.execute::<Coupon>(redemption.coupon_id, &command).await?;
-    Answer::new(&json!({"id": redemption_id, "mem_coupon_id": done.id}))
-        .map(|answer| answer.replayed(done.replayed))
-}
-
-async fn void_coupon(mut call: Call) -> Result<Answer, Failure> {
-    let id = call.form.id("mem_coupon_id");
-    let reason = call.form.text("reason", 200);
-    call.checked()?;
-    let command = CouponCommand::Void { employee_id: call.caller.employee_id(), reason };
-    let done = call.execute::<Coupon>(id, &command).await?;
-    Answer::new(&json!({"id": done.id})).map(|answer| answer.replayed(done.replayed))
 }
 
 async fn revoke_token(mut call: Call) -> Result<Answer, Failure> {

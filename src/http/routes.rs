@@ -2,12 +2,14 @@
 //! description and docs/api.md are made from it; a test holds the handlers against it.
 
 mod client;
+mod counter;
 mod jobs;
 mod operator;
 
 use std::sync::LazyLock;
 
 use super::client::Client;
+use super::counter::Counter;
 use super::jobs::Jobs;
 use super::operator::Operator;
 use crate::identity::Caller;
@@ -92,6 +94,8 @@ pub enum Run {
     Operator(Operator),
     /// Of mass sends, recalls and extensions.
     Jobs(Jobs),
+    /// Of the counter.
+    Counter(Counter),
 }
 
 /// A route.
@@ -150,4 +154,4 @@ use definition;
 
 /// Every route of the manual that is served, and ours among them.
 pub static ALL: LazyLock<Vec<Route>> =
-    LazyLock::new(|| [client::ROUTES, operator::ROUTES, jobs::ROUTES].concat());
+    LazyLock::new(|| [client::ROUTES, operator::ROUTES, counter::ROUTES, jobs::ROUTES].concat());

@@ -123,7 +123,8 @@ impl Ledger {
             shared.unchanged.push((stream_of::<Job>(job_id), version));
         }
         let decide = |(id, command): &(i64, A::Command), state: (A, i64)| {
-            let facts = self.facts_for(*id, A::needs(command), meta, &shared);
+            let mut facts = self.facts_for(*id, A::needs(command), meta, &shared);
+            facts.version = state.1;
             let decided = state.0.decide(command, &facts);
             (state, facts, decided)
         };

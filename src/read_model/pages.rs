@@ -207,6 +207,16 @@ pub struct Usability {
     pub weekdays: String,
     /// `1,2,3`
     pub shop_ids: String,
+    /// Who gave it to this member.
+    pub given_by: i64,
+    /// The manual's `come`.
+    pub source: i64,
+    /// The employee behind the issue.
+    pub employee_id: i64,
+    /// The order behind the issue.
+    pub order_id: i64,
+    /// The goods behind the issue.
+    pub goods_id: i64,
 }
 
 /// A member's unused coupons, newest id first, each with when and where it can be used.
@@ -216,7 +226,7 @@ pub async fn unused(
     now_ms: i64,
 ) -> Result<Vec<(WalletRow, Usability)>, StoreError> {
     let sql = wallet!(
-        ", w.starts_at_ms, w.weekdays, w.shop_ids",
+        ", w.starts_at_ms, w.weekdays, w.shop_ids, w.given_by, w.source, w.employee_id, w.order_id, w.goods_id",
         " FROM wallet_v1 w WHERE w.bucket = $1 AND w.member_id = $2 AND w.in_hand = 1 AND w.ends_at_ms > $3",
         " ORDER BY w.coupon_id DESC"
     );
@@ -226,6 +236,11 @@ pub async fn unused(
             starts_at_ms: row.int(WALLET_COLUMNS),
             weekdays: row.take_text(WALLET_COLUMNS + 1),
             shop_ids: row.take_text(WALLET_COLUMNS + 2),
+            given_by: row.int(WALLET_COLUMNS + 3),
+            source: row.int(WALLET_COLUMNS + 4),
+            employee_id: row.int(WALLET_COLUMNS + 5),
+            order_id: row.int(WALLET_COLUMNS + 6),
+            goods_id: row.int(WALLET_COLUMNS + 7),
         };
         (WalletRow::take(&mut row), usability)
     };
@@ -353,6 +368,69 @@ pub async fn redemption(store: &Store, id: i64) -> Result<Option<RedemptionRow>,
         title: row.text(7).to_owned(),
         shop_name: row.text(8).to_owned(),
     }))
+}
+
+/// A redemption in the counter's list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CounterRow {
+    /// Its id.
+    pub id: i64,
+    /// The coupon.
+    pub coupon_id: i64,
+    /// The coupon's definition.
+    pub definition_id: i64,
+    /// Unix milliseconds.
+    pub used_at_ms: i64,
+    /// When it was taken back, Unix milliseconds; 0 = it stands.
+    pub reversed_at_ms: i64,
+    /// Where.
+    pub shop_id: i64,
+    /// Who redeemed it, 0 = the member.
+    pub employee_id: i64,
+    /// Who held the coupon.
+    pub member_id: i64,
+    /// The definition's title.
+    pub title: String,
+    /// The name he shows.
+    pub nickname: String,
+    /// His picture.
+    pub headimgurl: String,
+}
+
+/// Redemptions between two instants, in one shop or (0) in all, newest first.
+pub async fn redemptions(
+    store: &Store,
+    (from_ms, until_ms): (i64, i64),
+    shop_id: i64,
+    slice: Slice,
+) -> Result<Vec<CounterRow>, StoreError> {
+    let sql =
+        "SELECT r.redemption_id, r.coupon_id, r.definition_id, r.used_at_ms, r.reversed_at_ms, r.shop_id,
+                      r.employee_id, r.member_id, r.title,
+                      COALESCE((SELECT m.nickname FROM members m WHERE m.member_id = r.member_id), ''),
+                      COALESCE((SELECT m.headimgurl FROM members m WHERE m.member_id = r.member_id), '')
+               FROM redemptions_v1 r
+               WHERE r.bucket = $1 AND r.used_at_ms >= $5 AND r.used_at_ms < $6 AND ($7 = 0 OR r.shop_id = $7)
+                 AND r.redemption_id < $2
+               ORDER BY r.used_at_ms DESC, r.redemption_id DESC LIMIT $3 OFFSET $4";
+    let mut parameters = vec![BUCKET.into()];
+    parameters.extend(slice.parameters());
+    parameters.extend([from_ms, until_ms, shop_id].map(Cell::from));
+    let rows = store.query(Statement::new(sql, parameters)).await?;
+    let each = |row: &Row| CounterRow {
+        id: row.int(0),
+        coupon_id: row.int(1),
+        definition_id: row.int(2),
+        used_at_ms: row.int(3),
+        reversed_at_ms: row.int(4),
+        shop_id: row.int(5),
+        employee_id: row.int(6),
+        member_id: row.int(7),
+        title: row.text(8).to_owned(),
+        nickname: row.text(9).to_owned(),
+        headimgurl: row.text(10).to_owned(),
+    };
+    Ok(rows.iter().map(each).collect())
 }
 
 /// A definition as pages show it.

@@ -40,6 +40,7 @@ const STEPS: &[Step] = &[
     },
     both!("0004_jobs", "../../migrations/0004_jobs.sql"),
     both!("jobs_v1", "../../projections/jobs.sql"),
+    both!("0005_redemptions_by_time", "../../migrations/0005_redemptions_by_time.sql"),
 ];
 
 /// The number of the last step.

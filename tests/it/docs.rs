@@ -216,6 +216,8 @@ on_both_engines! {
         let pending_code = world.give(MEMBER, put_out).await;
         let at_counter = world.issue(offer, 439).await;
         let to_void = world.issue(offer, 439).await;
+        let by_code = world.issue(offer, 439).await;
+        let code = world.secrets.counter_code(by_code, 1, world.clock.now_ms() + 1_000);
         let url = world.operator("/shop/auditqrcode", json!({"id": 1})).await.ok()["url"].clone();
         let id = |id: i64| json!({"id": id});
         let employee = Caller::Employee(1000);
@@ -236,6 +238,11 @@ on_both_engines! {
             (FRIEND, "/client/giftinfo", json!({"id": put_out, "code": pending_code})),
             (FRIEND, "/client/getcoupon", json!({"id": gift, "code": received_code})),
             (MEMBER, "/client/couponinfo", id(gift)),
+            (MEMBER, "/client/auditcode", id(by_code)),
+            (employee, "/user/auditelecouponlist", json!({"member_id": 439})),
+            (employee, "/user/auditbycode", json!({"code": code})),
+            (employee, "/auditelecoupon/getlist", json!({"begin": "2026-11-01", "end": "2026-11-30"})),
+            (employee, "/auditelecoupon/getshoplist", json!({})),
             (employee, "/user/auditelecoupon", json!({"mem_coupon_id": at_counter})),
             (employee, "/user/reverseelecoupon", json!({"id": 1, "reason": "按錯"})),
             (operator, "/user/voidelecoupon", json!({"mem_coupon_id": to_void, "reason": "發錯"})),

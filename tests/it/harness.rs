@@ -218,6 +218,12 @@ impl World {
         Self { home, app, ledger, clock, secrets, router }
     }
 
+    /// Serves with other settings from now on.
+    pub fn set_options(&mut self, options: HttpOptions) {
+        self.app = App::new(self.ledger.clone(), options);
+        self.router = self.app.router();
+    }
+
     /// Members 439 and 442, shop 1 (open), employee 1000 in it.
     pub async fn with_people(engine: Engine) -> Self {
         let world = Self::empty(engine).await;

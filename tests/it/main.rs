@@ -15,6 +15,7 @@ mod bulk;
 mod cli;
 mod commit;
 mod concurrency;
+mod counter;
 mod crash;
 mod decisions;
 mod docs;

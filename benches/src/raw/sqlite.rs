@@ -63,8 +63,9 @@ impl Raw {
             "replace('{}', 'member:0', 'member:' || g)",
             sample::metadata("member:0", "member", 0, None)
         );
-        let series =
-            format!("WITH RECURSIVE s (g) AS (SELECT 1 UNION ALL SELECT g + 1 FROM s WHERE g < {loaded})");
+        let series = format!(
+            "WITH RECURSIVE s (g) AS (SELECT 1 WHERE {loaded} > 0 UNION ALL SELECT g + 1 FROM s WHERE g < {loaded})"
+        );
         let event = |sample: &Sample, before: i64, sequence: i64| {
             format!(
                 "{series} INSERT INTO events SELECT 0, {before} + g, 'coupon', CAST(g AS TEXT), {sequence}, '{}', '{}',

@@ -1,8 +1,7 @@
 //! The employees' and operators' side: definitions, shops, the directory, the counter.
 
 use super::{
-    BEFORE, Holds, LIMIT, MAX_ID, OPERATOR, PAGE, READERS, Route, Run, STAFF, Who, definition, optional,
-    required,
+    BEFORE, Holds, LIMIT, MAX_ID, OPERATOR, PAGE, READERS, Route, Run, STAFF, definition, optional, required,
 };
 use crate::http::operator::Operator;
 
@@ -275,42 +274,6 @@ pub(super) const ROUTES: &[Route] = &[
         request: r#"{"coupon_id":1,"member_ids":"439,999999"}"#,
         data: r#"{"nums":2,"send_num":1,"refused_num":1,"issued":[{"id":453,"member_id":439}],"refused":[999999]}"#,
         run: Run::Operator(Operator::SendMembers),
-    },
-    Route {
-        path: "/user/auditelecoupon",
-        about: "An employee redeems a member's coupon at the counter; the shop is his",
-        callers: &[Who::Employee],
-        writes: true,
-        fields: &[required("mem_coupon_id", Holds::Id, "會員電子券ID")],
-        refusals: &[310, 2001, 3004, 3001, 3003, 4002, 4001, 4003, 2003, 3002],
-        request: r#"{"mem_coupon_id":1}"#,
-        data: r#"{"mem_coupon_id":"1","user_id":1000,"create_date":1543290243,"coupon_id":1,"member_id":439,"id":"3"}"#,
-        run: Run::Operator(Operator::AuditCoupon),
-    },
-    Route {
-        path: "/user/reverseelecoupon",
-        about: "Takes a redemption back within a day: the coupon is in hand again [ours]",
-        callers: STAFF,
-        writes: true,
-        fields: &[required("id", Holds::Id, "核銷ID"), required("reason", Holds::Text(200), "why")],
-        refusals: &[2004, 3012],
-        request: r#"{"id":2,"reason":"按錯"}"#,
-        data: r#"{"id":2,"mem_coupon_id":1}"#,
-        run: Run::Operator(Operator::ReverseCoupon),
-    },
-    Route {
-        path: "/user/voidelecoupon",
-        about: "Takes an unused coupon out of the world [ours]",
-        callers: OPERATOR,
-        writes: true,
-        fields: &[
-            required("mem_coupon_id", Holds::Id, "會員電子券ID"),
-            required("reason", Holds::Text(200), "why"),
-        ],
-        refusals: &[2001, 3004, 3001],
-        request: r#"{"mem_coupon_id":1,"reason":"發錯"}"#,
-        data: r#"{"id":1}"#,
-        run: Run::Operator(Operator::VoidCoupon),
     },
     Route {
         path: "/token/revoke",
