@@ -5,7 +5,7 @@
 //! that names it, and what a chunk did is told by its receipt. Progress is written after the chunk; where that was lost,
 //! the receipt brings it back. The lease only keeps several servers from doing the same work.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use crate::bulk;
@@ -283,23 +283,29 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Carries out jobs, side by side, for as long as the server runs.
 pub async fn run_jobs(ledger: Ledger) {
-    let (mut running, mut tasks) = (HashSet::new(), tokio::task::JoinSet::new());
+    let (mut running, mut tasks) = (HashMap::new(), tokio::task::JoinSet::new());
     loop {
         match open_jobs(ledger.store()).await {
             Ok(open) => {
-                for job_id in open.into_iter().filter(|job_id| running.insert(*job_id)) {
-                    let ledger = ledger.clone();
-                    tasks.spawn(async move { (job_id, run_job(&ledger, job_id).await) });
+                for job_id in open {
+                    if !running.values().any(|running| *running == job_id) {
+                        let ledger = ledger.clone();
+                        let task = tasks.spawn(async move { run_job(&ledger, job_id).await });
+                        running.insert(task.id(), job_id);
+                    }
                 }
             }
             Err(error) => tracing::warn!(%error, "jobs could not be looked for"),
         }
         tokio::time::sleep(LOOK_EVERY).await;
-        while let Some(ended) = tasks.try_join_next() {
-            let Ok((job_id, outcome)) = ended else { continue };
-            running.remove(&job_id);
-            if let Err(error) = outcome {
-                tracing::warn!(job_id, %error, "job not finished: it is tried again");
+        while let Some(ended) = tasks.try_join_next_with_id() {
+            let (task, failed) = match ended {
+                Ok((task, outcome)) => (task, outcome.err().map(|error| error.to_string())),
+                Err(panicked) => (panicked.id(), Some(panicked.to_string())),
+            };
+            let job_id = running.remove(&task);
+            if let Some(error) = failed {
+                tracing::warn!(job_id, error, "job not finished: it is tried again");
             }
         }
     }

@@ -77,13 +77,12 @@ async fn employee_at_work(call: &Call) -> Result<Option<Employee>, Failure> {
     Ok(employee)
 }
 
-/// The same where operators may call as well: None is one of them.
-async fn employee_or_operator(call: &Call) -> Result<Option<Employee>, Failure> {
-    let employee = employee_at_work(call).await?;
-    match (&employee, call.caller) {
-        (None, Caller::Employee(_)) => Err(Refusal::NoSuchMember.into()),
-        _ => Ok(employee),
+/// Refuses an employee whom the directory does not know; an operator is none, and may call.
+fn refuse_unknown(call: &Call, employee: Option<&Employee>) -> Result<(), Failure> {
+    if employee.is_none() && matches!(call.caller, Caller::Employee(_)) {
+        return Err(Refusal::NoSuchMember.into());
     }
+    Ok(())
 }
 
 async fn audit_by_code(mut call: Call) -> Result<Answer, Failure> {
@@ -92,6 +91,8 @@ async fn audit_by_code(mut call: Call) -> Result<Answer, Failure> {
     call.checked()?;
     let employee = employee.ok_or(Refusal::NoSuchMember)?;
     let Some((id, code)) = read_code(&call, &text) else {
+        // The key is asked first: used with another body it answers 6001.
+        call.app.ledger.replay::<Coupon>(&call.meta).await?;
         return Err(Refusal::WrongCounterCode.into());
     };
     let redeemer = Redeemer::ByCode { employee_id: employee.id, code: Some(code) };
@@ -131,10 +132,11 @@ async fn redeem(call: Call, id: i64, redeemer: Redeemer, shop_id: i64) -> Result
 
 /// What of a member's coupons could be redeemed at the employee's shop; today's weekday is told, not asked.
 async fn coupon_list(mut call: Call) -> Result<Answer, Failure> {
+    let employee = employee_at_work(&call).await?;
     let member_id = call.form.id("member_id");
     let slice = call.form.slice();
     call.checked()?;
-    let employee = employee_or_operator(&call).await?;
+    refuse_unknown(&call, employee.as_ref())?;
     let (ledger, at) = (&call.app.ledger, call.meta.at);
     directory::membership(ledger.store(), member_id).await?.ok_or(Refusal::NoSuchMember)?;
     let unused = pages::unused(ledger.store(), member_id, at.ms).await?;
@@ -166,6 +168,7 @@ async fn coupon_list(mut call: Call) -> Result<Answer, Failure> {
 }
 
 async fn redemption_list(mut call: Call) -> Result<Answer, Failure> {
+    let employee = employee_at_work(&call).await?;
     let slice = call.form.slice_of_pages();
     let (begin, end) = (call.form.optional_day("begin"), call.form.optional_day("end"));
     if let (Some(begin), Some(end)) = (begin, end)
@@ -175,8 +178,9 @@ async fn redemption_list(mut call: Call) -> Result<Answer, Failure> {
     }
     let asked = call.form.optional_int("shop_id", 0, MAX_ID).unwrap_or_default();
     call.checked()?;
+    refuse_unknown(&call, employee.as_ref())?;
     // An employee sees his own shop.
-    let shop_id = match employee_or_operator(&call).await? {
+    let shop_id = match employee {
         Some(employee) if asked == 0 || asked == employee.shop_id => employee.shop_id,
         Some(_) => return Err(Failure::NotAllowed),
         None => asked,
@@ -214,9 +218,7 @@ async fn reverse_coupon(mut call: Call) -> Result<Answer, Failure> {
     let redemption_id = call.form.id("id");
     let reason = call.form.text("reason", 200);
     call.checked()?;
-    if employee.is_none() && matches!(call.caller, Caller::Employee(_)) {
-        return Err(Refusal::NoSuchMember.into());
-    }
+    refuse_unknown(&call, employee.as_ref())?;
     let Some(redemption) = pages::redemption(call.app.ledger.store(), redemption_id).await? else {
         // The key is asked before existence: used with another body it answers 6001, not 2004.
         call.app.ledger.replay::<Coupon>(&call.meta).await?;

@@ -30,6 +30,8 @@ on_both_engines! {
         let code = shown.ok()["code"].as_str().unwrap().to_owned();
         let used = world.keyed(EMPLOYEE, "counter-1", "/user/auditbycode", json!({"code": code})).await;
         assert_eq!((&used.ok()["mem_coupon_id"], &used.ok()["user_id"]), (&json!(id.to_string()), &json!(1000)));
+        let other = world.keyed(EMPLOYEE, "counter-1", "/user/auditbycode", json!({"code": "garbage"})).await;
+        assert_eq!(other.code(), 6001);
         // The same request again is the same answer, another one meets a used coupon.
         let again = world.keyed(EMPLOYEE, "counter-1", "/user/auditbycode", json!({"code": code})).await;
         assert_eq!((again.ok(), again.replayed()), (used.ok(), true));
@@ -127,6 +129,9 @@ on_both_engines! {
         assert_eq!(ids(list(Caller::Operator, json!({"member_id": 439, "before_id": tuesday})).await.ok()), [other, first]);
         assert_eq!(list(EMPLOYEE, json!({"member_id": 999})).await.code(), 310);
         assert_eq!(list(Caller::Employee(5), json!({"member_id": 439})).await.code(), 310);
+        // Who has left is told so before his fields are looked at.
+        world.operator("/user/add", json!({"id": 1009, "name": "前店員", "shop_id": 1, "state": 0})).await.ok();
+        assert_eq!(list(Caller::Employee(1009), json!({})).await.code(), 1002);
         world.close().await;
     }
 
