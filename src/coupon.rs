@@ -113,6 +113,31 @@ pub struct Issue {
     pub at_ms: i64,
 }
 
+/// What had become of a coupon before it was taken over from another system. Its end is not among it: dates decide.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Past {
+    /// Nothing: it is in its holder's hand.
+    #[default]
+    Unused,
+    /// It was used.
+    Used {
+        /// The redemption's id, from this ledger's.
+        redemption_id: i64,
+        /// Where.
+        shop_id: i64,
+        /// The employee who redeemed it, 0 when the member did.
+        employee_id: i64,
+        /// Unix milliseconds.
+        at_ms: i64,
+    },
+    /// It was taken out of the world.
+    Voided {
+        /// Unix milliseconds.
+        at_ms: i64,
+    },
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
 fn is_zero(number: &i64) -> bool {
     *number == 0
@@ -148,6 +173,15 @@ pub struct CounterCode {
 pub enum CouponEvent {
     /// It came into being in a member's hand.
     Issued(Box<Issue>),
+    /// It was taken over from another system as it was there.
+    Imported {
+        /// As it was born there; `at_ms` is when.
+        issue: Box<Issue>,
+        /// What had become of it.
+        past: Past,
+        /// When it was taken over, Unix milliseconds.
+        at_ms: i64,
+    },
     /// Its holder opened it for the first time.
     Viewed {
         /// The holder.
@@ -266,6 +300,17 @@ pub enum CouponEvent {
     },
 }
 
+impl CouponEvent {
+    /// The coupon as this event brought it into being, where it did.
+    #[must_use]
+    pub fn birth(&self) -> Option<&Issue> {
+        match self {
+            Self::Issued(issue) | Self::Imported { issue, .. } => Some(issue),
+            _ => None,
+        }
+    }
+}
+
 /// What can be asked of a coupon. The time of the command is among the [`Facts`](crate::facts::Facts).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CouponCommand {
@@ -277,6 +322,21 @@ pub enum CouponCommand {
         member_id: i64,
         /// How it is born, and what is behind it.
         origin: Origin,
+    },
+    /// Take it over from another system, under the id that it has there.
+    Import {
+        /// The definition, whose terms of now bind it.
+        definition_id: i64,
+        /// Its holder.
+        member_id: i64,
+        /// First and last local day of validity.
+        days: (NaiveDate, NaiveDate),
+        /// When it was born there, Unix milliseconds.
+        born_at_ms: i64,
+        /// What has become of it.
+        past: Past,
+        /// The employee behind the import, 0 if none.
+        employee_id: i64,
     },
     /// Open it.
     View {
@@ -460,13 +520,32 @@ impl Coupon {
         self.issue.is_some() && self.voided_at_ms.is_none() && self.redemption().is_none()
     }
 
+    fn begin(&mut self, issue: &Issue) {
+        self.holder_id = issue.member_id;
+        self.holdings.insert(issue.member_id, Holding::default());
+        self.issue = Some(Box::new(issue.clone()));
+    }
+
     /// What these events make of it; total on any event.
     pub fn evolve(&mut self, event: &CouponEvent) {
         match event {
-            CouponEvent::Issued(issue) => {
-                self.holder_id = issue.member_id;
-                self.holdings.insert(issue.member_id, Holding::default());
-                self.issue = Some(issue.clone());
+            CouponEvent::Issued(issue) => self.begin(issue),
+            CouponEvent::Imported { issue, past, .. } => {
+                self.begin(issue);
+                match *past {
+                    Past::Unused => {}
+                    Past::Used { redemption_id, shop_id, employee_id, at_ms } => {
+                        self.redemptions.push(Redemption {
+                            id: redemption_id,
+                            member_id: issue.member_id,
+                            shop_id,
+                            employee_id,
+                            at_ms,
+                            reversed_at_ms: 0,
+                        });
+                    }
+                    Past::Voided { at_ms } => self.voided_at_ms = Some(at_ms),
+                }
             }
             CouponEvent::Viewed { member_id, .. } => {
                 self.holdings.entry(*member_id).or_default().read = true;

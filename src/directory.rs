@@ -1,7 +1,9 @@
 //! The directory: members, employees, revoked tokens, and what else must be erasable. Never part of the log.
 
+use std::collections::HashSet;
+
 use crate::facts::Membership;
-use crate::store::{BUCKET, Cell, Row, Statement, Store, StoreError};
+use crate::store::{Cell, Row, Statement, Store, StoreError, raise_ids};
 use crate::value::MAX_ID;
 
 /// A member as the directory has him.
@@ -125,6 +127,12 @@ pub async fn add_member(
     member: &Member,
     key: Option<&DirectoryKey>,
 ) -> Result<Added, StoreError> {
+    let (add, tags) = member_statements(member);
+    add_with_receipt(store, add, tags, "member", member.id, key).await
+}
+
+/// The statements that add a member: the first returns a row unless the id is taken.
+fn member_statements(member: &Member) -> (Statement, Vec<Statement>) {
     let add = Statement::new(
         "INSERT INTO members (member_id, nickname, headimgurl, member_name, phone, member_card, level_id, shop_id,
                               birthday, card_end, joined_at_ms)
@@ -148,8 +156,51 @@ pub async fn add_member(
         let sql = "INSERT INTO member_tags (member_id, tag_id) VALUES ($1, $2) ON CONFLICT (member_id, tag_id) DO NOTHING";
         Statement::new(sql, [member.id.into(), (*tag_id).into()])
     };
-    let tags = member.tag_ids.iter().map(tag).collect();
-    add_with_receipt(store, add, tags, "member", member.id, key).await
+    (add, member.tag_ids.iter().map(tag).collect())
+}
+
+/// Which of these members there are.
+pub async fn known_members(store: &Store, ids: &[i64]) -> Result<HashSet<i64>, StoreError> {
+    let found = memberships(store, ids).await?;
+    Ok(ids.iter().zip(found).filter(|(_, member)| member.is_some()).map(|(id, _)| *id).collect())
+}
+
+/// Lets the ids of members go on behind one that is to be given by hand.
+pub async fn claim_member_ids(store: &Store, highest: i64) -> Result<(), StoreError> {
+    store.write(vec![raise_ids("member", next_behind(highest))]).await?;
+    Ok(())
+}
+
+/// Adds members all or none, under a key that remembers a number of the caller's.
+pub async fn add_members(
+    store: &Store,
+    members: &[Member],
+    key: &DirectoryKey,
+    remembered: i64,
+) -> Result<Added, StoreError> {
+    let mut statements = vec![leave_receipt(key, remembered)];
+    for member in members {
+        let (add, tags) = member_statements(member);
+        statements.push(add.must_return());
+        statements.extend(tags);
+    }
+    let whole = statements.len();
+    let answers = store.write(statements).await?;
+    let last_is_empty = answers.last().is_some_and(Vec::is_empty);
+    Ok(match answers.len() {
+        1 if last_is_empty => Added::KeyUsed,
+        length if length == whole => Added::Yes,
+        _ => Added::Taken,
+    })
+}
+
+/// Whether a key that stands for several, each with `/` and a number behind it, was used for another request.
+pub async fn is_used_for_another(store: &Store, key: &DirectoryKey) -> Result<bool, StoreError> {
+    let sql = "SELECT subject_id FROM directory_receipts
+               WHERE caller = $1 AND operation = $2 AND substr(key, 1, length($3)) = $3 AND request_mac <> $4 LIMIT 1";
+    let each = format!("{}/", key.key);
+    let parameters = [key.caller.as_str(), key.operation, each.as_str(), key.request_mac.as_str()];
+    Ok(!store.query(Statement::new(sql, parameters.map(Cell::from))).await?.is_empty())
 }
 
 /// An employee.
@@ -194,17 +245,7 @@ async fn add_with_receipt(
     id: i64,
     key: Option<&DirectoryKey>,
 ) -> Result<Added, StoreError> {
-    // Behind an id near the end of the range there is no room: the next ones are taken from where they were.
-    let next_id = if id < MAX_ID / 2 { id + 1 } else { 1 };
-    let mut statements = vec![
-        add.must_return(),
-        Statement::new(
-            "INSERT INTO id_blocks (bucket, kind, next_id) VALUES ($1, $2, $3)
-             ON CONFLICT (bucket, kind) DO UPDATE SET next_id =
-               CASE WHEN id_blocks.next_id < excluded.next_id THEN excluded.next_id ELSE id_blocks.next_id END",
-            [BUCKET.into(), kind.into(), next_id.into()],
-        ),
-    ];
+    let mut statements = vec![add.must_return(), raise_ids(kind, next_behind(id))];
     statements.extend(more);
     statements.extend(key.map(|key| leave_receipt(key, id)));
     let whole = statements.len();
@@ -214,6 +255,12 @@ async fn add_with_receipt(
         _ if answers.len() == 1 => Added::Taken,
         _ => Added::KeyUsed,
     })
+}
+
+/// Where ids go on behind one that was given by hand. Near the end of the range there is no room: the next ones are taken
+/// from where they were.
+fn next_behind(id: i64) -> i64 {
+    if id < MAX_ID / 2 { id + 1 } else { 1 }
 }
 
 /// Uses a key up, or rolls back what came with it.

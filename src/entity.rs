@@ -7,7 +7,7 @@
 use cqrs_es::event_sink::EventSink;
 use cqrs_es::{Aggregate, DomainEvent};
 
-use crate::coupon::{Coupon, CouponCommand, CouponEvent};
+use crate::coupon::{Coupon, CouponCommand, CouponEvent, Past};
 use crate::definition::{Definition, DefinitionCommand, DefinitionEvent, IssueLimit};
 use crate::facts::Facts;
 use crate::job::{Job, JobCommand, JobEvent};
@@ -236,6 +236,15 @@ impl Entity for Coupon {
             CouponCommand::Issue { definition_id, member_id, .. } => {
                 Needs { definition_id: Some(*definition_id), member_id: Some(*member_id), ..Needs::default() }
             }
+            CouponCommand::Import { definition_id, member_id, past, .. } => Needs {
+                definition_id: Some(*definition_id),
+                member_id: Some(*member_id),
+                shop_id: match past {
+                    Past::Used { shop_id, .. } => Some(*shop_id),
+                    Past::Unused | Past::Voided { .. } => None,
+                },
+                audit_url: None,
+            },
             CouponCommand::Redeem { shop_id, audit_url, .. } => {
                 Needs { shop_id: Some(*shop_id), audit_url: audit_url.as_deref(), ..Needs::default() }
             }
@@ -244,7 +253,7 @@ impl Entity for Coupon {
     }
 
     fn begins(command: &CouponCommand) -> bool {
-        matches!(command, CouponCommand::Issue { .. })
+        matches!(command, CouponCommand::Issue { .. } | CouponCommand::Import { .. })
     }
 
     fn rows(&self, id: i64) -> Vec<LiveRow> {
@@ -401,6 +410,7 @@ macro_rules! domain_event {
 
 domain_event!(CouponEvent {
     Issued,
+    Imported,
     Viewed,
     Given,
     GiftCodeRejected,

@@ -7,6 +7,7 @@
 mod client;
 pub mod counter;
 pub mod form;
+pub mod import;
 pub mod jobs;
 pub mod openapi;
 pub mod operator;
@@ -31,6 +32,7 @@ use serde_json::{Value, json};
 use crate::directory;
 use crate::entity::Entity;
 use crate::identity::{Caller, Token};
+use crate::import::MAX_FILE_BYTES;
 use crate::ledger::writer::WriteError;
 use crate::ledger::{ExecuteError, Executed, Ledger, Meta};
 use crate::refusal::{self, Language, Refusal, Wording, Wrong};
@@ -39,8 +41,11 @@ use crate::value::{hex, random};
 use form::Form;
 use routes::{Route, Run};
 
-/// The largest body that is accepted.
+/// The largest body that is accepted, files excepted.
 pub const MAX_BODY_BYTES: usize = 64 << 10;
+
+/// How many times longer a file may take, to arrive and to be answered, than any other request.
+const FILE_PATIENCE: u32 = 20;
 
 /// What the HTTP side needs to know beside the ledger.
 #[derive(Clone, Debug)]
@@ -147,6 +152,7 @@ pub struct Call {
     meta: Meta,
     key: Option<String>,
     operation: &'static str,
+    language: Language,
 }
 
 impl Call {
@@ -376,7 +382,7 @@ async fn serve(app: App, route: &'static Route, request: Request) -> Response {
     let started = Instant::now();
     let language = language(request.headers());
     let request_id = request_id(request.headers());
-    let timeout = app.options.request_timeout;
+    let timeout = app.options.request_timeout * patience(route);
     let metrics = app.ledger.metrics().clone();
     // A task of its own: what was accepted is finished even if the client goes away.
     let answering = tokio::spawn(answer(app, route, request, request_id.clone()));
@@ -411,16 +417,22 @@ async fn answer(
         return Err(Failure::NotAllowed);
     }
     let key = if route.writes { idempotency_key(request.headers())? } else { None };
-    let form = read_form(&app, request).await?;
+    let language = language(request.headers());
+    let form = read_form(&app, route, request).await?;
     let at = app.ledger.now();
     let meta = Meta { caller, at, request_id, receipt: None, job_id: None };
-    let call = Call { app, caller, form, meta, key, operation: route.path };
+    let call = Call { app, caller, form, meta, key, operation: route.path, language };
     match route.run {
         Run::Client(run) => client::run(run, call).await,
         Run::Operator(run) => operator::run(run, call).await,
         Run::Jobs(run) => jobs::run(run, call).await,
         Run::Counter(run) => counter::run(run, call).await,
+        Run::Import(run) => import::run(run, call).await,
     }
+}
+
+fn patience(route: &Route) -> u32 {
+    if route.takes_a_file() { FILE_PATIENCE } else { 1 }
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Failure> {
@@ -434,19 +446,18 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Failure> {
     }
 }
 
-async fn read_form(app: &App, request: Request) -> Result<Form, Failure> {
+async fn read_form(app: &App, route: &Route, request: Request) -> Result<Form, Failure> {
     let content_type =
         request.headers().get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?").to_owned());
     let too_large = || Failure::Body(StatusCode::PAYLOAD_TOO_LARGE, Wrong::BodyTooLarge);
+    let limit = if route.takes_a_file() { MAX_FILE_BYTES } else { MAX_BODY_BYTES };
+    let query = request.uri().query().unwrap_or_default().to_owned();
     let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-    if announced
-        .and_then(|length| length.parse::<u64>().ok())
-        .is_some_and(|length| length > MAX_BODY_BYTES as u64)
-    {
+    if announced.and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > limit as u64) {
         return Err(too_large());
     }
-    let reading = Limited::new(request.into_body(), MAX_BODY_BYTES).collect();
-    let body = match tokio::time::timeout(app.options.body_timeout, reading).await {
+    let reading = Limited::new(request.into_body(), limit).collect();
+    let body = match tokio::time::timeout(app.options.body_timeout * patience(route), reading).await {
         Err(_) => return Err(Failure::Body(StatusCode::REQUEST_TIMEOUT, Wrong::BodyTooSlow)),
         Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
         Ok(Err(_)) => return Err(Failure::Body(StatusCode::BAD_REQUEST, Wrong::BodyUnreadable)),
@@ -464,6 +475,7 @@ async fn read_form(app: &App, request: Request) -> Result<Form, Failure> {
     let form = match essence.as_str() {
         "application/json" => Form::from_json(&body),
         "application/x-www-form-urlencoded" => Form::from_form(&body),
+        "text/csv" if route.takes_a_file() => Form::from_file(&query, body),
         _ => return Err(Failure::Body(StatusCode::UNSUPPORTED_MEDIA_TYPE, Wrong::BodyType)),
     };
     form.map_err(|why| Failure::Fields(vec![("body", why)]))

@@ -10,13 +10,15 @@ mod many;
 mod turns;
 pub mod writer;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use cqrs_es::Aggregate as _;
 pub use many::Many;
 use tokio::sync::Semaphore;
 
 use crate::clock::{Clock, Moment, Zone};
+use crate::coupon::Coupon;
 use crate::definition::Definition;
 use crate::directory;
 use crate::entity::{CorruptEvent, Entity, Needs, decode, effects, encode, fold, stream_of};
@@ -63,7 +65,7 @@ pub struct Meta {
 pub enum ExecuteError {
     /// A business answer.
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Refused(Refusal),
     /// The stream moved under the command again and again.
     #[error("changed meanwhile")]
     Conflict,
@@ -85,6 +87,16 @@ pub enum ExecuteError {
     /// The ledger is closing.
     #[error("the ledger is shutting down")]
     ShuttingDown,
+}
+
+impl From<Refusal> for ExecuteError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            // Nothing that the caller asked for was wrong: with the next id it goes through.
+            Refusal::IdTaken => Self::Conflict,
+            refusal => Self::Refused(refusal),
+        }
+    }
 }
 
 impl From<StoreError> for ExecuteError {
@@ -124,7 +136,7 @@ struct Inner {
     metrics: Arc<Metrics>,
     definitions: Remembered<Definition>,
     shops: Remembered<Shop>,
-    ids: tokio::sync::Mutex<HashMap<&'static str, (i64, i64)>>,
+    ids: tokio::sync::Mutex<HashMap<&'static str, VecDeque<i64>>>,
 }
 
 /// States of small, hot streams, each with the version the writer will check. Never a ground for a refusal.
@@ -241,15 +253,23 @@ impl Ledger {
             return Ok(self.inner.store.reserve_ids(kind, 1).await?);
         }
         let mut blocks = self.inner.ids.lock().await;
-        let (next, end) = blocks.get(kind).copied().unwrap_or_default();
-        let (next, end) = if next < end {
-            (next, end)
-        } else {
-            let first = self.inner.store.reserve_ids(kind, ID_BLOCK).await?;
-            (first, first + ID_BLOCK)
-        };
-        blocks.insert(kind, (next + 1, end));
-        Ok(next)
+        let block = blocks.entry(kind).or_default();
+        loop {
+            if let Some(next) = block.pop_front() {
+                return Ok(next);
+            }
+            let store = &self.inner.store;
+            let first = store.reserve_ids(kind, ID_BLOCK).await?;
+            let ids: Vec<i64> = (first..first + ID_BLOCK).collect();
+            let imported_below = if kind == Coupon::TYPE { store.imported_ids(kind).await?.below } else { 0 };
+            if first < imported_below {
+                // Imports bring ids of their own: what they took of this block is passed over.
+                let taken = store.begun(kind, &ids).await?;
+                block.extend(ids.into_iter().filter(|id| !taken.contains(id)));
+            } else {
+                block.extend(ids);
+            }
+        }
     }
 
     /// The state of a stream and its version, read after this call.

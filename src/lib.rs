@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! value, clock, refusal ← secrets ← coupon, definition, shop, job, facts ← identity, config
-//!   ← store ← read_model, directory ← entity ← metrics ← ledger ← lease, bulk, sweep, runner, replay, demo ← http ← cli ← main
+//!   ← store ← read_model, directory ← entity ← metrics ← ledger ← lease, bulk, import, sweep, runner, replay, demo ← http ← cli ← main
 //! ```
 
 pub mod bulk;
@@ -20,6 +20,7 @@ pub mod entity;
 pub mod facts;
 pub mod http;
 pub mod identity;
+pub mod import;
 pub mod job;
 pub mod lease;
 pub mod ledger;

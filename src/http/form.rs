@@ -6,13 +6,15 @@
 
 use std::fmt::Write as _;
 
+use bytes::Bytes;
 use chrono::NaiveDate;
 use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
 
 use crate::clock::parse_day;
 use crate::read_model::pages::Slice;
 use crate::refusal::Wrong;
-use crate::value::{MAX_ID, list_text, parse_money};
+use crate::value::{MAX_ID, hex, list_text, parse_money};
 
 /// The longest list that is accepted.
 const MAX_LIST: usize = 10_000;
@@ -21,6 +23,8 @@ const MAX_LIST: usize = 10_000;
 #[derive(Debug, Default)]
 pub struct Form {
     fields: Map<String, Value>,
+    /// A body that is a file; the fields are then those of the query.
+    file: Option<Bytes>,
     errors: Vec<(&'static str, Wrong)>,
     canonical: String,
 }
@@ -56,6 +60,11 @@ impl Form {
             }
         }
         Ok(Self { fields, ..Self::default() })
+    }
+
+    /// A body that is a file, with the other fields in the query.
+    pub fn from_file(query: &str, body: Bytes) -> Result<Self, Wrong> {
+        Ok(Self { file: Some(body), ..Self::from_form(query.as_bytes())? })
     }
 
     /// The errors, if there are any, or else the request in its canonical form.
@@ -165,6 +174,25 @@ impl Form {
     /// A list of integers: JSON, `a,b,c`, or repeated fields. Empty where it is missing, empty or 0.
     pub fn ints(&mut self, name: &'static str, max: i64) -> Vec<i64> {
         self.read_as(name, |value| read_list(value, max), |list| list_text(list)).unwrap_or_default()
+    }
+
+    /// A required file: the body itself, or the text of a field. Its digest stands for it in the canonical form.
+    pub fn file(&mut self, name: &'static str) -> Bytes {
+        let file = match (self.file.take(), self.fields.get_mut(name)) {
+            (Some(file), _) => file,
+            (None, Some(Value::String(text))) => Bytes::from(std::mem::take(text)),
+            (None, None | Some(Value::Null)) => Bytes::new(),
+            (None, Some(_)) => {
+                self.wrong(name, Wrong::NotAText);
+                return Bytes::new();
+            }
+        };
+        if file.iter().all(u8::is_ascii_whitespace) {
+            self.wrong(name, Wrong::Required);
+        }
+        let digest = hex(&Sha256::digest(&file));
+        let _ = write!(self.canonical, "{name}={}:{digest};", digest.len());
+        file
     }
 
     /// Which part of a list is asked for, where the manual names page and limit.

@@ -3,6 +3,7 @@
 
 mod client;
 mod counter;
+mod import;
 mod jobs;
 mod operator;
 
@@ -10,6 +11,7 @@ use std::sync::LazyLock;
 
 use super::client::Client;
 use super::counter::Counter;
+use super::import::Import;
 use super::jobs::Jobs;
 use super::operator::Operator;
 use crate::identity::Caller;
@@ -70,6 +72,8 @@ pub enum Holds {
     Ints(i64),
     /// A day, or a number of days.
     DayOrDays,
+    /// A table as CSV.
+    Csv,
 }
 
 /// A field of a request.
@@ -96,6 +100,8 @@ pub enum Run {
     Jobs(Jobs),
     /// Of the counter.
     Counter(Counter),
+    /// Of imports.
+    Import(Import),
 }
 
 /// A route.
@@ -119,6 +125,14 @@ pub struct Route {
     pub data: &'static str,
     /// Which handler runs.
     pub run: Run,
+}
+
+impl Route {
+    /// Whether it takes a whole file: in the body itself, as `text/csv`, or in a field.
+    #[must_use]
+    pub fn takes_a_file(&self) -> bool {
+        matches!(self.run, Run::Import(_))
+    }
 }
 
 const fn required(name: &'static str, holds: Holds, about: &'static str) -> Field {
@@ -153,5 +167,6 @@ macro_rules! definition {
 use definition;
 
 /// Every route of the manual that is served, and ours among them.
-pub static ALL: LazyLock<Vec<Route>> =
-    LazyLock::new(|| [client::ROUTES, operator::ROUTES, counter::ROUTES, jobs::ROUTES].concat());
+pub static ALL: LazyLock<Vec<Route>> = LazyLock::new(|| {
+    [client::ROUTES, operator::ROUTES, counter::ROUTES, jobs::ROUTES, import::ROUTES].concat()
+});

@@ -13,7 +13,7 @@ use crate::facts::{Facts, Membership};
 use crate::job::Job;
 use crate::refusal::Refusal;
 use crate::shop::Shop;
-use crate::store::{Entry, Outcome, Receipt, StreamId};
+use crate::store::{AttemptGuard, Entry, Outcome, Receipt, StreamId};
 
 /// What became of many commands.
 #[derive(Debug)]
@@ -51,10 +51,13 @@ impl Ledger {
         let repeated = |id| (!seen.insert(id)).then_some(Err(ExecuteError::Conflict));
         let mut outcomes: Vec<Option<Result<Executed<A>, ExecuteError>>> =
             commands.iter().map(|one| one.0).map(repeated).collect();
-        for _ in 0..=MAX_CONFLICTS {
+        for round in 0..=MAX_CONFLICTS {
             let open: Vec<usize> =
                 (0..).zip(&outcomes).filter(|(_, o)| o.is_none()).map(|(at, _)| at).collect();
-            let decided = self.decide_many::<A>(&commands, &open, &meta).await?;
+            let decided = self.decide_many::<A>(&commands, &open, &meta, round == 0).await?;
+            for guard in decided.attempts {
+                self.count_attempt(guard).await?;
+            }
             let (mut entries, mut executed) = (Vec::new(), Vec::new());
             for (place, decision) in open.into_iter().zip(decided.decisions) {
                 match decision {
@@ -106,11 +109,25 @@ impl Ledger {
         }
     }
 
+    /// What commands on different streams would come to now. Writes nothing, so what only the writer can know is not among
+    /// it: counters, and what others do meanwhile.
+    pub async fn foresee_many<A: Entity>(
+        &self,
+        commands: &[(i64, A::Command)],
+        meta: &Meta,
+    ) -> Result<Vec<Result<Executed<A>, ExecuteError>>, ExecuteError> {
+        let all: Vec<usize> = (0..commands.len()).collect();
+        let decided = self.decide_many::<A>(commands, &all, meta, false).await?;
+        Ok(decided.decisions.into_iter().map(|decision| decision.map(|(_, done)| done)).collect())
+    }
+
+    /// Decides those that are open. Whether what begins a stream may take for granted that there is none is told, too.
     async fn decide_many<A: Entity>(
         &self,
         commands: &[(i64, A::Command)],
         open: &[usize],
         meta: &Meta,
+        may_assume: bool,
     ) -> Result<Decided<A>, ExecuteError> {
         let open: Vec<&(i64, A::Command)> = open.iter().filter_map(|place| commands.get(*place)).collect();
         let mut shared = self.read_shared::<A>(&open).await?;
@@ -131,7 +148,7 @@ impl Ledger {
         // A new stream need not be read to be begun: the writer checks that it is one. What appends nothing must not
         // rest on that, though.
         let mut begun = HashMap::new();
-        for one in open.iter().filter(|one| A::begins(&one.1)) {
+        for one in open.iter().filter(|one| may_assume && A::begins(&one.1)) {
             let (state, facts, decided) = decide(one, (A::default(), 0));
             if matches!(&decided, Ok(events) if !events.is_empty()) {
                 begun.insert(one.0, (state, facts, decided));
@@ -141,6 +158,7 @@ impl Ledger {
             open.iter().filter(|one| !begun.contains_key(&one.0)).map(|one| stream_of::<A>(one.0)).collect();
         let mut loaded = self.inner.store.load(&read).await?.into_iter();
         let mut decisions = Vec::with_capacity(open.len());
+        let mut attempts = Vec::new();
         for one @ (id, command) in open {
             let ((before, version), facts, decided) = match begun.remove(id) {
                 Some(decided) => decided,
@@ -153,17 +171,16 @@ impl Ledger {
                 },
             };
             let appends = matches!(&decided, Ok(events) if !events.is_empty());
-            if !appends && let Some(guard) = before.attempt(command, &facts, decided.is_err()) {
-                self.count_attempt(guard).await?;
-            }
+            let guard = if appends { None } else { before.attempt(command, &facts, decided.is_err()) };
             decisions.push(match decided {
                 Ok(events) if appends => prepare::<A>(*id, (before, version), command, &facts, events)
                     .map(|(entry, done)| (Some(entry), done)),
                 Ok(events) => Ok((None, Executed { id: *id, state: before, events, replayed: false })),
                 Err(refusal) => Err(refusal.into()),
             });
+            attempts.extend(guard);
         }
-        Ok(Decided { decisions, unchanged: shared.unchanged })
+        Ok(Decided { decisions, unchanged: shared.unchanged, attempts })
     }
 
     async fn read_shared<A: Entity>(&self, commands: &[&(i64, A::Command)]) -> Result<Shared, ExecuteError> {
@@ -210,6 +227,8 @@ type Decision<A> = Result<(Option<Entry>, Executed<A>), ExecuteError>;
 struct Decided<A: Entity> {
     decisions: Vec<Decision<A>>,
     unchanged: Vec<(StreamId, i64)>,
+    /// What is counted although it writes no event.
+    attempts: Vec<AttemptGuard>,
 }
 
 fn put<T>(places: &mut [Option<T>], place: usize, value: T) {

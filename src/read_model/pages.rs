@@ -303,15 +303,13 @@ pub async fn wallet_detail(
     };
     let row = WalletRow::take(found);
     let column = |number: usize| WALLET_COLUMNS + number;
-    let terms = match serde_json::from_str(found.text(column(6))) {
-        Ok(CouponEvent::Issued(issue)) => issue.terms,
-        _ => {
-            return Err(StoreError::Corrupt {
-                table: "events".to_owned(),
-                column: "payload".to_owned(),
-                what: format!("the first event of coupon {coupon_id} is not Issued"),
-            });
-        }
+    let first = serde_json::from_str::<CouponEvent>(found.text(column(6))).ok();
+    let Some(terms) = first.as_ref().and_then(CouponEvent::birth).map(|issue| issue.terms.clone()) else {
+        return Err(StoreError::Corrupt {
+            table: "events".to_owned(),
+            column: "payload".to_owned(),
+            what: format!("the first event of coupon {coupon_id} is not its birth"),
+        });
     };
     let receiver = (row.received_by != 0).then(|| (found.take_text(column(7)), found.take_text(column(8))));
     Ok(Some(WalletDetail {

@@ -199,7 +199,7 @@ fn end() -> i64 {
     issue().ends_at_ms
 }
 
-mod issuing {
+pub mod issuing {
     use super::*;
 
     pub fn offer() -> Offer {
@@ -285,8 +285,7 @@ mod issuing {
     #[test]
     fn an_id_is_issued_once() {
         let facts = facts_of(definition(|_| {}));
-        when_with(facts, vec![plain()], ask(Source::OneToOne))
-            .then_expect_error(Refusal::field("id", Wrong::Taken));
+        when_with(facts, vec![plain()], ask(Source::OneToOne)).then_expect_error(Refusal::IdTaken);
     }
 
     #[test]

@@ -281,6 +281,9 @@ on_both_engines! {
             (operator, "/elecoupons/extend", json!({"send_id": 1, "end_date": "2027-06-30", "reason": "延期"})),
             (operator, "/job/getlist", json!({})),
             (operator, "/job/info", id(2)),
+            (operator, "/elecoupons/import", json!({"dry_run": 0, "csv": "id,coupon_id,member_id,start_date,end_date,state\n\
+                900001,1,439,2026-01-01,2026-12-31,unused\n900002,1,439,2026-12-31,2026-01-01,unused\n"})),
+            (operator, "/member/import", json!({"dry_run": 0, "csv": "id,nickname\n900001,小明\n439,小紅\n"})),
             (operator, "/token/revoke", json!({
                 "revoke": Token::new(FRIEND, world.clock.now_ms(), 60).sign(&world.secrets)
             })),

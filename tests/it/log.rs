@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use chrono::NaiveDate;
 use coupon_ledger::clock::Zone;
-use coupon_ledger::coupon::{Coupon, CouponEvent, Issue, Source};
+use coupon_ledger::coupon::{Coupon, CouponEvent, Issue, Past, Source};
 use coupon_ledger::definition::{Definition, DefinitionEvent, IssueLimit, Kind, Offer, Terms, Validity};
 use coupon_ledger::entity::{Entity, decode};
 use coupon_ledger::job::{Coupons, Job, JobEvent, Recipients, Work};
@@ -588,7 +588,15 @@ fn golden_coupons() -> Vec<CouponEvent> {
             reason: "延期".to_owned(),
             at_ms,
         },
+        imported(Past::Unused),
+        imported(Past::Used { redemption_id: 9, shop_id: 1, employee_id: 1000, at_ms }),
+        imported(Past::Voided { at_ms }),
     ]
+}
+
+fn imported(past: Past) -> CouponEvent {
+    let issue = Box::new(Issue { source: Source::Imported, employee_id: 0, ..issue() });
+    CouponEvent::Imported { issue, past, at_ms: 1_795_406_400_000 }
 }
 
 fn golden_jobs() -> Vec<JobEvent> {

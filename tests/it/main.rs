@@ -19,6 +19,7 @@ mod counter;
 mod crash;
 mod decisions;
 mod docs;
+mod import;
 mod jobs;
 mod log;
 mod model;

@@ -106,6 +106,18 @@ fn garbage(field: &Field) -> Vec<Value> {
             json!([0, 1]),
             json!([-1]),
         ],
+        Holds::Csv => vec![
+            json!({}),
+            json!(["id"]),
+            json!(true),
+            json!(1),
+            json!(""),
+            json!(" \r\n"),
+            Value::Null,
+            json!("id\u{0}"),
+            json!("id,id"),
+            json!("id,unheard_of\n1,2\n"),
+        ],
         Holds::DayOrDays => vec![json!("x"), json!({}), json!(-1), json!(1.5), json!("2026-01-01")],
     }
 }
@@ -789,7 +801,7 @@ on_both_engines! {
 }
 
 /// A property of many random values, run on this test's runtime; a failure is shrunk and shown.
-fn property<S: Strategy>(cases: u32, values: S, test: impl AsyncFn(S::Value)) {
+pub fn property<S: Strategy>(cases: u32, values: S, test: impl AsyncFn(S::Value)) {
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 200, ..Config::default() };
     let outcome = TestRunner::new(config).run(&values, |value| {
         tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(test(value)));
@@ -801,7 +813,7 @@ fn property<S: Strategy>(cases: u32, values: S, test: impl AsyncFn(S::Value)) {
 }
 
 #[track_caller]
-fn assert_envelope(reply: &Reply) {
+pub fn assert_envelope(reply: &Reply) {
     assert!(reply.status.as_u16() < 500, "{} {}", reply.status, reply.body);
     let keys: Vec<&str> = reply.body.as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(keys, ["code", "info", "data"]);
