@@ -48,7 +48,9 @@ pub fn key_of(file: &[u8]) -> String {
     hex(&Sha256::digest(file))
 }
 
-fn report_json(report: &Report, dry_run: bool, language: Language) -> Value {
+/// What an import came to, as it is answered.
+#[must_use]
+pub fn report_json(report: &Report, dry_run: bool, language: Language) -> Value {
     let error =
         |bad: &import::BadLine| json!({"line": bad.line, "field": bad.field(), "why": bad.why(language)});
     json!({

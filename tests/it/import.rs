@@ -13,8 +13,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::decisions::{day, facts_at, issued, issuing, redeem, voided};
-use crate::harness::{DAY, FRIEND, HOUR, MEMBER, NOON, Reply, World};
-use crate::outside::{count, events};
+use crate::harness::{DAY, FRIEND, HOUR, Home, MEMBER, NOON, Reply, Server, World, program};
+use crate::outside::{Api, count, events};
 use crate::replay::assert_rows_equal_replay;
 use crate::requests::{assert_envelope, property};
 
@@ -490,6 +490,54 @@ on_both_engines! {
         let next = world.operator("/member/add", json!({"nickname": "下一個"})).await;
         assert!(next.ok()["id"].as_i64().unwrap() > 13_999, "{}", next.body);
         world.close().await;
+    }
+
+    async fn the_command_line_imports_while_the_server_runs_and_without_it(engine: Engine) {
+        let home = Home::new(engine).await;
+        let server = Server::start(&home, &[]).await;
+        let api = Api::new(&home, &server);
+        api.operator("/elecoupons/add", crate::harness::definition(json!({}))).await.ok();
+        let file = |name: &str, content: &[u8]| {
+            let path = home.path().join(name);
+            std::fs::write(&path, content).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let run = async |arguments: &[&str]| {
+            let done = program(&home).arg("import").args(arguments).output().await.unwrap();
+            let told = serde_json::from_slice(&done.stdout).unwrap_or(Value::Null);
+            (done.status.code(), told, String::from_utf8_lossy(&done.stderr).into_owned())
+        };
+        let people = file("people.csv", &encoding_rs::GBK.encode("id,nickname\n439,黃明波\n442,联通\n").0);
+        let coupons = file("coupons.csv", format!("{}5004,1,7,2026-01-01,2026-12-31,unused\n", unused(5_001..=5_003)).as_bytes());
+        let told = |ok: i64, bad: i64, dry_run: i64, replayed: bool| {
+            json!({"nums": ok + bad, "ok_num": ok, "bad_num": bad, "dry_run": dry_run, "replayed": replayed})
+        };
+        let (code, out, err) = run(&["members", &people]).await;
+        assert_eq!((code, out), (Some(0), told(2, 0, 0, false)), "{err}");
+        let (code, out, err) = run(&["coupons", &coupons, "--dry-run"]).await;
+        assert_eq!((code, out, events(&home, "Imported").await), (Some(1), told(3, 1, 1, false), 0), "{err}");
+        let (code, out, err) = run(&["coupons", &coupons]).await;
+        assert_eq!((code, out), (Some(1), told(3, 1, 0, false)));
+        assert!(err.contains("line 5, member_id: no such member or employee") && err.contains("1 lines are bad"), "{err}");
+        server.kill().await;
+        // The same file is the same import, whoever takes it.
+        let (code, out, err) = run(&["coupons", &coupons]).await;
+        assert_eq!((code, out, events(&home, "Imported").await), (Some(1), told(3, 1, 0, true), 3), "{err}");
+        let (code, out, err) = run(&["coupons", &coupons, "--dry-run"]).await;
+        assert_eq!((code, out), (Some(1), told(0, 4, 1, false)), "{err}");
+        let more = file("more.csv", unused(6_000..=6_001).as_bytes());
+        assert_eq!(run(&["coupons", &more, "--run", "spring-2026"]).await.1, told(2, 0, 0, false));
+        let (code, _, err) = run(&["coupons", &coupons, "--run", "spring-2026"]).await;
+        assert!(code == Some(1) && err.contains("6001"), "{err}");
+        for (content, why) in [(&b"PK\x03\x04\0\0"[..], "csv is not a text"), (b"", "csv is required"), (b"id,x", "unknown column: x")] {
+            let (code, _, err) = run(&["members", &file("bad.csv", content)]).await;
+            assert!(code == Some(1) && err.contains(why), "{err}");
+        }
+        let nowhere = home.path().join("nowhere.csv");
+        let (code, _, err) = run(&["members", nowhere.to_str().unwrap()]).await;
+        assert!(code == Some(2) && err.contains("cannot read"), "{err}");
+        assert_eq!(run(&["members", &people, "--run", "a b"]).await.0, Some(2));
+        assert_eq!(count(&home, "SELECT count(*) FROM members").await, 2);
     }
 
     async fn any_file_is_answered_and_a_dry_run_writes_nothing(engine: Engine) {
