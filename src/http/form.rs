@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use crate::clock::parse_day;
 use crate::read_model::pages::Slice;
 use crate::refusal::Wrong;
-use crate::value::{MAX_ID, hex, list_text, parse_money};
+use crate::value::{MAX_ID, hex, list_text, parse_int, parse_money};
 
 /// The longest list that is accepted.
 const MAX_LIST: usize = 10_000;
@@ -299,16 +299,6 @@ fn is_utf8_when_decoded(body: &[u8]) -> bool {
 
 fn too_large_or_not_whole(number: &serde_json::Number, min: i64, max: i64) -> Wrong {
     if number.is_u64() { Wrong::OutOfRange { min, max } } else { Wrong::NotANumber }
-}
-
-/// A decimal integer and nothing else; one too large for us is out of range, not "not a number".
-fn parse_int(text: &str, min: i64, max: i64) -> Result<i64, Wrong> {
-    let text = text.trim();
-    let digits = text.strip_prefix('-').unwrap_or(text);
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(Wrong::NotANumber);
-    }
-    text.parse().map_err(|_| Wrong::OutOfRange { min, max })
 }
 
 fn read_list(value: &Value, max: i64) -> Result<Vec<i64>, Wrong> {

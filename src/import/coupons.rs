@@ -115,8 +115,7 @@ fn instant_ms(zone: Zone, time: NaiveDateTime) -> i64 {
 /// Says how far the ids of a file reach before any of them is written: whoever takes a block of ids from then on passes
 /// over those that are taken.
 pub(super) async fn claim_ids(ledger: &Ledger, table: Table<'_>) -> Result<(), ExecuteError> {
-    let highest = table.filter_map(|row| row.int("id", 1, MAX_ID).ok()).max();
-    if let Some(highest) = highest {
+    if let Some(highest) = table.highest_id().await {
         ledger.store().write(vec![raise_ids("imported coupon", highest + 1)]).await?;
     }
     Ok(())

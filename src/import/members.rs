@@ -74,8 +74,7 @@ pub(super) async fn refuse_other_file(import: &Import<'_>) -> Result<(), Execute
 /// Lets the ids of members go on behind those of a file before any of it is written: rows that bring none must not be given
 /// what a later row brings.
 pub(super) async fn claim_ids(ledger: &Ledger, table: Table<'_>) -> Result<(), ExecuteError> {
-    let highest = table.filter_map(|row| row.optional_int("id", 1, MAX_ID).ok().flatten()).max();
-    if let Some(highest) = highest {
+    if let Some(highest) = table.highest_id().await {
         directory::claim_member_ids(ledger.store(), highest).await?;
     }
     Ok(())

@@ -13,9 +13,13 @@ use encoding_rs::{GBK, UTF_16BE, UTF_16LE};
 
 use crate::clock::parse_day;
 use crate::refusal::{Refusal, Wrong};
+use crate::value::{MAX_ID, parse_int};
 
 /// How much of a name that nobody knows is told.
 const SHOWN: usize = 40;
+
+/// Rows that are read without letting others have the thread.
+const ROWS_AT_A_TIME: usize = 1_000;
 
 /// A column that a table may have.
 #[derive(Clone, Copy, Debug)]
@@ -115,6 +119,18 @@ impl<'a> Table<'a> {
         Ok(table)
     }
 
+    /// The highest id that any row brings.
+    pub(super) async fn highest_id(self) -> Option<i64> {
+        let mut highest = None;
+        for (number, row) in self.enumerate() {
+            highest = highest.max(row.optional_int("id", 1, MAX_ID).ok().flatten());
+            if number % ROWS_AT_A_TIME == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        highest
+    }
+
     /// The next record that is not blank, with the number of its line.
     fn next_record(&mut self) -> Option<(u64, StringRecord)> {
         let mut record = StringRecord::new();
@@ -180,7 +196,7 @@ impl Row {
         if cell.is_empty() {
             return Ok(None);
         }
-        let number = parse_int(cell, min, max).map_err(|why| Refusal::field(name, why))?;
+        let number = int_between(cell, min, max).map_err(|why| Refusal::field(name, why))?;
         Ok(Some(number))
     }
 
@@ -234,7 +250,7 @@ impl Row {
         if matches!(cell, "" | "0") {
             return Ok(Vec::new());
         }
-        let ids = cell.split([';', ',']).map(|part| match parse_int(part.trim(), 1, id_max) {
+        let ids = cell.split([';', ',']).map(|part| match int_between(part, 1, id_max) {
             Err(Wrong::NotANumber) => Err(Refusal::field(name, Wrong::NotAList)),
             read => read.map_err(|why| Refusal::field(name, why)),
         });
@@ -255,14 +271,10 @@ impl Row {
     }
 }
 
-/// A decimal integer and nothing else; one too large for us is out of range, not "not a number".
-fn parse_int(text: &str, min: i64, max: i64) -> Result<i64, Wrong> {
-    let digits = text.strip_prefix('-').unwrap_or(text);
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(Wrong::NotANumber);
-    }
-    let number = text.parse().ok().filter(|number| (min..=max).contains(number));
-    number.ok_or(Wrong::OutOfRange { min, max })
+/// A decimal integer between two.
+fn int_between(text: &str, min: i64, max: i64) -> Result<i64, Wrong> {
+    let number = parse_int(text, min, max)?;
+    if (min..=max).contains(&number) { Ok(number) } else { Err(Wrong::OutOfRange { min, max }) }
 }
 
 #[cfg(test)]

@@ -1,8 +1,11 @@
 //! Import from CSV: what a file may be, what each bad line is told, and that nothing is taken twice.
 
+use std::time::Duration;
+
 use coupon_ledger::coupon::{Coupon, CouponCommand, CouponEvent, Past};
 use coupon_ledger::definition::Definition;
 use coupon_ledger::facts::{Facts, Membership};
+use coupon_ledger::http::HttpOptions;
 use coupon_ledger::identity::Caller;
 use coupon_ledger::import::{self, Asked, Import, MAX_ERRORS, MAX_FILE_BYTES, What};
 use coupon_ledger::ledger::ExecuteError;
@@ -14,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::decisions::{day, facts_at, issued, issuing, redeem, voided};
 use crate::harness::{DAY, FRIEND, HOUR, Home, MEMBER, NOON, Reply, Server, World, program};
-use crate::outside::{Api, count, events};
+use crate::outside::{Api, count, events, until};
 use crate::replay::assert_rows_equal_replay;
 use crate::requests::{assert_envelope, property};
 
@@ -363,6 +366,20 @@ on_both_engines! {
             assert!(matches!(refused, Err(ExecuteError::Refused(Refusal::KeyReused))), "{refused:?}");
         }
         assert_rows_equal_replay(&world).await;
+        world.close().await;
+    }
+
+    async fn an_import_that_outlives_its_request_is_told_under_its_key(engine: Engine) {
+        let mut world = World::with_people(engine).await;
+        world.define(json!({})).await;
+        let file = unused(5_001..=6_200);
+        world.set_options(HttpOptions { request_timeout: Duration::ZERO, ..HttpOptions::default() });
+        let late = send(&world, COUPONS, "dry_run=0", Some("a-long-one"), file.as_bytes()).await;
+        assert_eq!((late.status.as_u16(), late.code()), (503, 9002));
+        until("it is done", async || events(&world.home, "Imported").await == 1_200).await;
+        world.set_options(HttpOptions::default());
+        let told = send(&world, COUPONS, "dry_run=0", Some("a-long-one"), file.as_bytes()).await;
+        assert_eq!((counts(&told), told.replayed()), ((1_200, 1_200, 0), true));
         world.close().await;
     }
 

@@ -16,7 +16,7 @@ fn documented_grants() -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_under_the_documented_grants_serves_and_cannot_change_the_log() {
     let world = World::with_people(Engine::Postgres).await;
-    let definition = world.define(json!({"num": 5, "is_claim": 1})).await;
+    let definition = world.define(json!({"num": 50, "is_claim": 1})).await;
     let owner = world.close().await;
 
     let role = format!("server_{}", owner.database_url.as_ref().unwrap().rsplit_once('/').unwrap().1);
@@ -37,6 +37,11 @@ async fn a_server_under_the_documented_grants_serves_and_cannot_change_the_log()
         7003
     );
     world.operator("/member/add", json!({"nickname": "新"})).await.ok();
+    world.operator("/member/import", json!({"csv": "id,tag_ids\n900,1\n,2\n", "dry_run": 0})).await.ok();
+    let row = format!("900000,{definition},900,2026-01-01,2026-12-31,unused");
+    let file = format!("id,coupon_id,member_id,start_date,end_date,state\n{row}\n");
+    let imported = world.operator("/elecoupons/import", json!({"csv": file, "dry_run": 0})).await;
+    assert_eq!(imported.ok()["ok_num"], 1, "{}", imported.body);
     coupon_ledger::sweep::sweep(&world.ledger).await.unwrap();
     world.operator("/sendelecoupon/add", json!({"coupon_id": definition, "shop_ids": "0"})).await.ok();
     for job_id in coupon_ledger::runner::open_jobs(world.store()).await.unwrap() {
