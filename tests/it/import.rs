@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::decisions::{day, facts_at, issued, issuing, redeem, voided};
 use crate::harness::{DAY, FRIEND, HOUR, Home, MEMBER, NOON, Reply, Server, World, program};
-use crate::outside::{Api, count, events, until};
+use crate::outside::{Api, assert_gapless, count, events, until};
 use crate::replay::assert_rows_equal_replay;
 use crate::requests::{assert_envelope, property};
 
@@ -555,6 +555,46 @@ on_both_engines! {
         assert!(code == Some(2) && err.contains("cannot read"), "{err}");
         assert_eq!(run(&["members", &people, "--run", "a b"]).await.0, Some(2));
         assert_eq!(count(&home, "SELECT count(*) FROM members").await, 2);
+    }
+
+    async fn a_program_killed_in_an_import_goes_on_and_doubles_nothing(engine: Engine) {
+        let home = Home::new(engine).await;
+        let server = Server::start(&home, &[]).await;
+        let api = Api::new(&home, &server);
+        api.operator("/elecoupons/add", crate::harness::definition(json!({}))).await.ok();
+        for id in [439, 442] {
+            api.operator("/member/add", json!({"id": id})).await.ok();
+        }
+        server.kill().await;
+        let coupons = home.path().join("coupons.csv");
+        std::fs::write(&coupons, unused(5_001..=13_000)).unwrap();
+        let people = home.path().join("people.csv");
+        std::fs::write(&people, table("nickname", (0..3_000).map(|number| format!("名{number}")))).unwrap();
+        let imported = "SELECT count(*) FROM events WHERE event_type = 'Imported'";
+        let added = "SELECT count(*) - 2 FROM members";
+        for (what, file, counted, rows) in [("coupons", coupons, imported, 8_000), ("members", people, added, 3_000)] {
+            let run = || {
+                let mut command = program(&home);
+                command.args(["import", what]).arg(&file);
+                command
+            };
+            for _ in 0..3 {
+                let before = count(&home, counted).await;
+                let mut child = run().spawn().unwrap();
+                // Killed once it has got somewhere.
+                until("it gets on", async || {
+                    count(&home, counted).await > before || child.try_wait().unwrap().is_some()
+                })
+                .await;
+                child.kill().await.unwrap();
+            }
+            let done = run().output().await.unwrap();
+            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+            let told: Value = serde_json::from_slice(&done.stdout).unwrap();
+            assert_eq!((&told["nums"], &told["ok_num"]), (&json!(rows), &json!(rows)));
+            assert_eq!(count(&home, counted).await, rows);
+        }
+        assert_gapless(&home).await;
     }
 
     async fn any_file_is_answered_and_a_dry_run_writes_nothing(engine: Engine) {
