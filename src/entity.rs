@@ -279,7 +279,7 @@ impl Entity for Coupon {
                 if let (IssueLimit::OneAtATime, Some(CouponEvent::Issued(issue))) =
                     (&offer.issue_limit, events.first())
                 {
-                    effects.one_at_a_time = Some(OneAtATime {
+                    effects.one_at_a_time.push(OneAtATime {
                         member_id: *member_id,
                         definition_id: *definition_id,
                         now_ms: facts.at.ms,

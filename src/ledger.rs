@@ -8,6 +8,7 @@
 mod event_store;
 mod many;
 mod turns;
+pub mod unit;
 pub mod writer;
 
 use std::collections::{HashMap, VecDeque};
@@ -345,13 +346,22 @@ impl Ledger {
 
     /// What this key did when it was used, if it was: the same events, the state right after them.
     pub async fn replay<A: Entity>(&self, meta: &Meta) -> Result<Option<Executed<A>>, ExecuteError> {
-        let Some((key, request_mac)) = &meta.receipt else {
-            return Ok(None);
-        };
+        match &meta.receipt {
+            Some((key, request_mac)) => self.replay_key(key, request_mac).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The same of any receipt.
+    async fn replay_key<A: Entity>(
+        &self,
+        key: &ReceiptKey,
+        request_mac: &str,
+    ) -> Result<Option<Executed<A>>, ExecuteError> {
         let Some(receipt) = self.inner.store.receipt(key).await? else {
             return Ok(None);
         };
-        if receipt.request_mac != *request_mac {
+        if receipt.request_mac != request_mac {
             return Err(Refusal::KeyReused.into());
         }
         let caused = self.inner.store.events_after(receipt.position - 1, receipt.event_count).await?;
@@ -375,7 +385,7 @@ impl Ledger {
                 effects: Effects { attempts: Some(guard), ..Effects::default() },
             }],
             unchanged: Vec::new(),
-            receipt: None,
+            receipts: Vec::new(),
             metadata: "{}".into(),
         };
         for _ in 0..=MAX_CONFLICTS {
@@ -479,5 +489,6 @@ fn new_append(entries: Vec<Entry>, unchanged: Vec<(StreamId, i64)>, meta: &Meta)
         put("idempotency_key", &key.key);
     }
     let metadata = serde_json::Value::Object(metadata).to_string().into();
-    Append { append_id, epoch: EPOCH, entries, unchanged, receipt: meta.receipt.clone(), metadata }
+    let receipts = meta.receipt.iter().cloned().collect();
+    Append { append_id, epoch: EPOCH, entries, unchanged, receipts, metadata }
 }

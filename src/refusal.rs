@@ -27,6 +27,8 @@ pub enum Refusal {
     NoSuchRedemption,
     /// 2005: no such rule, group, send or partner.
     NoSuchRule,
+    /// 2006
+    NoSuchOrder,
     /// 3001
     AlreadyUsed {
         /// The redemption that used it.
@@ -54,6 +56,8 @@ pub enum Refusal {
     GivenAway,
     /// 3010: the shop's QR must be scanned.
     ScanRequired,
+    /// 3011
+    OrderCancelled,
     /// 3012: reversed already, or too late.
     NotReversible,
     /// 4001
@@ -68,6 +72,10 @@ pub enum Refusal {
     LimitReached,
     /// 5003
     LevelNotEligible,
+    /// 5004: a cash coupon counts only from a higher amount on.
+    AmountTooLow,
+    /// 5005
+    NotCombinable,
     /// 5006: switched off, ended, or the member's card has no end.
     NotOnOffer,
     /// 6001: the idempotency key was used with another body.
@@ -121,6 +129,20 @@ pub enum Wrong {
     NotAText,
     /// Not a list of whole numbers.
     NotAList,
+    /// Not a JSON list of objects; where that ends, if it is a text: the column, from 1.
+    NotRows {
+        /// 0 = it is JSON, but of another shape.
+        column: usize,
+    },
+    /// Something inside a field: where, and what.
+    Within {
+        /// `goods[2].price`
+        path: String,
+        /// What is wrong there.
+        why: Box<Wrong>,
+    },
+    /// More than the rule behind it grants.
+    NotGranted,
     /// Not a day like 2018-11-01.
     NotADay,
     /// Not an amount with at most two decimals.
@@ -227,6 +249,22 @@ impl Wrong {
                 format!("{field}必須是數字列表"),
                 format!("{field}必须是数字列表"),
                 format!("{field} must be a list of whole numbers"),
+            ],
+            Self::NotRows { column: 0 } => [
+                format!("{field}必須是JSON物件的列表"),
+                format!("{field}必须是JSON对象的列表"),
+                format!("{field} must be a JSON list of objects"),
+            ],
+            Self::NotRows { column } => [
+                format!("{field}不是JSON：第{column}個字元有誤"),
+                format!("{field}不是JSON：第{column}个字符有误"),
+                format!("{field} is no JSON: see character {column}"),
+            ],
+            Self::Within { path, why } => return why.text(path, language),
+            Self::NotGranted => [
+                format!("{field}超出規則所贈"),
+                format!("{field}超出规则所赠"),
+                format!("{field} is more than the rule grants"),
             ],
             Self::NotADay => [
                 format!("{field}必須是日期，如2018-11-01"),
@@ -411,6 +449,7 @@ wordings! {
     NO_SUCH_SHOP = 2003, "門店不存在、已關閉或二維碼無效", "门店不存在、已关闭或二维码无效", "no such shop, shop closed, or not our QR";
     NO_SUCH_REDEMPTION = 2004, "核銷記錄不存在", "核销记录不存在", "no such redemption, or not yours";
     NO_SUCH_RULE = 2005, "規則、分組、投放或商家不存在", "规则、分组、投放或商家不存在", "no such rule, group, send or partner";
+    NO_SUCH_ORDER = 2006, "訂單不存在", "订单不存在", "no such order";
     ALREADY_USED = 3001, "電子券已使用", "电子券已使用", "already used";
     NOT_AT_THIS_SHOP = 3002, "該門店不可使用此電子券", "该门店不可使用此电子券", "not redeemable at this shop";
     BEING_GIVEN = 3003, "電子券正在贈送中", "电子券正在赠送中", "being given away";
@@ -421,6 +460,7 @@ wordings! {
     NOT_GIVABLE = 3008, "此電子券不可贈送", "此电子券不可赠送", "may not be given away";
     GIVEN_AWAY = 3009, "電子券已送出", "电子券已送出", "given away: no longer yours to use";
     SCAN_REQUIRED = 3010, "請掃描門店核銷二維碼", "请扫描门店核销二维码", "the shop's QR must be scanned";
+    ORDER_CANCELLED = 3011, "訂單已取消", "订单已取消", "order already cancelled";
     NOT_REVERSIBLE = 3012, "核銷無法撤銷", "核销无法撤销", "cannot be reversed: already reversed, or too late";
     NOT_STARTED = 4001, "電子券未到使用時間", "电子券未到使用时间", "not started yet";
     EXPIRED = 4002, "電子券已過期", "电子券已过期", "expired";
@@ -428,6 +468,8 @@ wordings! {
     SOLD_OUT = 5001, "電子券庫存不足", "电子券库存不足", "sold out";
     LIMIT_REACHED = 5002, "已達領取上限", "已达领取上限", "per-member limit reached";
     LEVEL_NOT_ELIGIBLE = 5003, "會員等級不符", "会员等级不符", "member level not eligible";
+    AMOUNT_TOO_LOW = 5004, "訂單金額不足", "订单金额不足", "order amount too low";
+    NOT_COMBINABLE = 5005, "電子券不可疊加使用", "电子券不可叠加使用", "may not be combined";
     NOT_ON_OFFER = 5006, "電子券不可領取", "电子券不可领取", "not on offer";
     KEY_REUSED = 6001, "冪等鍵已用於其他請求", "幂等键已用于其他请求", "idempotency key used with another body";
     CHANGED_MEANWHILE = 6003, "資料已變更，請重試", "资料已变更，请重试", "changed meanwhile, try again";
@@ -454,6 +496,7 @@ impl Refusal {
             Self::NoSuchShop => &NO_SUCH_SHOP,
             Self::NoSuchRedemption => &NO_SUCH_REDEMPTION,
             Self::NoSuchRule => &NO_SUCH_RULE,
+            Self::NoSuchOrder => &NO_SUCH_ORDER,
             Self::AlreadyUsed { .. } => &ALREADY_USED,
             Self::NotAtThisShop => &NOT_AT_THIS_SHOP,
             Self::BeingGiven => &BEING_GIVEN,
@@ -464,6 +507,7 @@ impl Refusal {
             Self::NotGivable => &NOT_GIVABLE,
             Self::GivenAway => &GIVEN_AWAY,
             Self::ScanRequired => &SCAN_REQUIRED,
+            Self::OrderCancelled => &ORDER_CANCELLED,
             Self::NotReversible => &NOT_REVERSIBLE,
             Self::NotStarted => &NOT_STARTED,
             Self::Expired => &EXPIRED,
@@ -471,6 +515,8 @@ impl Refusal {
             Self::SoldOut => &SOLD_OUT,
             Self::LimitReached => &LIMIT_REACHED,
             Self::LevelNotEligible => &LEVEL_NOT_ELIGIBLE,
+            Self::AmountTooLow => &AMOUNT_TOO_LOW,
+            Self::NotCombinable => &NOT_COMBINABLE,
             Self::NotOnOffer => &NOT_ON_OFFER,
             Self::KeyReused => &KEY_REUSED,
             Self::IdTaken => &CHANGED_MEANWHILE,

@@ -195,6 +195,36 @@ impl Form {
         file
     }
 
+    /// A list of objects as JSON, or as a text that is JSON; each is read as a form of its own, and what is wrong in it is
+    /// told with its path, `goods[2].price`. Empty where it is missing, empty or 0.
+    pub fn rows<T>(&mut self, name: &'static str, max: usize, read: impl Fn(&mut Self) -> T) -> Vec<T> {
+        let rows = match self.fields.get(name).map_or(Ok(Vec::new()), |value| read_rows(value, max)) {
+            Ok(rows) => rows,
+            Err(why) => {
+                self.wrong(name, why);
+                return Vec::new();
+            }
+        };
+        let mut found = Vec::with_capacity(rows.len());
+        let mut canonical = String::new();
+        for (place, fields) in rows.into_iter().enumerate() {
+            let mut row = Self { fields, ..Self::default() };
+            found.push(read(&mut row));
+            match row.finish() {
+                Ok(text) => {
+                    let _ = write!(canonical, "{}:{text}", text.len());
+                }
+                Err(errors) => {
+                    if let Some(why) = errors.into_iter().next().map(|error| within(name, place, error)) {
+                        self.wrong(name, why);
+                    }
+                }
+            }
+        }
+        let _ = write!(self.canonical, "{name}={}:{canonical};", canonical.len());
+        found
+    }
+
     /// Which part of a list is asked for, where the manual names page and limit.
     pub fn slice(&mut self) -> Slice {
         self.optional_slice(true)
@@ -333,6 +363,38 @@ fn read_list(value: &Value, max: i64) -> Result<Vec<i64>, Wrong> {
         return Err(Wrong::OutOfRange { min: 1, max });
     }
     Ok(list)
+}
+
+/// What is wrong inside a row, told from outside.
+fn within(name: &str, place: usize, (field, why): (&'static str, Wrong)) -> Wrong {
+    let (inner, why) = match why {
+        Wrong::Within { path, why } => (path, why),
+        why => (field.to_owned(), Box::new(why)),
+    };
+    Wrong::Within { path: format!("{name}[{place}].{inner}"), why }
+}
+
+fn read_rows(value: &Value, max: usize) -> Result<Vec<Map<String, Value>>, Wrong> {
+    let rows = match value {
+        Value::Null => Vec::new(),
+        Value::Number(number) if number.as_i64() == Some(0) => Vec::new(),
+        Value::String(text) if matches!(text.trim(), "" | "0") => Vec::new(),
+        Value::String(text) => match serde_json::from_str(text) {
+            Ok(Value::Array(rows)) => rows,
+            Ok(_) => return Err(Wrong::NotRows { column: 0 }),
+            Err(error) => return Err(Wrong::NotRows { column: error.column().max(1) }),
+        },
+        Value::Array(rows) => rows.clone(),
+        _ => return Err(Wrong::NotRows { column: 0 }),
+    };
+    if rows.len() > max {
+        return Err(Wrong::TooMany { max });
+    }
+    let object = |row| match row {
+        Value::Object(fields) => Ok(fields),
+        _ => Err(Wrong::NotRows { column: 0 }),
+    };
+    rows.into_iter().map(object).collect()
 }
 
 fn read_entry(value: &Value, max: i64) -> Result<i64, Wrong> {

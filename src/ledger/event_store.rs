@@ -85,7 +85,7 @@ impl<A: Entity> EventStore<A> for Ledger {
             epoch: EPOCH,
             entries: vec![Entry { streams: vec![part], effects: effects(id, &before, &after) }],
             unchanged: Vec::new(),
-            receipt: None,
+            receipts: Vec::new(),
             metadata: "{}".into(),
         };
         let mut described = metadata.clone();

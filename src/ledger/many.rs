@@ -24,13 +24,14 @@ pub enum Many<A: Entity> {
     Replayed(Receipt),
 }
 
-/// Facts that many commands share.
+/// Facts that many commands share, and the streams they came from.
 #[derive(Default)]
-struct Shared {
+pub(super) struct Shared {
     definitions: HashMap<i64, Definition>,
     shops: HashMap<i64, Shop>,
-    members: HashMap<i64, Membership>,
-    unchanged: Vec<(StreamId, i64)>,
+    /// Who was asked for; None = the directory does not have him.
+    members: HashMap<i64, Option<Membership>>,
+    pub(super) unchanged: Vec<(StreamId, i64)>,
 }
 
 impl Ledger {
@@ -130,7 +131,8 @@ impl Ledger {
         may_assume: bool,
     ) -> Result<Decided<A>, ExecuteError> {
         let open: Vec<&(i64, A::Command)> = open.iter().filter_map(|place| commands.get(*place)).collect();
-        let mut shared = self.read_shared::<A>(&open).await?;
+        let mut shared = Shared::default();
+        self.read_shared(&mut shared, open.iter().map(|one| A::needs(&one.1))).await?;
         if let Some(job_id) = meta.job_id {
             // A job that is paused or cancelled meanwhile moves its stream, and with it these appends are refused.
             let (job, version) = self.load::<Job>(job_id).await?;
@@ -183,11 +185,15 @@ impl Ledger {
         Ok(Decided { decisions, unchanged: shared.unchanged, attempts })
     }
 
-    async fn read_shared<A: Entity>(&self, commands: &[&(i64, A::Command)]) -> Result<Shared, ExecuteError> {
-        let mut shared = Shared::default();
+    /// Reads what these commands need and is not there yet.
+    pub(super) async fn read_shared<'c>(
+        &self,
+        shared: &mut Shared,
+        needs: impl Iterator<Item = Needs<'c>>,
+    ) -> Result<(), ExecuteError> {
         let mut members = HashSet::new();
-        for needs in commands.iter().map(|one| A::needs(&one.1)) {
-            members.extend(needs.member_id);
+        for needs in needs {
+            members.extend(needs.member_id.filter(|id| !shared.members.contains_key(id)));
             if let Some(id) = needs.definition_id.filter(|id| !shared.definitions.contains_key(id)) {
                 let (definition, version, _) = self.recall(&self.inner.definitions, id, false).await?;
                 shared.unchanged.push((stream_of::<Definition>(id), version));
@@ -199,18 +205,19 @@ impl Ledger {
                 shared.shops.insert(id, shop);
             }
         }
-        let members: Vec<i64> = members.into_iter().collect();
-        let found = directory::memberships(&self.inner.store, &members).await?;
-        let known = members.into_iter().zip(found).filter_map(|(id, member)| Some((id, member?)));
-        shared.members = known.collect();
-        Ok(shared)
+        if !members.is_empty() {
+            let members: Vec<i64> = members.into_iter().collect();
+            let found = directory::memberships(&self.inner.store, &members).await?;
+            shared.members.extend(members.into_iter().zip(found));
+        }
+        Ok(())
     }
 
-    fn facts_for(&self, id: i64, needs: Needs<'_>, meta: &Meta, shared: &Shared) -> Facts {
+    pub(super) fn facts_for(&self, id: i64, needs: Needs<'_>, meta: &Meta, shared: &Shared) -> Facts {
         let inner = &self.inner;
         let mut facts = Facts::at(id, meta.at, inner.zone, inner.secrets.gift_codes().clone());
         facts.definition = needs.definition_id.and_then(|id| shared.definitions.get(&id).cloned());
-        facts.member = needs.member_id.and_then(|id| shared.members.get(&id).cloned());
+        facts.member = needs.member_id.and_then(|id| shared.members.get(&id).cloned().flatten());
         if let Some((id, shop)) = needs.shop_id.and_then(|id| Some((id, shared.shops.get(&id)?.clone()))) {
             let scanned = needs.audit_url.and_then(|url| inner.secrets.signed_shop(url));
             facts.scanned = scanned == Some((id, shop.audit_key));

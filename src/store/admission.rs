@@ -37,18 +37,13 @@ impl Questions {
         let mut receipts = BTreeMap::new();
         for append in batch {
             questions.streams.extend(append.unchanged.iter().map(|(stream, _)| *stream));
-            if let Some((key, _)) = &append.receipt {
-                receipts.insert((&key.caller, key.operation, &key.key), key);
-            }
+            let keys = append.receipts.iter().map(|(key, _)| ((&key.caller, key.operation, &key.key), key));
+            receipts.extend(keys);
         }
         for entry in batch.iter().flat_map(|append| &append.entries) {
             let effects = &entry.effects;
             questions.streams.extend(entry.streams.iter().map(|part| part.stream));
-            questions.stock.extend(effects.stock.iter().map(|change| match change {
-                StockChange::Issued { definition_id, .. } | StockChange::Set { definition_id, .. } => {
-                    *definition_id
-                }
-            }));
+            questions.stock.extend(effects.stock.iter().map(|change| change.definition_id()));
             let counted = effects.member_counts.iter();
             questions.member_counts.extend(counted.map(|change| (change.member_id, change.definition_id)));
             let one = effects.one_at_a_time.iter();
@@ -192,9 +187,9 @@ pub fn admit(batch: &[Append], mut known: Known, head: i64, recorded_at_ms: i64)
             known.take_events(append, entry, &mut plan);
             known.take_effects(entry, &mut plan, &mut touched_stock, &mut touched_counts);
         }
-        if let Some((key, request_mac)) = append.receipt.as_ref().filter(|_| admitted) {
+        let event_count = plan.head + 1 - first;
+        for (key, request_mac) in append.receipts.iter().filter(|_| admitted) {
             known.receipts.insert(key.clone());
-            let event_count = plan.head + 1 - first;
             plan.receipts.push(PlannedReceipt { key, request_mac, position: first, event_count });
         }
     }
@@ -224,9 +219,9 @@ impl Known {
         self.versions.get(&stream).copied().unwrap_or_default()
     }
 
-    /// Why nothing of an append can be admitted: its receipt, then what it only read.
+    /// Why nothing of an append can be admitted: its receipts, then what it only read.
     fn objection(&self, append: &Append) -> Option<Outcome> {
-        if append.receipt.as_ref().is_some_and(|(key, _)| self.receipts.contains(key)) {
+        if append.receipts.iter().any(|(key, _)| self.receipts.contains(key)) {
             return Some(Outcome::ReceiptExists);
         }
         let moved = append.unchanged.iter().any(|(stream, expected)| self.version(*stream) != *expected);
@@ -257,9 +252,11 @@ impl Known {
                 return Some(Outcome::Refused(Refusal::LimitReached));
             }
         }
-        if let Some(one) = effects.one_at_a_time {
-            let latest = self.latest_ends.get(&(one.member_id, one.definition_id));
-            if latest.is_some_and(|ends_at_ms| *ends_at_ms > one.now_ms) {
+        let mut given = HashSet::new();
+        for one in &effects.one_at_a_time {
+            let key = (one.member_id, one.definition_id);
+            let runs = self.latest_ends.get(&key).is_some_and(|ends_at_ms| *ends_at_ms > one.now_ms);
+            if runs || !given.insert(key) {
                 return Some(Outcome::Refused(Refusal::LimitReached));
             }
         }
@@ -323,7 +320,7 @@ impl Known {
             *self.member_counts.entry(key).or_default() += change.by;
             touched_counts.insert(key);
         }
-        if let Some(one) = effects.one_at_a_time {
+        for one in &effects.one_at_a_time {
             let latest = self.latest_ends.entry((one.member_id, one.definition_id)).or_default();
             *latest = one.ends_at_ms.max(*latest);
         }
@@ -397,7 +394,7 @@ mod tests {
             epoch: EPOCH,
             entries: vec![Entry { streams: Vec::new(), effects }],
             unchanged: Vec::new(),
-            receipt: None,
+            receipts: Vec::new(),
             metadata: Arc::from("{}"),
         }
     }
@@ -431,7 +428,7 @@ mod tests {
     }
 
     fn keyed(id: i64, key: &str) -> Append {
-        Append { receipt: Some((receipt_key(key), format!("mac of {key}"))), ..on(id, 0, 1) }
+        Append { receipts: vec![(receipt_key(key), format!("mac of {key}"))], ..on(id, 0, 1) }
     }
 
     fn receipt_key(key: &str) -> ReceiptKey {
@@ -454,7 +451,7 @@ mod tests {
 
     fn one_at_a_time(now_ms: i64, ends_at_ms: i64) -> Effects {
         let (member_id, definition_id) = KEY;
-        let one_at_a_time = Some(OneAtATime { member_id, definition_id, now_ms, ends_at_ms });
+        let one_at_a_time = vec![OneAtATime { member_id, definition_id, now_ms, ends_at_ms }];
         Effects { one_at_a_time, ..Effects::default() }
     }
 
@@ -571,13 +568,48 @@ mod tests {
 
     #[test]
     fn a_receipt_spans_all_events_of_its_append() {
-        let mut append = Append { receipt: keyed(1, "some key").receipt, ..on(1, 0, 2) };
+        let mut append = Append { receipts: keyed(1, "some key").receipts, ..on(1, 0, 2) };
         append.entries[0].streams.append(&mut on(2, 0, 1).entries[0].streams);
         let batch = [on(3, 0, 1), append];
         let (plan, _) = admit(&batch, Known::default(), HEAD, NOW);
         let spans: Vec<_> =
             plan.receipts.iter().map(|receipt| (receipt.position, receipt.event_count)).collect();
         assert_eq!(spans, [(102, 3)]);
+    }
+
+    #[test]
+    fn an_append_with_two_receipts_leaves_both_or_neither() {
+        let mut append = keyed(1, "first key");
+        append.receipts.extend(keyed(1, "second key").receipts);
+        let batch = std::slice::from_ref(&append);
+        let (plan, outcomes) = admit(batch, Known::default(), HEAD, NOW);
+        assert_eq!((plan.receipts.len(), outcomes), (2, vec![committed(101)]));
+        let known = Known { receipts: HashSet::from([receipt_key("second key")]), ..Known::default() };
+        let (plan, outcomes) = admit(batch, known, HEAD, NOW);
+        assert_eq!((plan.receipts.len(), outcomes), (0, vec![Outcome::ReceiptExists]));
+    }
+
+    #[test]
+    fn joined_effects_are_bound_by_their_sum() {
+        let mut effects = counted(1, Some(2));
+        effects.join(stock(issued(1)));
+        effects.join(counted(1, None));
+        effects.join(stock(issued(1)));
+        let batch = [with(1, effects)];
+        let limited = |count| {
+            let member_counts = HashMap::from([(KEY, count)]);
+            Known { member_counts, ..in_stock(10, 8) }
+        };
+        assert_eq!(outcomes(&batch, limited(1)), [refused(Refusal::LimitReached)]);
+        let (plan, found) = admit(&batch, limited(0), HEAD, NOW);
+        assert_eq!(
+            (found, plan.stock, plan.member_counts),
+            (vec![committed(101)], vec![(1, 10, 10)], vec![(439, 1, 2)])
+        );
+        assert_eq!(outcomes(&batch, Known { ..in_stock(10, 9) }), [refused(Refusal::SoldOut)]);
+        let mut twice = one_at_a_time(NOW, NOW + 10);
+        twice.join(one_at_a_time(NOW, NOW + 10));
+        assert_eq!(outcomes(&[with(1, twice)], Known::default()), [refused(Refusal::LimitReached)]);
     }
 
     #[test]
@@ -842,7 +874,7 @@ mod tests {
     fn the_questions_name_everything_once_in_lock_order() {
         let mut reading = on(5, 0, 1);
         reading.unchanged.push((StreamId { kind: "definition", id: 1 }, 3));
-        reading.receipt = keyed(5, "b key 1").receipt;
+        reading.receipts = keyed(5, "b key 1").receipts;
         let mut effects = counted(1, Some(1));
         effects.stock.push(issued(1));
         effects.one_at_a_time = one_at_a_time(NOW, NOW + 1).one_at_a_time;

@@ -25,6 +25,16 @@ pub enum StockChange {
     },
 }
 
+impl StockChange {
+    /// Whose stock.
+    #[must_use]
+    pub fn definition_id(self) -> i64 {
+        match self {
+            Self::Issued { definition_id, .. } | Self::Set { definition_id, .. } => definition_id,
+        }
+    }
+}
+
 /// A change of how many coupons of a definition a member has been issued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemberCountChange {
@@ -160,12 +170,41 @@ pub struct Effects {
     pub stock: Vec<StockChange>,
     /// Member counts that move.
     pub member_counts: Vec<MemberCountChange>,
-    /// The guard of "one at a time".
-    pub one_at_a_time: Option<OneAtATime>,
+    /// The guards of "one at a time".
+    pub one_at_a_time: Vec<OneAtATime>,
     /// The guard on failed gift codes.
     pub attempts: Option<AttemptGuard>,
     /// A review's text.
     pub review: Option<ReviewText>,
+}
+
+impl Effects {
+    /// Adds what another stream's change writes, so that both are admitted or refused as one: counters that both move are
+    /// moved by the sum, under the tighter limit.
+    pub fn join(&mut self, other: Self) {
+        self.rows.extend(other.rows);
+        for change in other.stock {
+            match (change, self.stock.iter_mut().find(|own| own.definition_id() == change.definition_id())) {
+                (StockChange::Issued { by, .. }, Some(StockChange::Issued { by: own, .. })) => *own += by,
+                _ => self.stock.push(change),
+            }
+        }
+        for change in other.member_counts {
+            let same = |own: &&mut MemberCountChange| {
+                (own.member_id, own.definition_id) == (change.member_id, change.definition_id)
+            };
+            match self.member_counts.iter_mut().find(same) {
+                Some(own) => {
+                    own.by += change.by;
+                    own.limit = [own.limit, change.limit].into_iter().flatten().min();
+                }
+                None => self.member_counts.push(change),
+            }
+        }
+        self.one_at_a_time.extend(other.one_at_a_time);
+        self.attempts = self.attempts.or(other.attempts);
+        self.review = self.review.take().or(other.review);
+    }
 }
 
 /// What one command asks the log to take, all or nothing: its events and what they write beside.
@@ -177,7 +216,7 @@ pub struct Entry {
     pub effects: Effects,
 }
 
-/// One or several entries under one id and at most one receipt. Each entry is admitted or refused by itself; those that
+/// One or several entries under one id and the same receipts. Each entry is admitted or refused by itself; those that
 /// are admitted are committed together, at neighbouring positions.
 #[derive(Clone, Debug)]
 pub struct Append {
@@ -189,8 +228,9 @@ pub struct Append {
     pub entries: Vec<Entry>,
     /// Streams the decisions read but do not append to, with the versions they saw.
     pub unchanged: Vec<(StreamId, i64)>,
-    /// The receipt to leave where an entry is admitted, with the fingerprint of the request.
-    pub receipt: Option<(ReceiptKey, String)>,
+    /// The receipts to leave where an entry is admitted, each with the fingerprint of the request: of the idempotency key,
+    /// and of whatever else may be used once only.
+    pub receipts: Vec<(ReceiptKey, String)>,
     /// The events' metadata: a flat map of strings as JSON.
     pub metadata: Arc<str>,
 }

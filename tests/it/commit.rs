@@ -380,7 +380,7 @@ fn append(id: i64, payload: &str) -> Append {
         epoch: EPOCH,
         entries: vec![entry(id, payload)],
         unchanged: Vec::new(),
-        receipt: None,
+        receipts: Vec::new(),
     }
 }
 

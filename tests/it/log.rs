@@ -177,7 +177,7 @@ on_both_engines! {
                 epoch: EPOCH,
                 entries: vec![Entry { streams: vec![part], effects: Effects::default() }],
                 unchanged: Vec::new(),
-                receipt: None,
+                receipts: Vec::new(),
                 metadata: text.as_str().into(),
             };
             let appended = appender.append(move || Arc::from([append]), &world.clock).await.unwrap();
