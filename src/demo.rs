@@ -4,7 +4,7 @@
 use crate::clock::{Zone, day_number};
 use crate::coupon::{Coupon, CouponCommand, Origin, Redeemer, Source};
 use crate::definition::{Definition, DefinitionCommand, IssueLimit, Kind, Offer, Terms, Validity};
-use crate::directory::{self, Employee, Member};
+use crate::directory::{self, Employee, Level, Member, nothing_more};
 use crate::entity::Entity;
 use crate::identity::Caller;
 use crate::ledger::{ExecuteError, Ledger, Meta};
@@ -73,7 +73,11 @@ impl Demo<'_> {
                 joined_at_ms,
                 ..Member::default()
             };
-            directory::add_member(self.ledger.store(), &member, None).await?;
+            let _ = directory::add_member(self.ledger.store(), &member, nothing_more, None).await?;
+        }
+        for (id, name) in [(1, "普通會員"), (2, "銀卡會員"), (3, "金卡會員")] {
+            let level = Level { id, name: name.to_owned(), ..Level::default() };
+            let _ = directory::add_level(self.ledger.store(), &level, None).await?;
         }
         for (name, address) in [("總店", "天河路1號"), ("人民路店", "人民路88號"), ("舊倉店", "沿江路9號")]
         {
@@ -92,8 +96,8 @@ impl Demo<'_> {
         }
         for (id, shop_id) in [(1000, 1), (1001, 2)] {
             let employee =
-                Employee { id, name: format!("店員{id}"), phone: String::new(), shop_id, active: true };
-            directory::add_employee(self.ledger.store(), &employee, None).await?;
+                Employee { id, name: format!("店員{id}"), shop_id, active: true, ..Employee::default() };
+            let _ = directory::add_employee(self.ledger.store(), &employee, None).await?;
         }
         Ok(())
     }

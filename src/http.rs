@@ -6,6 +6,7 @@
 
 mod client;
 pub mod counter;
+pub mod directory;
 pub mod form;
 pub mod jobs;
 pub mod openapi;
@@ -28,7 +29,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::directory;
+use crate::directory::{DirectoryKey, revoked_tokens};
 use crate::entity::Entity;
 use crate::identity::{Caller, Token};
 use crate::ledger::writer::WriteError;
@@ -55,6 +56,8 @@ pub struct HttpOptions {
     pub reverse_within_ms: i64,
     /// Whether employees redeem only by the code that a member shows.
     pub counter_codes_only: bool,
+    /// How many shops may be opened.
+    pub max_shops: i64,
     /// How long a body may take to arrive.
     pub body_timeout: Duration,
     /// How long a request may take in all.
@@ -69,6 +72,7 @@ impl Default for HttpOptions {
             gift_lapse_ms: 24 * 3_600_000,
             reverse_within_ms: 24 * 3_600_000,
             counter_codes_only: false,
+            max_shops: 1_000,
             body_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
         }
@@ -83,19 +87,21 @@ pub struct App {
     /// Settings.
     pub options: Arc<HttpOptions>,
     revoked: Arc<RwLock<HashSet<String>>>,
+    /// Shops are opened one at a time, so that counting them before tells whether there is room.
+    opening_shop: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl App {
     /// An app on a ledger.
     #[must_use]
     pub fn new(ledger: Ledger, options: HttpOptions) -> Self {
-        Self { ledger, options: Arc::new(options), revoked: Arc::default() }
+        Self { ledger, options: Arc::new(options), revoked: Arc::default(), opening_shop: Arc::default() }
     }
 
     /// Reads the list of revoked tokens again; every process does so twice a minute.
     pub async fn refresh_revoked(&self) -> Result<(), StoreError> {
         let now_s = self.ledger.clock().now_ms() / 1000;
-        let revoked = directory::revoked_tokens(self.ledger.store(), now_s).await?;
+        let revoked = revoked_tokens(self.ledger.store(), now_s).await?;
         *self.revoked.write().unwrap_or_else(PoisonError::into_inner) = revoked.into_iter().collect();
         Ok(())
     }
@@ -180,8 +186,8 @@ impl Call {
     }
 
     /// The receipt key of a write to the directory.
-    fn directory_key(&self) -> Option<directory::DirectoryKey> {
-        self.meta.receipt.as_ref().map(|(key, request_mac)| directory::DirectoryKey {
+    fn directory_key(&self) -> Option<DirectoryKey> {
+        self.meta.receipt.as_ref().map(|(key, request_mac)| DirectoryKey {
             caller: key.caller.clone(),
             operation: key.operation,
             key: key.key.clone(),
@@ -420,6 +426,7 @@ async fn answer(
         Run::Operator(run) => operator::run(run, call).await,
         Run::Jobs(run) => jobs::run(run, call).await,
         Run::Counter(run) => counter::run(run, call).await,
+        Run::Directory(run) => directory::run(run, call).await,
     }
 }
 

@@ -129,6 +129,17 @@ pub enum Wrong {
     Taken,
     /// It cannot be given together with another field.
     NotTogetherWith(&'static str),
+    /// Not one of these words.
+    NotOneOf(&'static [&'static str]),
+    /// There is room for no more shops.
+    NoMoreShops {
+        /// The most.
+        max: i64,
+    },
+    /// Members have it.
+    InUse,
+    /// The personal data of whom it names was erased.
+    Erased,
     /// It has come to its end.
     Ended,
     /// The same was asked a moment ago.
@@ -218,6 +229,29 @@ impl Wrong {
                 format!("{field}不能與{other}同時使用"),
                 format!("{field}不能与{other}同时使用"),
                 format!("{field} cannot be given together with {other}"),
+            ],
+            Self::NotOneOf(words) => {
+                let words = words.join(", ");
+                [
+                    format!("{field}必須是其中之一：{words}"),
+                    format!("{field}必须是其中之一：{words}"),
+                    format!("{field} must be one of: {words}"),
+                ]
+            }
+            Self::NoMoreShops { max } => [
+                format!("門店已達上限{max}家"),
+                format!("门店已达上限{max}家"),
+                format!("there are {max} shops already, the most that may be opened"),
+            ],
+            Self::InUse => [
+                "仍有會員使用，不能刪除".to_owned(),
+                "仍有会员使用，不能删除".to_owned(),
+                "members have it: it cannot be deleted".to_owned(),
+            ],
+            Self::Erased => [
+                "會員資料已刪除，不能修改".to_owned(),
+                "会员资料已删除，不能修改".to_owned(),
+                "the member's data was erased and cannot be changed".to_owned(),
             ],
             Self::Ended => {
                 [format!("{field}已結束"), format!("{field}已结束"), format!("{field} has ended already")]

@@ -107,6 +107,7 @@ fn http_options(options: &Serve, url: &str) -> Result<HttpOptions, Failed> {
         gift_lapse_ms: hours(options.gift_lapse_hours),
         reverse_within_ms: hours(options.reverse_within_hours),
         counter_codes_only: options.counter_codes_only.unwrap_or(false),
+        max_shops: options.max_shops.map_or(HttpOptions::default().max_shops, i64::from),
         ..HttpOptions::default()
     })
 }

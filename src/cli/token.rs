@@ -103,7 +103,7 @@ async fn revoke(context: &Context, secrets: &Secrets, text: &str) -> Result<(), 
         }
     }
     let store: Store = store::open(&context.store_options(secrets, Clock::System.now_ms())).await?;
-    directory::revoke_token(&store, &token.id, token.expires_at_s, None).await?;
+    let _ = directory::revoke_token(&store, &token.id, token.expires_at_s, None).await?;
     store.close().await;
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use chrono::NaiveDate;
 use serde_json::{Map, Value};
 
-use crate::clock::parse_day;
+use crate::clock::{day_number, parse_day};
 use crate::read_model::pages::Slice;
 use crate::refusal::Wrong;
 use crate::value::{MAX_ID, list_text, parse_money};
@@ -131,6 +131,30 @@ impl Form {
         })
     }
 
+    /// A text that need not be there, but is not blank where it is.
+    pub fn sent_text(&mut self, name: &'static str, max: usize) -> Option<String> {
+        let text = self.optional_text(name, max);
+        if text.as_ref().is_some_and(|text| text.trim().is_empty()) {
+            self.wrong(name, Wrong::Required);
+        }
+        text
+    }
+
+    /// One of these words, where it is there.
+    pub fn one_of(&mut self, name: &'static str, words: &'static [&'static str]) -> Option<&'static str> {
+        self.read(name, |value| {
+            words.iter().copied().find(|word| value.as_str() == Some(word)).ok_or(Wrong::NotOneOf(words))
+        })
+    }
+
+    /// A day that need not be there, as [`day_number`] has it; 0 where it is there and empty.
+    pub fn sent_day(&mut self, name: &'static str) -> Option<i64> {
+        self.read(name, |value| match value.as_str() {
+            Some("") => Ok(0),
+            text => text.and_then(parse_day).map(day_number).ok_or(Wrong::NotADay),
+        })
+    }
+
     /// A day like `2018-11-01` that need not be there; empty counts as not there.
     pub fn optional_day(&mut self, name: &'static str) -> Option<NaiveDate> {
         if matches!(self.fields.get(name), Some(Value::String(text)) if text.is_empty()) {
@@ -164,7 +188,12 @@ impl Form {
 
     /// A list of integers: JSON, `a,b,c`, or repeated fields. Empty where it is missing, empty or 0.
     pub fn ints(&mut self, name: &'static str, max: i64) -> Vec<i64> {
-        self.read_as(name, |value| read_list(value, max), |list| list_text(list)).unwrap_or_default()
+        self.sent_ints(name, max).unwrap_or_default()
+    }
+
+    /// The same, None where it is missing: sent and empty, it says that there are none.
+    pub fn sent_ints(&mut self, name: &'static str, max: i64) -> Option<Vec<i64>> {
+        self.read_as(name, |value| read_list(value, max), |list| list_text(list))
     }
 
     /// Which part of a list is asked for, where the manual names page and limit.

@@ -3,6 +3,7 @@
 
 mod client;
 mod counter;
+mod directory;
 mod jobs;
 mod operator;
 
@@ -10,6 +11,7 @@ use std::sync::LazyLock;
 
 use super::client::Client;
 use super::counter::Counter;
+use super::directory::Directory;
 use super::jobs::Jobs;
 use super::operator::Operator;
 use crate::identity::Caller;
@@ -70,6 +72,8 @@ pub enum Holds {
     Ints(i64),
     /// A day, or a number of days.
     DayOrDays,
+    /// One of these words.
+    OneOf(&'static [&'static str]),
 }
 
 /// A field of a request.
@@ -96,6 +100,8 @@ pub enum Run {
     Jobs(Jobs),
     /// Of the counter.
     Counter(Counter),
+    /// Of members, levels, tags and employees.
+    Directory(Directory),
 }
 
 /// A route.
@@ -153,5 +159,6 @@ macro_rules! definition {
 use definition;
 
 /// Every route of the manual that is served, and ours among them.
-pub static ALL: LazyLock<Vec<Route>> =
-    LazyLock::new(|| [client::ROUTES, operator::ROUTES, counter::ROUTES, jobs::ROUTES].concat());
+pub static ALL: LazyLock<Vec<Route>> = LazyLock::new(|| {
+    [client::ROUTES, operator::ROUTES, directory::ROUTES, counter::ROUTES, jobs::ROUTES].concat()
+});

@@ -43,7 +43,7 @@ impl Slice {
     }
 
     /// (before id, limit, offset) as the statements take them.
-    pub(super) fn parameters(self) -> [Cell; 3] {
+    pub(crate) fn parameters(self) -> [Cell; 3] {
         let (before, limit, offset) = match self {
             Self::All => (i64::MAX, i64::MAX, 0),
             Self::Page { page, limit } => (i64::MAX, limit, (page - 1).saturating_mul(limit)),
@@ -623,6 +623,14 @@ pub async fn shops(store: &Store, slice: Slice) -> Result<Vec<ShopRow>, StoreErr
     parameters.extend(slice.parameters());
     let rows = store.query(Statement::new(sql, parameters)).await?;
     Ok(rows.iter().map(read_shop).collect())
+}
+
+/// How many shops were ever opened.
+pub async fn count_shops(store: &Store) -> Result<i64, StoreError> {
+    let rows = store
+        .query(Statement::new("SELECT COUNT(*) FROM shops_v1 WHERE bucket = $1", [BUCKET.into()]))
+        .await?;
+    Ok(rows.first().map_or(0, |row| row.int(0)))
 }
 
 /// A coupon that the sweep has to look at.

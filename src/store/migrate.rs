@@ -41,6 +41,7 @@ const STEPS: &[Step] = &[
     both!("0004_jobs", "../../migrations/0004_jobs.sql"),
     both!("jobs_v1", "../../projections/jobs.sql"),
     both!("0005_redemptions_by_time", "../../migrations/0005_redemptions_by_time.sql"),
+    both!("0006_directory", "../../migrations/0006_directory.sql"),
 ];
 
 /// The number of the last step.

@@ -9,7 +9,9 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 
-use crate::harness::{DAY, EMPLOYEE, Engine, FRIEND, Home, MEMBER, Server, World, definition};
+use crate::harness::{
+    DAY, EMPLOYEE, Engine, FRIEND, Home, INSERT_MEMBERS, MEMBER, Server, World, definition,
+};
 use crate::outside::{Api, assert_gapless, count, until};
 use crate::replay::assert_rows_equal_replay;
 
@@ -22,7 +24,7 @@ async fn add_members(home: &Home, count: i64) {
         format!("({id}, '', '', '', '', '', {level}, {shop}, 0, 0, 0)")
     };
     let members: Vec<String> = (1..=count).map(member).collect();
-    home.sql(&format!("INSERT INTO members VALUES {}", members.join(", "))).await.unwrap();
+    home.sql(&format!("{INSERT_MEMBERS} {}", members.join(", "))).await.unwrap();
     let tags: Vec<String> = (1..=count).filter(|id| id % 7 == 0).map(|id| format!("({id}, 9)")).collect();
     home.sql(&format!("INSERT INTO member_tags VALUES {}", tags.join(", "))).await.unwrap();
 }

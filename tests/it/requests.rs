@@ -106,6 +106,7 @@ fn garbage(field: &Field) -> Vec<Value> {
             json!([0, 1]),
             json!([-1]),
         ],
+        Holds::OneOf(_) => vec![json!("x"), json!(""), json!(1), json!({}), json!(["id"])],
         Holds::DayOrDays => vec![json!("x"), json!({}), json!(-1), json!(1.5), json!("2026-01-01")],
     }
 }
