@@ -18,6 +18,7 @@ mod concurrency;
 mod counter;
 mod crash;
 mod decisions;
+mod directory;
 mod docs;
 mod jobs;
 mod log;

@@ -37,6 +37,19 @@ async fn a_server_under_the_documented_grants_serves_and_cannot_change_the_log()
         7003
     );
     world.operator("/member/add", json!({"nickname": "新"})).await.ok();
+    for (route, body) in [
+        ("/memberlevel/add", json!({"name": "金卡", "remark": "滿千"})),
+        ("/memberlevel/edit", json!({"id": 1, "name": "銀卡"})),
+        ("/tag/add", json!({"tag_name": "常客"})),
+        ("/tag/edit", json!({"id": 1, "color": "red"})),
+        ("/member/edit", json!({"id": 439, "level_id": 2, "tag_ids": "1"})),
+        ("/tag/del", json!({"id": 1})),
+        ("/memberlevel/del", json!({"id": 1})),
+        ("/user/edit", json!({"id": 1000, "phone": "139"})),
+        ("/member/erase", json!({"id": 439, "reason": "會員要求"})),
+    ] {
+        world.operator(route, body).await.ok();
+    }
     coupon_ledger::sweep::sweep(&world.ledger).await.unwrap();
     world.operator("/sendelecoupon/add", json!({"coupon_id": definition, "shop_ids": "0"})).await.ok();
     for job_id in coupon_ledger::runner::open_jobs(world.store()).await.unwrap() {
