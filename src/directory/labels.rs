@@ -192,16 +192,13 @@ pub async fn edit_tag(
 /// Deletes a tag and takes it from its members; unmet where there is none. The members' go first, in chunks: cut short,
 /// the tag is still there, and deleting it again goes on.
 pub async fn delete_tag(store: &Store, id: i64, key: Option<&DirectoryKey>) -> Result<Written, StoreError> {
-    if !rows_by_id(store, TAG, &[id]).await?.is_empty() {
+    let mut more = !rows_by_id(store, TAG, &[id]).await?.is_empty();
+    while more {
         let some = "DELETE FROM member_tags WHERE tag_id = $1 AND member_id IN
                       (SELECT t.member_id FROM member_tags t WHERE t.tag_id = $1 ORDER BY t.member_id LIMIT $2)
                     RETURNING member_id";
-        while !store
-            .write(vec![Statement::new(some, [id.into(), TAG_CHUNK.into()])])
-            .await?
-            .concat()
-            .is_empty()
-        {}
+        let taken = store.write(vec![Statement::new(some, [id.into(), TAG_CHUNK.into()])]).await?;
+        more = taken.first().is_some_and(|members| !members.is_empty());
     }
     let tag = Statement::new("DELETE FROM tags WHERE tag_id = $1 RETURNING tag_id", [id.into()]);
     let last = Statement::new("DELETE FROM member_tags WHERE tag_id = $1", [id.into()]);

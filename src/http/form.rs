@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use chrono::NaiveDate;
 use serde_json::{Map, Value};
 
-use crate::clock::{day_number, parse_day};
+use crate::clock::{day_number, day_text, parse_day};
 use crate::read_model::pages::Slice;
 use crate::refusal::Wrong;
 use crate::value::{MAX_ID, list_text, parse_money};
@@ -149,10 +149,11 @@ impl Form {
 
     /// A day that need not be there, as [`day_number`] has it; 0 where it is there and empty.
     pub fn sent_day(&mut self, name: &'static str) -> Option<i64> {
-        self.read(name, |value| match value.as_str() {
+        let read = |value: &Value| match value.as_str() {
             Some("") => Ok(0),
             text => text.and_then(parse_day).map(day_number).ok_or(Wrong::NotADay),
-        })
+        };
+        self.read_as(name, read, |day| day_text(*day))
     }
 
     /// A day like `2018-11-01` that need not be there; empty counts as not there.

@@ -87,6 +87,29 @@ on_both_engines! {
         world.close().await;
     }
 
+    async fn requests_that_come_at_once_under_one_key_are_one(engine: Engine) {
+        let world = Arc::new(World::with_people(engine).await);
+        world.operator("/memberlevel/add", json!({"name": "金卡", "remark": "滿千"})).await.ok();
+        world.operator("/tag/add", json!({"tag_name": "常客"})).await.ok();
+        for (route, body) in [
+            ("/member/edit", json!({"id": 439, "level": 2, "phone": "138"})),
+            ("/member/erase", json!({"id": 442, "reason": "會員要求"})),
+            ("/user/edit", json!({"id": 1000, "name": "小李"})),
+            // Who comes second finds nothing to delete, and is answered as the first all the same.
+            ("/memberlevel/del", json!({"id": 1})),
+            ("/tag/del", json!({"id": 1})),
+        ] {
+            let calls = (0..6).map(|_| {
+                let (world, body) = (world.clone(), body.clone());
+                async move { world.keyed(Caller::Operator, "key-at-once", route, body).await }
+            });
+            let replies = all_at_once(calls).await;
+            assert!(replies.iter().all(|reply| reply.ok() == replies[0].ok()), "{route}: {replies:?}");
+            assert_eq!(replies.iter().filter(|reply| !reply.replayed()).count(), 1, "{route}");
+        }
+        Arc::into_inner(world).unwrap().close().await;
+    }
+
     async fn an_edit_changes_what_is_sent_and_nothing_else(engine: Engine) {
         let world = World::with_people(engine).await;
         world.operator("/memberlevel/add", json!({"name": "金卡", "url": "http://p/gold", "remark": "滿千"})).await.ok();
