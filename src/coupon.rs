@@ -63,7 +63,7 @@ impl Source {
 pub struct Origin {
     /// How.
     pub source: Source,
-    /// The send, rule, partner or import behind it, by what `source` says; 0 if none.
+    /// The send, rule, partner's allotment or import behind it, by what `source` says; 0 if none.
     pub source_id: i64,
     /// The employee behind it, 0 if none.
     pub employee_id: i64,
@@ -100,7 +100,7 @@ pub struct Issue {
     pub ends_at_ms: i64,
     /// How it was born.
     pub source: Source,
-    /// The send, rule, partner or import behind it, by what `source` says. Left out of the event where there is none.
+    /// The send, rule, partner's allotment or import behind it, by what `source` says. Left out of the event where there is none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub source_id: i64,
     /// The employee behind it, 0 if none.
@@ -111,6 +111,14 @@ pub struct Issue {
     pub goods_id: i64,
     /// Unix milliseconds.
     pub at_ms: i64,
+}
+
+impl Issue {
+    /// The partner's allotment that it was taken from, if it was.
+    #[must_use]
+    pub fn allotment_id(&self) -> Option<i64> {
+        (self.source == Source::Partner && self.source_id != 0).then_some(self.source_id)
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]

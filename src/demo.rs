@@ -83,10 +83,10 @@ impl Demo<'_> {
                 phone: "020-88888888".to_owned(),
                 address: address.to_owned(),
             };
-            let open = ShopCommand::Open { details: details.clone(), employee_id: 1000 };
+            let open = ShopCommand::Open { details: details.clone(), partner: false, employee_id: 1000 };
             self.run::<Shop>(Caller::System, joined_at_ms, id, open).await?;
             if name == "舊倉店" {
-                let close = ShopCommand::Edit { details, open: false, employee_id: 1000 };
+                let close = ShopCommand::Edit { details, open: false, partner: false, employee_id: 1000 };
                 self.run::<Shop>(Caller::System, joined_at_ms + 1, id, close).await?;
             }
         }

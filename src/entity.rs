@@ -7,16 +7,17 @@
 use cqrs_es::event_sink::EventSink;
 use cqrs_es::{Aggregate, DomainEvent};
 
-use crate::coupon::{Coupon, CouponCommand, CouponEvent};
+use crate::allotment::{Allotment, AllotmentCommand, AllotmentEvent};
+use crate::coupon::{Coupon, CouponCommand, CouponEvent, Source};
 use crate::definition::{Definition, DefinitionCommand, DefinitionEvent, IssueLimit};
 use crate::facts::Facts;
 use crate::job::{Job, JobCommand, JobEvent};
-use crate::read_model::{coupon_rows, definition_rows, job_rows, shop_rows};
+use crate::read_model::{allotment_rows, coupon_rows, definition_rows, job_rows, shop_rows};
 use crate::refusal::Refusal;
 use crate::shop::{Shop, ShopCommand, ShopEvent};
 use crate::store::{
     AttemptGuard, Effects, EventRef, LiveRow, MemberCountChange, NewEvent, OneAtATime, ReviewText,
-    StockChange, StoredEvent, StreamId,
+    StockChange, StockOf, StoredEvent, StreamId,
 };
 
 /// Which facts a command needs read before it can be decided.
@@ -26,7 +27,9 @@ pub struct Needs<'a> {
     pub definition_id: Option<i64>,
     /// The member to issue to.
     pub member_id: Option<i64>,
-    /// The shop to redeem at.
+    /// The allotment to issue from; its partner is read with it, as the shop.
+    pub allotment_id: Option<i64>,
+    /// The shop to redeem at, or the partner to allot to.
     pub shop_id: Option<i64>,
     /// The QR that was scanned.
     pub audit_url: Option<&'a str>,
@@ -63,8 +66,8 @@ pub trait Entity:
         None
     }
 
-    /// The stock this state sets for its definition: Some(None) = unlimited, None = it is no definition.
-    fn stock(&self) -> Option<Option<i64>> {
+    /// The stock this state sets, and whose it is: a number of None = unlimited; None = it sets none.
+    fn stock(&self, _id: i64) -> Option<(StockOf, Option<i64>)> {
         None
     }
 
@@ -82,6 +85,8 @@ pub trait Entity:
 pub struct Counts {
     /// Of which definition.
     pub definition_id: i64,
+    /// From which partner's allotment, if it was taken from one.
+    pub allotment_id: Option<i64>,
     /// Issued to whom.
     pub member_id: i64,
     /// 1 while it counts, 0 once voided.
@@ -95,14 +100,16 @@ pub fn effects<A: Entity>(id: i64, before: &A, after: &A) -> Effects {
     let mut effects = Effects::default();
     let changed = after.rows(id).into_iter();
     effects.rows = changed.filter(|row| !old.iter().any(|old| same_row(old, row))).collect();
-    if let Some(stock) = after.stock().filter(|stock| before.stock() != Some(*stock)) {
-        effects.stock.push(StockChange::Set { definition_id: id, stock });
+    if let Some((of, stock)) = after.stock(id).filter(|stock| before.stock(id) != Some(*stock)) {
+        effects.stock.push(StockChange::Set { of, stock });
     }
     if let Some(counts) = after.counts() {
         let by = counts.issued - before.counts().map_or(0, |before| before.issued);
         if by != 0 {
-            let Counts { definition_id, member_id, .. } = counts;
-            effects.stock.push(StockChange::Issued { definition_id, by });
+            let Counts { definition_id, allotment_id, member_id, .. } = counts;
+            effects.stock.push(StockChange::Issued { of: StockOf::Definition(definition_id), by });
+            let allotment = allotment_id.map(StockOf::Allotment);
+            effects.stock.extend(allotment.map(|of| StockChange::Issued { of, by }));
             effects.member_counts.push(MemberCountChange { member_id, definition_id, by, limit: None });
         }
     }
@@ -233,9 +240,12 @@ impl Entity for Coupon {
 
     fn needs(command: &CouponCommand) -> Needs<'_> {
         match command {
-            CouponCommand::Issue { definition_id, member_id, .. } => {
-                Needs { definition_id: Some(*definition_id), member_id: Some(*member_id), ..Needs::default() }
-            }
+            CouponCommand::Issue { definition_id, member_id, origin } => Needs {
+                definition_id: Some(*definition_id),
+                member_id: Some(*member_id),
+                allotment_id: (origin.source == Source::Partner).then_some(origin.source_id),
+                ..Needs::default()
+            },
             CouponCommand::Redeem { shop_id, audit_url, .. } => {
                 Needs { shop_id: Some(*shop_id), audit_url: audit_url.as_deref(), ..Needs::default() }
             }
@@ -254,7 +264,8 @@ impl Entity for Coupon {
     fn counts(&self) -> Option<Counts> {
         let issue = self.issue.as_ref()?;
         let issued = i64::from(self.voided_at_ms.is_none());
-        Some(Counts { definition_id: issue.definition_id, member_id: issue.member_id, issued })
+        let (definition_id, member_id) = (issue.definition_id, issue.member_id);
+        Some(Counts { definition_id, allotment_id: issue.allotment_id(), member_id, issued })
     }
 
     fn guard(command: &CouponCommand, events: &[CouponEvent], facts: &Facts, effects: &mut Effects) {
@@ -314,8 +325,8 @@ impl Entity for Definition {
         definition_rows(id, self)
     }
 
-    fn stock(&self) -> Option<Option<i64>> {
-        self.offer.as_ref().map(|_| self.stock)
+    fn stock(&self, id: i64) -> Option<(StockOf, Option<i64>)> {
+        self.offer.as_ref().map(|_| (StockOf::Definition(id), self.stock))
     }
 }
 
@@ -330,6 +341,33 @@ impl Entity for Shop {
 
     fn rows(&self, id: i64) -> Vec<LiveRow> {
         shop_rows(id, self)
+    }
+}
+
+impl Entity for Allotment {
+    fn decide(&self, command: &AllotmentCommand, facts: &Facts) -> Result<Vec<AllotmentEvent>, Refusal> {
+        Allotment::decide(self, command, facts)
+    }
+
+    fn evolve(&mut self, event: &AllotmentEvent) {
+        Allotment::evolve(self, event);
+    }
+
+    fn needs(command: &AllotmentCommand) -> Needs<'_> {
+        match command {
+            AllotmentCommand::Allot { partner_id, definition_id, .. } => {
+                Needs { definition_id: Some(*definition_id), shop_id: Some(*partner_id), ..Needs::default() }
+            }
+            _ => Needs::default(),
+        }
+    }
+
+    fn rows(&self, id: i64) -> Vec<LiveRow> {
+        allotment_rows(id, self)
+    }
+
+    fn stock(&self, id: i64) -> Option<(StockOf, Option<i64>)> {
+        self.num().map(|num| (StockOf::Allotment(id), Some(num)))
     }
 }
 
@@ -378,6 +416,7 @@ macro_rules! aggregate {
 aggregate!(Coupon, "coupon", CouponCommand, CouponEvent);
 aggregate!(Definition, "definition", DefinitionCommand, DefinitionEvent);
 aggregate!(Shop, "shop", ShopCommand, ShopEvent);
+aggregate!(Allotment, "allotment", AllotmentCommand, AllotmentEvent);
 aggregate!(Job, "job", JobCommand, JobEvent);
 
 macro_rules! domain_event {
@@ -416,4 +455,5 @@ domain_event!(CouponEvent {
 });
 domain_event!(DefinitionEvent { Defined, Edited, StockChanged, StateChanged });
 domain_event!(ShopEvent { Opened, Edited, Closed, Reopened, AuditKeyRotated });
+domain_event!(AllotmentEvent { Allotted, EndChanged, StockChanged });
 domain_event!(JobEvent { Started, Paused, Resumed, Cancelled, Finished });

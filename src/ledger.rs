@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub use many::Many;
 use tokio::sync::Semaphore;
 
+use crate::allotment::Allotment;
 use crate::clock::{Clock, Moment, Zone};
 use crate::definition::Definition;
 use crate::directory;
@@ -38,7 +39,7 @@ use writer::{WriteError, Writer};
 /// How often a command is decided again after its stream moved under it.
 const MAX_CONFLICTS: u32 = 3;
 
-/// How many definitions and shops are remembered; beyond it the memory starts anew.
+/// How many definitions, shops and allotments are remembered of each; beyond it the memory starts anew.
 const MAX_REMEMBERED: usize = 10_000;
 
 /// How many ids are reserved at a time.
@@ -125,6 +126,7 @@ struct Inner {
     metrics: Arc<Metrics>,
     definitions: Remembered<Definition>,
     shops: Remembered<Shop>,
+    allotments: Remembered<Allotment>,
     ids: tokio::sync::Mutex<HashMap<&'static str, (i64, i64)>>,
 }
 
@@ -184,6 +186,7 @@ impl Ledger {
             metrics,
             definitions: Remembered(Mutex::default()),
             shops: Remembered(Mutex::default()),
+            allotments: Remembered(Mutex::default()),
             ids: tokio::sync::Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
@@ -400,7 +403,16 @@ impl Ledger {
         if let Some(member_id) = needs.member_id {
             facts.member = directory::membership(&inner.store, member_id).await?;
         }
-        if let Some(shop_id) = needs.shop_id {
+        let mut shop_id = needs.shop_id;
+        if let Some(allotment_id) = needs.allotment_id {
+            let (allotment, version, old) =
+                self.recall(&inner.allotments, allotment_id, may_remember).await?;
+            remembered |= old;
+            unchanged.push((stream_of::<Allotment>(allotment_id), version));
+            shop_id = Some(allotment.partner_id);
+            facts.allotment = Some(allotment);
+        }
+        if let Some(shop_id) = shop_id {
             let (shop, version, old) = self.recall(&inner.shops, shop_id, may_remember).await?;
             remembered |= old;
             unchanged.push((stream_of::<Shop>(shop_id), version));

@@ -4,10 +4,11 @@
 //! computed from those streams. Imports go one way:
 //!
 //! ```text
-//! value, clock, refusal ← secrets ← coupon, definition, shop, job, facts ← identity, config
+//! value, clock, refusal ← secrets ← coupon, definition, shop, allotment, job, facts ← identity, config
 //!   ← store ← read_model, directory ← entity ← metrics ← ledger ← lease, bulk, sweep, runner, replay, demo ← http ← cli ← main
 //! ```
 
+pub mod allotment;
 pub mod bulk;
 pub mod cli;
 pub mod clock;

@@ -76,7 +76,7 @@ impl Coupon {
         }
     }
 
-    /// 2002 5006 310 5003; 5002 and 5001 are asked of the counters, under the head lock.
+    /// 2005 2003 5006 from a partner; then 2002 5006 310 5003; 5002 and 5001 are asked of the counters, under the head lock.
     fn issue(
         &self,
         definition_id: i64,
@@ -86,6 +86,9 @@ impl Coupon {
     ) -> Result<Vec<CouponEvent>, Refusal> {
         if self.issue.is_some() {
             return Err(Refusal::field("id", Wrong::Taken));
+        }
+        if origin.source == Source::Partner {
+            refuse_unless_allotted(definition_id, facts)?;
         }
         let definition = facts.definition.as_ref().ok_or(Refusal::NoSuchDefinition)?;
         let offer = definition.offer.as_ref().ok_or(Refusal::NoSuchDefinition)?;
@@ -154,10 +157,8 @@ impl Coupon {
         if !is_usable_on(&terms.weekdays, facts.at.weekday) {
             return Err(Refusal::WrongWeekday);
         }
-        if !facts.shop.as_ref().is_some_and(|shop| shop.open) {
-            return Err(Refusal::NoSuchShop);
-        }
-        if !terms.shop_ids.is_empty() && !terms.shop_ids.contains(&shop_id) {
+        let shop = facts.shop.as_ref().filter(|shop| shop.open).ok_or(Refusal::NoSuchShop)?;
+        if !terms.is_usable_at(shop_id, shop.partner) {
             return Err(Refusal::NotAtThisShop);
         }
         if by_member && terms.scan_required && !facts.scanned {
@@ -399,4 +400,15 @@ impl Coupon {
             _ => Vec::new(),
         }
     }
+}
+
+/// 2005 2003 5006: what a partner hands out comes from an allotment of that very definition, and he and it are open.
+fn refuse_unless_allotted(definition_id: i64, facts: &Facts) -> Result<(), Refusal> {
+    let allotment = facts.allotment.as_ref().filter(|allotment| allotment.num().is_some());
+    let allotment =
+        allotment.filter(|allotment| allotment.definition_id == definition_id).ok_or(Refusal::NoSuchRule)?;
+    if !facts.shop.as_ref().is_some_and(|partner| partner.open) {
+        return Err(Refusal::NoSuchShop);
+    }
+    if allotment.has_ended(facts.at.day) { Err(Refusal::NotOnOffer) } else { Ok(()) }
 }

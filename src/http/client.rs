@@ -8,7 +8,7 @@ use crate::clock::{Moment, Zone, parse_day};
 use crate::coupon::{Coupon, CouponCommand, CouponEvent, GIFT_TRIES, Origin, Redeemer, Source, is_usable_on};
 use crate::directory;
 use crate::ledger::{ExecuteError, Executed};
-use crate::read_model::pages::{self, Usability, WalletRow, WalletState};
+use crate::read_model::pages::{self, ShopRow, Usability, WalletRow, WalletState};
 use crate::refusal::Refusal;
 use crate::shop::Shop;
 use crate::value::{MAX_ID, hex, money_text, random};
@@ -368,9 +368,10 @@ async fn get_audit_coupon(mut call: Call) -> Result<Answer, Failure> {
     let slice = call.form.slice_if_asked();
     call.checked()?;
     let (ledger, at) = (&call.app.ledger, call.meta.at);
+    let mut shop = None;
     if let Some(shop_id) = shop_id {
-        let shop = pages::shop(ledger.store(), shop_id).await?;
-        shop.filter(|shop| shop.open).ok_or(Refusal::NoSuchShop)?;
+        let found = pages::place(ledger.store(), shop_id).await?;
+        shop = Some(found.filter(|shop| shop.open).ok_or(Refusal::NoSuchShop)?);
     }
     let unused = pages::unused(ledger.store(), call.member_id(), at.ms).await?;
     let usable = unused.into_iter().filter(|(row, Usability { starts_at_ms, weekdays, shop_ids, .. })| {
@@ -378,7 +379,7 @@ async fn get_audit_coupon(mut call: Call) -> Result<Answer, Failure> {
             && *starts_at_ms <= at.ms
             && !row.gift_is_pending(at.ms)
             && is_usable_on(&days(weekdays), at.weekday)
-            && shop_id.is_none_or(|shop_id| shop_ids.is_empty() || lists(shop_ids, shop_id))
+            && shop.as_ref().is_none_or(|shop| is_usable_at(shop_ids, shop))
     });
     // Which rows qualify is not for SQL to say, so the page is cut here; a member's open coupons are few.
     let usable = slice.cut(usable, |(row, _)| row.coupon_id);
@@ -388,6 +389,11 @@ async fn get_audit_coupon(mut call: Call) -> Result<Answer, Failure> {
 
 fn days(text: &str) -> Vec<u8> {
     text.split(',').filter_map(|day| day.parse().ok()).collect()
+}
+
+/// Whether a coupon with this list of shops can be used at this one: nothing listed = every own shop and no partner.
+pub(super) fn is_usable_at(shop_ids: &str, shop: &ShopRow) -> bool {
+    if shop_ids.is_empty() { !shop.partner } else { lists(shop_ids, shop.id) }
 }
 
 pub(super) fn lists(text: &str, id: i64) -> bool {

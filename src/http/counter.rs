@@ -140,10 +140,13 @@ async fn coupon_list(mut call: Call) -> Result<Answer, Failure> {
     let (ledger, at) = (&call.app.ledger, call.meta.at);
     directory::membership(ledger.store(), member_id).await?.ok_or(Refusal::NoSuchMember)?;
     let unused = pages::unused(ledger.store(), member_id, at.ms).await?;
-    let here = |shop_ids: &str| {
-        employee
-            .as_ref()
-            .is_none_or(|employee| shop_ids.is_empty() || client::lists(shop_ids, employee.shop_id))
+    let shop = match &employee {
+        Some(employee) => pages::place(ledger.store(), employee.shop_id).await?,
+        None => None,
+    };
+    let here = |shop_ids: &str| match &shop {
+        Some(shop) => client::is_usable_at(shop_ids, shop),
+        None => employee.is_none(),
     };
     let usable = unused.into_iter().filter(|(row, usability)| {
         usability.starts_at_ms <= at.ms && !row.gift_is_pending(at.ms) && here(&usability.shop_ids)

@@ -258,7 +258,7 @@ async fn shop_add(mut call: Call) -> Result<Answer, Failure> {
     call.checked()?;
     // Shops and partners share one sequence of ids.
     let id = call.app.ledger.next_id("shop", true).await?;
-    let command = ShopCommand::Open { details, employee_id: call.caller.employee_id() };
+    let command = ShopCommand::Open { details, partner: false, employee_id: call.caller.employee_id() };
     let done = call.execute::<Shop>(id, &command).await?;
     let details = done.state.details.clone().unwrap_or_default();
     Answer::new(&json!({
@@ -275,7 +275,7 @@ async fn shop_edit(mut call: Call) -> Result<Answer, Failure> {
     let details = read_shop_details(&mut call);
     let open = call.form.int("state", 0, 1) == 1;
     call.checked()?;
-    let command = ShopCommand::Edit { details, open, employee_id: call.caller.employee_id() };
+    let command = ShopCommand::Edit { details, open, partner: false, employee_id: call.caller.employee_id() };
     let done = call.execute::<Shop>(id, &command).await?;
     let details = done.state.details.clone().unwrap_or_default();
     Answer::new(&json!({
@@ -408,7 +408,7 @@ async fn employee_add(mut call: Call) -> Result<Answer, Failure> {
     if let Some(id) = replayed_id(&call).await? {
         return Ok(Answer::new(&json!({"id": id}))?.replayed(true));
     }
-    pages::shop(call.app.ledger.store(), employee.shop_id).await?.ok_or(Refusal::NoSuchShop)?;
+    pages::place(call.app.ledger.store(), employee.shop_id).await?.ok_or(Refusal::NoSuchShop)?;
     let (store, key) = (call.app.ledger.store().clone(), call.directory_key());
     add_to_directory(&call, wanted_id, "employee", |id| {
         let (store, key, employee) = (store.clone(), key.clone(), Employee { id, ..employee.clone() });
@@ -468,7 +468,7 @@ async fn employee_info(mut call: Call) -> Result<Answer, Failure> {
     call.checked()?;
     let store = call.app.ledger.store();
     let employee = directory::employee(store, id).await?.ok_or(Refusal::NoSuchMember)?;
-    let shop = pages::shop(store, employee.shop_id).await?;
+    let shop = pages::place(store, employee.shop_id).await?;
     Answer::new(&json!({
         "id": employee.id,
         "name": employee.name,

@@ -65,7 +65,7 @@ async fn shop_page(
     let url = format!("{}/qr/{shop}/{key}/{signature}", app.options.public_url.trim_end_matches('/'));
     let row = match app.ledger.secrets().signed_shop(&url) {
         None => None,
-        Some((id, audit_key)) => match pages::shop(app.ledger.store(), id).await {
+        Some((id, audit_key)) => match pages::place(app.ledger.store(), id).await {
             Ok(shop) => shop.filter(|shop| shop.open && shop.audit_key == audit_key),
             Err(_) => return (StatusCode::SERVICE_UNAVAILABLE, "503\n").into_response(),
         },

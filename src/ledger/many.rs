@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{ExecuteError, Executed, Ledger, MAX_CONFLICTS, Meta, new_append, prepare};
+use crate::allotment::Allotment;
 use crate::definition::Definition;
 use crate::directory;
 use crate::entity::{Entity, Needs, fold, stream_of};
@@ -29,9 +30,18 @@ pub enum Many<A: Entity> {
 pub(super) struct Shared {
     definitions: HashMap<i64, Definition>,
     shops: HashMap<i64, Shop>,
+    allotments: HashMap<i64, Allotment>,
     /// Who was asked for; None = the directory does not have him.
     members: HashMap<i64, Option<Membership>>,
     pub(super) unchanged: Vec<(StreamId, i64)>,
+}
+
+impl Shared {
+    /// The shop that a command needs: its own, or the partner of the allotment it issues from.
+    fn shop_of(&self, needs: Needs<'_>) -> Option<i64> {
+        let partner = needs.allotment_id.and_then(|id| self.allotments.get(&id));
+        needs.shop_id.or(partner.map(|allotment| allotment.partner_id))
+    }
 }
 
 impl Ledger {
@@ -182,7 +192,12 @@ impl Ledger {
                 shared.unchanged.push((stream_of::<Definition>(id), version));
                 shared.definitions.insert(id, definition);
             }
-            if let Some(id) = needs.shop_id.filter(|id| !shared.shops.contains_key(id)) {
+            if let Some(id) = needs.allotment_id.filter(|id| !shared.allotments.contains_key(id)) {
+                let (allotment, version, _) = self.recall(&self.inner.allotments, id, false).await?;
+                shared.unchanged.push((stream_of::<Allotment>(id), version));
+                shared.allotments.insert(id, allotment);
+            }
+            if let Some(id) = shared.shop_of(needs).filter(|id| !shared.shops.contains_key(id)) {
                 let (shop, version, _) = self.recall(&self.inner.shops, id, false).await?;
                 shared.unchanged.push((stream_of::<Shop>(id), version));
                 shared.shops.insert(id, shop);
@@ -201,7 +216,10 @@ impl Ledger {
         let mut facts = Facts::at(id, meta.at, inner.zone, inner.secrets.gift_codes().clone());
         facts.definition = needs.definition_id.and_then(|id| shared.definitions.get(&id).cloned());
         facts.member = needs.member_id.and_then(|id| shared.members.get(&id).cloned().flatten());
-        if let Some((id, shop)) = needs.shop_id.and_then(|id| Some((id, shared.shops.get(&id)?.clone()))) {
+        facts.allotment = needs.allotment_id.and_then(|id| shared.allotments.get(&id).cloned());
+        if let Some((id, shop)) =
+            shared.shop_of(needs).and_then(|id| Some((id, shared.shops.get(&id)?.clone())))
+        {
             let scanned = needs.audit_url.and_then(|url| inner.secrets.signed_shop(url));
             facts.scanned = scanned == Some((id, shop.audit_key));
             facts.shop = Some(shop);

@@ -41,6 +41,10 @@ const STEPS: &[Step] = &[
     both!("0004_jobs", "../../migrations/0004_jobs.sql"),
     both!("jobs_v1", "../../projections/jobs.sql"),
     both!("0005_redemptions_by_time", "../../migrations/0005_redemptions_by_time.sql"),
+    both!("partners_v1", "../../projections/partners.sql"),
+    both!("allotments_v1", "../../projections/allotments.sql"),
+    both!("allotment_changes_v1", "../../projections/allotment_changes.sql"),
+    both!("partner_coupons_v1", "../../projections/partner_coupons.sql"),
 ];
 
 /// The number of the last step.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use coupon_ledger::allotment::{Allotment, AllotmentEvent};
 use coupon_ledger::coupon::{Coupon, CouponEvent, Source};
 use coupon_ledger::definition::{Definition, DefinitionEvent};
 use coupon_ledger::entity::{Entity, decode, encode};
@@ -115,6 +116,11 @@ fn every_event_of_a_definition_is_documented_as_it_is_stored() {
 #[test]
 fn every_event_of_a_shop_is_documented_as_it_is_stored() {
     documents::<Shop>(ShopEvent::NAMES);
+}
+
+#[test]
+fn every_event_of_an_allotment_is_documented_as_it_is_stored() {
+    documents::<Allotment>(AllotmentEvent::NAMES);
 }
 
 #[test]

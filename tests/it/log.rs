@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use chrono::NaiveDate;
+use coupon_ledger::allotment::{Allotment, AllotmentEvent};
 use coupon_ledger::clock::Zone;
 use coupon_ledger::coupon::{Coupon, CouponEvent, Issue, Source};
 use coupon_ledger::definition::{Definition, DefinitionEvent, IssueLimit, Kind, Offer, Terms, Validity};
@@ -200,7 +201,7 @@ on_both_engines! {
         let shop = json!({"shop_name": text, "phone": "1.0", "address": text});
         world.operator("/shop/add", shop).await.ok();
         let details = ShopDetails { name: text.to_owned(), phone: "1.0".to_owned(), address: text.to_owned() };
-        let event = ShopEvent::Opened { details, employee_id: 0, at_ms: NOON };
+        let event = ShopEvent::Opened { details, partner: false, employee_id: 0, at_ms: NOON };
         assert_eq!(whole_log(&world).await[0].payload, serde_json::to_string(&event).unwrap());
         let read = world.operator("/shop/get", json!({"id": 1})).await;
         assert_eq!((&read.ok()["shop_name"], &read.ok()["phone"]), (&json!(text), &json!("1.0")));
@@ -639,11 +640,28 @@ fn golden_shops() -> Vec<ShopEvent> {
         address: "天河路1號".to_owned(),
     };
     vec![
-        ShopEvent::Opened { details: details.clone(), employee_id: 1000, at_ms },
-        ShopEvent::Edited { details, employee_id: 1000, at_ms },
+        ShopEvent::Opened { details: details.clone(), partner: false, employee_id: 1000, at_ms },
+        ShopEvent::Edited { details: details.clone(), employee_id: 1000, at_ms },
         ShopEvent::Closed { employee_id: 1000, at_ms },
         ShopEvent::Reopened { employee_id: 1000, at_ms },
         ShopEvent::AuditKeyRotated { audit_key: 2, employee_id: 1000, at_ms },
+        ShopEvent::Opened { details, partner: true, employee_id: 0, at_ms },
+    ]
+}
+
+fn golden_allotments() -> Vec<AllotmentEvent> {
+    let at_ms = 1_543_026_701_000;
+    vec![
+        AllotmentEvent::Allotted {
+            partner_id: 3,
+            definition_id: 7,
+            num: 10,
+            end_date: day(2018, 12, 31),
+            employee_id: 1000,
+            at_ms,
+        },
+        AllotmentEvent::EndChanged { end_date: day(2028, 2, 29), employee_id: 0, at_ms },
+        AllotmentEvent::StockChanged { by: -4, num: 6, employee_id: 1000, at_ms },
     ]
 }
 
@@ -691,5 +709,6 @@ fn every_event_ever_written_is_read_as_what_it_meant() {
     assert_golden::<Coupon>(&golden_coupons(), CouponEvent::NAMES);
     assert_golden::<Definition>(&golden_definitions(), DefinitionEvent::NAMES);
     assert_golden::<Shop>(&golden_shops(), ShopEvent::NAMES);
+    assert_golden::<Allotment>(&golden_allotments(), AllotmentEvent::NAMES);
     assert_golden::<Job>(&golden_jobs(), JobEvent::NAMES);
 }

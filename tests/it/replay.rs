@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use coupon_ledger::allotment::Allotment;
 use coupon_ledger::coupon::Coupon;
 use coupon_ledger::definition::Definition;
 use coupon_ledger::entity::{Entity, fold};
@@ -88,6 +89,10 @@ fn replayed_rows(streams: &BTreeMap<(String, i64), Vec<StoredEvent>>) -> Rows {
                 let coupon = rows_of::<Coupon>(*id, events, &mut rows);
                 let counts = coupon.counts().unwrap();
                 *issued_of.entry(counts.definition_id).or_default() += counts.issued;
+                // An allotment's counter has the negative of its id.
+                if let Some(allotment_id) = counts.allotment_id {
+                    *issued_of.entry(-allotment_id).or_default() += counts.issued;
+                }
                 *issued_to.entry((counts.member_id, counts.definition_id)).or_default() += counts.issued;
             }
             "definition" => {
@@ -96,6 +101,10 @@ fn replayed_rows(streams: &BTreeMap<(String, i64), Vec<StoredEvent>>) -> Rows {
             }
             "shop" => {
                 rows_of::<Shop>(*id, events, &mut rows);
+            }
+            "allotment" => {
+                let allotment = rows_of::<Allotment>(*id, events, &mut rows);
+                stock.insert(-id, allotment.num().unwrap());
             }
             "job" => {
                 rows_of::<Job>(*id, events, &mut rows);
