@@ -30,7 +30,7 @@ pub async fn cases(world: &World) -> Vec<Case> {
     vec![
         case("/client/couponcount", MEMBER, json!({})),
         case("/client/couponlist", MEMBER, json!({"state": 0, "page": 1, "limit": 10})),
-        case("/client/getauditcoupon", MEMBER, json!({"shop_id": 1})),
+        case("/client/getauditcoupon", MEMBER, json!({"shop_id": 1, "page": 1, "limit": 10})),
         case("/client/couponinfo", MEMBER, json!({"id": received})),
         case("/client/shopid", MEMBER, json!({"audit_url": url})),
         case("/client/auditcoupon", MEMBER, json!({"mem_coupon_id": to_use, "shop_id": 1, "audit_url": url})),

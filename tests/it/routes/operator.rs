@@ -40,7 +40,7 @@ pub async fn cases(world: &World) -> Vec<Case> {
         case("/shop/add", OPERATOR, shop),
         case("/shop/edit", OPERATOR, edited_shop),
         case("/shop/get", EMPLOYEE, json!({"id": 1})),
-        case("/shop/list", Caller::Auditor, json!({})),
+        case("/shop/list", Caller::Auditor, json!({"page": 1, "limit": 10})),
         case("/shop/auditqrcode", EMPLOYEE, json!({"id": 1})),
         case("/shop/rotateauditkey", OPERATOR, json!({"id": 1})),
         case("/member/add", OPERATOR, member),
