@@ -11,7 +11,7 @@ mod operator;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use coupon_ledger::http::routes::{ALL, Field, Holds, Route};
+use coupon_ledger::http::routes::{ALL, Field, Holds, Route, Who};
 use coupon_ledger::identity::Caller;
 use coupon_ledger::refusal::ALL_WORDINGS;
 use coupon_ledger::store::{BUCKET, Statement};
@@ -462,6 +462,21 @@ on_both_engines! {
             world.close().await;
         }
         assert_eq!(wrote_nothing, WRITES_NOTHING.iter().map(|(path, _)| *path).collect::<Vec<_>>());
+    }
+
+    async fn who_has_left_is_let_do_nothing_whatever_his_token_says(engine: Engine) {
+        let world = World::with_people(engine).await;
+        let left = json!({"id": 1009, "name": "前店員", "shop_id": 1, "state": 0});
+        world.operator("/user/add", left).await.ok();
+        let before = written(&world).await;
+        for route in ALL.iter().filter(|route| route.callers.contains(&Who::Employee)) {
+            for body in [json!({}), serde_json::from_str(route.request).unwrap()] {
+                let reply = world.call(Caller::Employee(1009), route.path, body).await;
+                assert_eq!((reply.code(), reply.status.as_u16()), (1002, 403), "{}", route.path);
+            }
+        }
+        assert_eq!(written(&world).await, before);
+        world.close().await;
     }
 
     async fn every_refusal_of_every_route_is_met(engine: Engine) {
