@@ -85,11 +85,12 @@ fn each_refused<const N: usize>(
     ways.into_iter().map(move |(code, body)| refused(path, code, caller, body))
 }
 
-/// The route of a path, and the file here that has its data.
+/// The route of a path.
 pub fn route(path: &str) -> &'static Route {
     ALL.iter().find(|route| route.path == path).unwrap_or_else(|| panic!("{path} is in no table of routes"))
 }
 
+/// The file here that has a route's data.
 fn file_of(route: &Route) -> String {
     let run = format!("{:?}", route.run);
     format!("tests/it/routes/{}.rs", run.split('(').next().unwrap().to_lowercase())
@@ -256,7 +257,8 @@ async fn send(world: &World, case: &Case, encoding: Encoding, body: &Value, key:
     world.request(case.path, &headers, &text).await
 }
 
-/// Where the log ends, and how much the directory and the jobs hold beside it.
+/// Where the log ends, and how much the directory and the jobs hold beside it: a table of either that routes add to
+/// belongs here.
 async fn written(world: &World) -> Vec<i64> {
     let sql = "SELECT position,
                       (SELECT COUNT(*) FROM receipts), (SELECT COUNT(*) FROM directory_receipts),
