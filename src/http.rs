@@ -28,7 +28,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::directory;
+use crate::directory::{self, Employee};
 use crate::entity::Entity;
 use crate::identity::{Caller, Token};
 use crate::ledger::writer::WriteError;
@@ -142,6 +142,8 @@ pub struct Call {
     pub app: App,
     /// Who calls.
     pub caller: Caller,
+    /// The employee who calls, where one does and the directory knows him.
+    pub employee: Option<Employee>,
     /// Its fields.
     pub form: Form,
     meta: Meta,
@@ -410,17 +412,29 @@ async fn answer(
     if !route.callers.iter().any(|kind| kind.includes(caller)) {
         return Err(Failure::NotAllowed);
     }
+    let employee = employee_at_work(&app, caller).await?;
     let key = if route.writes { idempotency_key(request.headers())? } else { None };
     let form = read_form(&app, request).await?;
     let at = app.ledger.now();
     let meta = Meta { caller, at, request_id, receipt: None, job_id: None };
-    let call = Call { app, caller, form, meta, key, operation: route.path };
+    let call = Call { app, caller, employee, form, meta, key, operation: route.path };
     match route.run {
         Run::Client(run) => client::run(run, call).await,
         Run::Operator(run) => operator::run(run, call).await,
         Run::Jobs(run) => jobs::run(run, call).await,
         Run::Counter(run) => counter::run(run, call).await,
     }
+}
+
+/// The employee who calls. That he has left is part of who may call, on every route and before anything else is asked:
+/// his token may hold for long. That the directory does not know him is asked with what exists.
+async fn employee_at_work(app: &App, caller: Caller) -> Result<Option<Employee>, Failure> {
+    let Caller::Employee(id) = caller else { return Ok(None) };
+    let employee = directory::employee(app.ledger.store(), id).await?;
+    if employee.as_ref().is_some_and(|employee| !employee.active) {
+        return Err(Failure::NotAllowed);
+    }
+    Ok(employee)
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Failure> {

@@ -22,7 +22,7 @@ use tower::ServiceExt as _;
 
 use crate::harness::{EMPLOYEE, FRIEND, MEMBER, Reply, World, definition};
 
-const FORM: &str = "application/x-www-form-urlencoded";
+pub const FORM: &str = "application/x-www-form-urlencoded";
 
 async fn head(world: &World) -> i64 {
     let sql = "SELECT position FROM log_head WHERE bucket = $1";
@@ -844,7 +844,7 @@ fn fields() -> impl Strategy<Value = Vec<(usize, Value)>> {
 }
 
 /// A JSON object as a form: texts as they are, everything else as JSON.
-fn as_form(fields: &Map<String, Value>) -> String {
+pub fn as_form(fields: &Map<String, Value>) -> String {
     let mut form = form_urlencoded::Serializer::new(String::new());
     for (name, value) in fields {
         match value {
