@@ -10,6 +10,7 @@ pub mod form;
 pub mod jobs;
 pub mod openapi;
 pub mod operator;
+pub mod partners;
 pub mod routes;
 pub mod server;
 mod site;
@@ -423,6 +424,7 @@ async fn answer(
         Run::Operator(run) => operator::run(run, call).await,
         Run::Jobs(run) => jobs::run(run, call).await,
         Run::Counter(run) => counter::run(run, call).await,
+        Run::Partners(run) => partners::run(run, call).await,
     }
 }
 

@@ -433,6 +433,32 @@ impl Store {
         }))
     }
 
+    /// What was used under a key: of each key that begins with it and the separator, what follows, and its fingerprint.
+    pub async fn receipts_under(
+        &self,
+        key: &ReceiptKey,
+        separator: char,
+    ) -> Result<Vec<(String, String)>, StoreError> {
+        let prefix = format!("{}{separator}", key.key);
+        // Keys are compared as bytes, and none holds the largest character.
+        let behind = format!("{prefix}{}", char::MAX);
+        let rows = self
+            .query(Statement::new(
+                "SELECT key, request_mac FROM receipts
+                 WHERE bucket = $1 AND caller = $2 AND operation = $3 AND key >= $4 AND key < $5 ORDER BY key",
+                [
+                    BUCKET.into(),
+                    key.caller.as_str().into(),
+                    key.operation.into(),
+                    prefix.as_str().into(),
+                    behind.into(),
+                ],
+            ))
+            .await?;
+        let rest = |key: &str| key.strip_prefix(&prefix).unwrap_or_default().to_owned();
+        Ok(rows.iter().map(|row| (rest(row.text(0)), row.text(1).to_owned())).collect())
+    }
+
     /// Reserves a block of ids and returns its first.
     pub async fn reserve_ids(&self, kind: &'static str, count: i64) -> Result<i64, StoreError> {
         let rows = self

@@ -7,8 +7,9 @@ use super::{Answer, Call, Failure};
 use crate::clock::{Moment, Zone, parse_day};
 use crate::coupon::{Coupon, CouponCommand, CouponEvent, GIFT_TRIES, Origin, Redeemer, Source, is_usable_on};
 use crate::directory;
+use crate::facts::Membership;
 use crate::ledger::{ExecuteError, Executed};
-use crate::read_model::pages::{self, ShopRow, Usability, WalletRow, WalletState};
+use crate::read_model::pages::{self, DefinitionRow, ShopRow, Usability, WalletRow, WalletState};
 use crate::refusal::Refusal;
 use crate::shop::Shop;
 use crate::value::{MAX_ID, hex, money_text, random};
@@ -420,22 +421,31 @@ async fn can_get_coupon(mut call: Call) -> Result<Answer, Failure> {
     let offered = pages::claimable(ledger.store(), member_id).await?;
     // The same rules as claiming, in the same order; claiming asks again under the lock.
     let open = offered.into_iter().filter(|(definition, has, latest_end_ms)| {
-        let ended = match definition.validity_type {
-            1 => parse_day(&definition.end_date).is_none_or(|end| end < at.day),
-            3 => member.card_end.is_none_or(|end| end < at.day),
-            _ => false,
-        };
-        let allowed = match definition.issue_limit {
-            2 => *has < definition.get_limit,
-            3 => *latest_end_ms <= at.ms,
-            4 => lists(&definition.level_ids, member.level_id),
-            _ => true,
-        };
-        !ended && allowed && definition.inventory() != 0
+        may_be_issued(definition, (*has, *latest_end_ms), &member, at)
     });
-    let row =
-        |(definition, ..): (pages::DefinitionRow, i64, i64)| super::operator::definition_json(&definition);
+    let row = |(definition, ..): (DefinitionRow, i64, i64)| super::operator::definition_json(&definition);
     Answer::new(&open.map(row).collect::<Vec<_>>())
+}
+
+/// Whether a member may be issued one now, who has so many of them and whose last one ends then.
+pub(super) fn may_be_issued(
+    definition: &DefinitionRow,
+    (has, latest_end_ms): (i64, i64),
+    member: &Membership,
+    at: Moment,
+) -> bool {
+    let ended = match definition.validity_type {
+        1 => parse_day(&definition.end_date).is_none_or(|end| end < at.day),
+        3 => member.card_end.is_none_or(|end| end < at.day),
+        _ => false,
+    };
+    let allowed = match definition.issue_limit {
+        2 => has < definition.get_limit,
+        3 => latest_end_ms <= at.ms,
+        4 => lists(&definition.level_ids, member.level_id),
+        _ => true,
+    };
+    definition.on && !ended && allowed && definition.inventory() != 0
 }
 
 async fn claim_coupon(mut call: Call) -> Result<Answer, Failure> {

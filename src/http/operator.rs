@@ -71,8 +71,8 @@ pub(super) async fn run(which: Operator, call: Call) -> Result<Answer, Failure> 
         Operator::DefinitionList => definition_list(call).await,
         Operator::DefinitionState => definition_state(call).await,
         Operator::DefinitionInventory => definition_inventory(call).await,
-        Operator::ShopAdd => shop_add(call).await,
-        Operator::ShopEdit => shop_edit(call).await,
+        Operator::ShopAdd => open_shop(call, false).await,
+        Operator::ShopEdit => edit_shop(call, false).await,
         Operator::ShopGet => shop_get(call).await,
         Operator::ShopList => shop_list(call).await,
         Operator::ShopAuditQrCode => shop_audit_qr_code(call).await,
@@ -253,12 +253,13 @@ fn read_shop_details(call: &mut Call) -> ShopDetails {
     }
 }
 
-async fn shop_add(mut call: Call) -> Result<Answer, Failure> {
+/// Opens a shop, or adds a partner.
+pub(super) async fn open_shop(mut call: Call, partner: bool) -> Result<Answer, Failure> {
     let details = read_shop_details(&mut call);
     call.checked()?;
     // Shops and partners share one sequence of ids.
     let id = call.app.ledger.next_id("shop", true).await?;
-    let command = ShopCommand::Open { details, partner: false, employee_id: call.caller.employee_id() };
+    let command = ShopCommand::Open { details, partner, employee_id: call.caller.employee_id() };
     let done = call.execute::<Shop>(id, &command).await?;
     let details = done.state.details.clone().unwrap_or_default();
     Answer::new(&json!({
@@ -270,12 +271,13 @@ async fn shop_add(mut call: Call) -> Result<Answer, Failure> {
     .map(|answer| answer.replayed(done.replayed))
 }
 
-async fn shop_edit(mut call: Call) -> Result<Answer, Failure> {
+/// Changes a shop or a partner; neither is found among the others.
+pub(super) async fn edit_shop(mut call: Call, partner: bool) -> Result<Answer, Failure> {
     let id = call.form.id("id");
     let details = read_shop_details(&mut call);
     let open = call.form.int("state", 0, 1) == 1;
     call.checked()?;
-    let command = ShopCommand::Edit { details, open, partner: false, employee_id: call.caller.employee_id() };
+    let command = ShopCommand::Edit { details, open, partner, employee_id: call.caller.employee_id() };
     let done = call.execute::<Shop>(id, &command).await?;
     let details = done.state.details.clone().unwrap_or_default();
     Answer::new(&json!({
@@ -288,7 +290,7 @@ async fn shop_edit(mut call: Call) -> Result<Answer, Failure> {
     .map(|answer| answer.replayed(done.replayed))
 }
 
-fn shop_json(shop: &ShopRow) -> Value {
+pub(super) fn shop_json(shop: &ShopRow) -> Value {
     json!({
         "id": shop.id,
         "shop_name": shop.name,
@@ -315,7 +317,7 @@ async fn shop_list(mut call: Call) -> Result<Answer, Failure> {
 }
 
 /// The signed URL of a shop's QR and its picture.
-fn shop_qr(call: &Call, id: i64, audit_key: u32) -> Result<Value, Failure> {
+pub(super) fn shop_qr(call: &Call, id: i64, audit_key: u32) -> Result<Value, Failure> {
     let url = call.app.ledger.secrets().shop_url(&call.app.options.public_url, id, audit_key);
     let svg = qr_svg(&url)?;
     Ok(json!({"url": url, "svg": svg}))

@@ -5,6 +5,7 @@ mod client;
 mod counter;
 mod jobs;
 mod operator;
+mod partners;
 
 use std::sync::LazyLock;
 
@@ -12,6 +13,7 @@ use super::client::Client;
 use super::counter::Counter;
 use super::jobs::Jobs;
 use super::operator::Operator;
+use super::partners::Partners;
 use crate::identity::Caller;
 
 /// A kind of caller.
@@ -21,6 +23,8 @@ pub enum Who {
     Member,
     /// An employee.
     Employee,
+    /// A partner.
+    Partner,
     /// An operator.
     Operator,
     /// An auditor.
@@ -34,6 +38,7 @@ impl Who {
         match caller {
             Caller::Member(_) => self == Self::Member,
             Caller::Employee(_) => self == Self::Employee,
+            Caller::Partner(_) => self == Self::Partner,
             Caller::Operator | Caller::System => self == Self::Operator,
             Caller::Auditor => self == Self::Auditor,
         }
@@ -45,6 +50,7 @@ impl Who {
         match self {
             Self::Member => "member",
             Self::Employee => "employee",
+            Self::Partner => "partner",
             Self::Operator => "operator",
             Self::Auditor => "auditor",
         }
@@ -96,6 +102,8 @@ pub enum Run {
     Jobs(Jobs),
     /// Of the counter.
     Counter(Counter),
+    /// Of partners.
+    Partners(Partners),
 }
 
 /// A route.
@@ -153,5 +161,6 @@ macro_rules! definition {
 use definition;
 
 /// Every route of the manual that is served, and ours among them.
-pub static ALL: LazyLock<Vec<Route>> =
-    LazyLock::new(|| [client::ROUTES, operator::ROUTES, counter::ROUTES, jobs::ROUTES].concat());
+pub static ALL: LazyLock<Vec<Route>> = LazyLock::new(|| {
+    [client::ROUTES, operator::ROUTES, counter::ROUTES, jobs::ROUTES, partners::ROUTES].concat()
+});

@@ -14,7 +14,7 @@ use coupon_ledger::shop::{Shop, ShopEvent};
 use coupon_ledger::store::StoredEvent;
 use serde_json::{Map, Value, json};
 
-use crate::harness::{EMPLOYEE, MEMBER, World};
+use crate::harness::{EMPLOYEE, MEMBER, PARTNER, World};
 use crate::routes;
 
 pub fn repository() -> PathBuf {
@@ -178,6 +178,7 @@ fn caller_of(route: &Route) -> Caller {
     match route.callers.first().unwrap() {
         Who::Member => MEMBER,
         Who::Employee => EMPLOYEE,
+        Who::Partner => PARTNER,
         Who::Operator => Caller::Operator,
         Who::Auditor => Caller::Auditor,
     }

@@ -30,6 +30,8 @@ pub const DAY: i64 = 24 * HOUR;
 pub const MEMBER: Caller = Caller::Member(439);
 pub const FRIEND: Caller = Caller::Member(442);
 pub const EMPLOYEE: Caller = Caller::Employee(1000);
+/// The first partner, where shop 1 is the only shop.
+pub const PARTNER: Caller = Caller::Partner(2);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {

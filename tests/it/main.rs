@@ -23,6 +23,7 @@ mod jobs;
 mod log;
 mod model;
 mod outside;
+mod partners;
 mod precedence;
 mod proxy;
 mod replay;

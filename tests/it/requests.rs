@@ -20,7 +20,7 @@ use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Map, Value, json};
 use tower::ServiceExt as _;
 
-use crate::harness::{EMPLOYEE, FRIEND, MEMBER, Reply, World, definition};
+use crate::harness::{EMPLOYEE, FRIEND, MEMBER, PARTNER, Reply, World, definition};
 
 pub const FORM: &str = "application/x-www-form-urlencoded";
 
@@ -41,6 +41,7 @@ fn a_caller_of(route: &Route) -> Caller {
     match route.callers[0] {
         Who::Member => MEMBER,
         Who::Employee => EMPLOYEE,
+        Who::Partner => PARTNER,
         Who::Operator => Caller::Operator,
         Who::Auditor => Caller::Auditor,
     }
@@ -180,7 +181,7 @@ on_both_engines! {
         let world = World::with_people(engine).await;
         let before = head(&world).await;
         for route in routes::ALL.iter() {
-            for caller in [MEMBER, EMPLOYEE, Caller::Operator, Caller::Auditor] {
+            for caller in [MEMBER, EMPLOYEE, PARTNER, Caller::Operator, Caller::Auditor] {
                 if route.callers.iter().any(|who| who.includes(caller)) {
                     continue;
                 }

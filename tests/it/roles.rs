@@ -43,6 +43,13 @@ async fn a_server_under_the_documented_grants_serves_and_cannot_change_the_log()
         coupon_ledger::runner::run_job(&world.ledger, job_id).await.unwrap();
     }
 
+    let partner = json!({"shop_name": "隔壁", "phone": "1", "address": "a"});
+    world.operator("/business/add", partner).await.ok();
+    let allot = json!({"business_id": 2, "coupon_id": definition, "num": 1, "end_time": "2026-12-31"});
+    world.operator("/business/addattract", allot).await.ok();
+    let taken = world.call(MEMBER, "/wechat/receive", json!({"business_id": 2})).await;
+    assert_eq!(taken.ok()[0]["code"], 0);
+
     for change in [
         "UPDATE events SET payload = '{}'",
         "DELETE FROM events",

@@ -7,6 +7,7 @@ mod client;
 mod counter;
 mod jobs;
 mod operator;
+mod partners;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -54,7 +55,7 @@ macro_rules! page {
     };
 }
 
-pub const PAGES: &[Page] = &[page!(client), page!(counter), page!(operator), page!(jobs)];
+pub const PAGES: &[Page] = &[page!(client), page!(counter), page!(operator), page!(jobs), page!(partners)];
 
 /// Keyed calls that succeed and write nothing, so that their key is not used up. The reason is the contract's.
 const WRITES_NOTHING: &[(&str, &str)] = &[("/client/giftinfo", "only a wrong code is an event")];
