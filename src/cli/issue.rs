@@ -174,7 +174,7 @@ fn next_chunk(lines: &mut Lines, bad_lines: &mut u64) -> Result<Option<Vec<i64>>
 /// Where chunks go: into the ledger, or to the server that holds it.
 enum Issuer {
     Direct { ledger: Ledger, definition_id: i64 },
-    Remote { server: Remote, definition_id: i64 },
+    Remote { server: Box<Remote>, definition_id: i64 },
 }
 
 /// What became of a chunk, as far as the tally needs it.
@@ -195,7 +195,7 @@ impl Issuer {
             Err(error @ OpenError::InUse { .. }) => match running_server(&context.folder) {
                 Some(server) => {
                     eprintln!("coupon-ledger: through the server at {}", server.url);
-                    Ok(Self::Remote { server: Remote::new(&server.url, &secrets), definition_id })
+                    Ok(Self::Remote { server: Box::new(Remote::new(&server.url, &secrets)), definition_id })
                 }
                 None => Err(error.into()),
             },

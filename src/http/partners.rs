@@ -3,6 +3,8 @@
 //! The settlement list is one function of the same rows for the merchant and for the partner; a partner sees nothing but
 //! his own.
 
+use std::collections::HashSet;
+
 use futures::future::join_all;
 use serde_json::{Value, json};
 
@@ -143,15 +145,14 @@ async fn add_attract(mut call: Call) -> Result<Answer, Failure> {
     let (partner_id, definition_id) = (form.id("business_id"), form.id("coupon_id"));
     let (num, end_date) = (form.int("num", 1, MAX_ID), form.day("end_time"));
     call.checked()?;
-    let done = match call.app.ledger.replay::<Allotment>(&call.meta).await? {
-        Some(done) => done,
-        None => {
-            refuse_more_open(&call, partner_id).await?;
-            let employee_id = call.caller.employee_id();
-            let command = AllotmentCommand::Allot { partner_id, definition_id, num, end_date, employee_id };
-            let id = call.app.ledger.next_id("allotment", true).await?;
-            call.execute::<Allotment>(id, &command).await?
-        }
+    let done = if let Some(done) = call.app.ledger.replay::<Allotment>(&call.meta).await? {
+        done
+    } else {
+        refuse_more_open(&call, partner_id).await?;
+        let employee_id = call.caller.employee_id();
+        let command = AllotmentCommand::Allot { partner_id, definition_id, num, end_date, employee_id };
+        let id = call.app.ledger.next_id("allotment", true).await?;
+        call.execute::<Allotment>(id, &command).await?
     };
     Answer::new(&json!({
         "id": done.id,
@@ -177,17 +178,16 @@ async fn edit_attract(mut call: Call) -> Result<Answer, Failure> {
     let id = call.form.id("id");
     let end_date = call.form.day("end_time");
     call.checked()?;
-    let done = match call.app.ledger.replay::<Allotment>(&call.meta).await? {
-        Some(done) => done,
-        None => {
-            let (allotment, _) = call.app.ledger.load::<Allotment>(id).await?;
-            let today = call.meta.at.day;
-            if allotment.num().is_some() && allotment.has_ended(today) && end_date >= today {
-                refuse_more_open(&call, allotment.partner_id).await?;
-            }
-            let employee_id = call.caller.employee_id();
-            call.execute::<Allotment>(id, &AllotmentCommand::ChangeEnd { end_date, employee_id }).await?
+    let done = if let Some(done) = call.app.ledger.replay::<Allotment>(&call.meta).await? {
+        done
+    } else {
+        let (allotment, _) = call.app.ledger.load::<Allotment>(id).await?;
+        let today = call.meta.at.day;
+        if allotment.num().is_some() && allotment.has_ended(today) && end_date >= today {
+            refuse_more_open(&call, allotment.partner_id).await?;
         }
+        let employee_id = call.caller.employee_id();
+        call.execute::<Allotment>(id, &AllotmentCommand::ChangeEnd { end_date, employee_id }).await?
     };
     Answer::new(&json!({"id": done.id, "end_time": done.state.end_date.to_string()}))
         .map(|answer| answer.replayed(done.replayed))
@@ -374,7 +374,7 @@ async fn member_attract(mut call: Call) -> Result<Answer, Failure> {
 async fn receive(mut call: Call) -> Result<Answer, Failure> {
     let partner_id = call.form.id("business_id");
     call.checked()?;
-    let mut allotments = taken_before(&call).await?;
+    let mut allotments = taken_before(&call, partner_id).await?;
     let repeated = !allotments.is_empty();
     let store = call.app.ledger.store();
     if !repeated {
@@ -405,19 +405,21 @@ async fn receive(mut call: Call) -> Result<Answer, Failure> {
 }
 
 /// The allotments that were taken from under this key, ended or not; 6001 where it came with another body.
-async fn taken_before(call: &Call) -> Result<Vec<AllotmentRow>, Failure> {
+async fn taken_before(call: &Call, partner_id: i64) -> Result<Vec<AllotmentRow>, Failure> {
     let Some((key, request_mac)) = &call.meta.receipt else {
         return Ok(Vec::new());
     };
     let store = call.app.ledger.store();
-    let mut taken = Vec::new();
-    for (allotment_id, mac) in store.receipts_under(key, KEY_SEPARATOR).await? {
-        if mac != *request_mac {
-            return Err(Refusal::KeyReused.into());
-        }
-        let id = allotment_id.parse().unwrap_or_default();
-        taken.extend(partners::allotment(store, id).await?);
+    let under = store.receipts_under(key, KEY_SEPARATOR).await?;
+    if under.is_empty() {
+        return Ok(Vec::new());
     }
+    if under.iter().any(|(_, mac)| mac != request_mac) {
+        return Err(Refusal::KeyReused.into());
+    }
+    let ids: HashSet<String> = under.into_iter().map(|(allotment_id, _)| allotment_id).collect();
+    let mut taken = partners::allotments(store, partner_id, Slice::All).await?;
+    taken.retain(|row| ids.contains(&row.id.to_string()));
     Ok(taken)
 }
 

@@ -101,7 +101,7 @@ fn page(found: Option<(String, Vec<String>)>) -> Response {
         Some((name, lines)) => (StatusCode::OK, escape(&name), lines),
         None => (StatusCode::NOT_FOUND, "二維碼無效".to_owned(), Vec::new()),
     };
-    let lines: String = lines.iter().map(|line| format!("<p>{}</p>", escape(line))).collect();
+    let lines = lines.iter().fold(String::new(), |lines, line| lines + "<p>" + &escape(line) + "</p>");
     let page = format!(
         "<!doctype html><html lang=\"zh-Hant\"><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width\"><title>{title}</title><h1>{title}</h1>{lines}</html>"
