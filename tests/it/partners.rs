@@ -246,6 +246,23 @@ on_both_engines! {
         world.close().await;
     }
 
+    async fn one_request_that_comes_many_times_at_once_takes_one_of_each(engine: Engine) {
+        let world = with_partner(engine).await;
+        let definition = world.define(json!({})).await;
+        let allotments =
+            [allot(&world, 2, definition, 9, "2026-12-31").await, allot(&world, 2, definition, 9, "2026-12-31").await];
+        let again = || world.keyed(MEMBER, "take-all", "/wechat/receive", json!({"business_id": 2}));
+        let replies = join_all((0..20).map(|_| again())).await;
+        for reply in &replies {
+            assert_eq!((codes(reply), reply.ok()), (vec![0, 0], replies[0].ok()));
+        }
+        for allotment in allotments {
+            assert_eq!(left(&world, allotment).await, 8);
+        }
+        assert_rows_equal_replay(&world).await;
+        world.close().await;
+    }
+
     async fn each_allotment_is_taken_or_refused_by_the_rules_of_its_own_definition(engine: Engine) {
         let world = with_partner(engine).await;
         let once = world.define(json!({"get_limit_type": 2, "get_limit": 1})).await;
