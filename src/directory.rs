@@ -148,8 +148,29 @@ pub async fn add_member(
         let sql = "INSERT INTO member_tags (member_id, tag_id) VALUES ($1, $2) ON CONFLICT (member_id, tag_id) DO NOTHING";
         Statement::new(sql, [member.id.into(), (*tag_id).into()])
     };
-    let tags = member.tag_ids.iter().map(tag).collect();
-    add_with_receipt(store, add, tags, "member", member.id, key).await
+    let mut more: Vec<Statement> = member.tag_ids.iter().map(tag).collect();
+    if member.level_id != 0 {
+        more.push(level_reached_statement(member.id, member.level_id, member.joined_at_ms));
+    }
+    add_with_receipt(store, add, more, "member", member.id, key).await
+}
+
+/// The mark that a member has reached a level, for the transaction that gives it to him. The first time is what counts: what
+/// reaching it grants is given once, for ever.
+#[must_use]
+pub fn level_reached_statement(member_id: i64, level_id: i64, now_ms: i64) -> Statement {
+    Statement::new(
+        "INSERT INTO level_reached (member_id, level_id, reached_at_ms, state) VALUES ($1, $2, $3, 0)
+         ON CONFLICT (member_id, level_id) DO NOTHING",
+        [member_id, level_id, now_ms].map(Cell::from),
+    )
+}
+
+/// Whether a member has ever reached a level.
+pub async fn has_reached(store: &Store, member_id: i64, level_id: i64) -> Result<bool, StoreError> {
+    let sql = "SELECT state FROM level_reached WHERE member_id = $1 AND level_id = $2";
+    let rows = store.query(Statement::new(sql, [member_id.into(), level_id.into()])).await?;
+    Ok(!rows.is_empty())
 }
 
 /// An employee.

@@ -10,9 +10,14 @@ use cqrs_es::{Aggregate, DomainEvent};
 use crate::coupon::{Coupon, CouponCommand, CouponEvent};
 use crate::definition::{Definition, DefinitionCommand, DefinitionEvent, IssueLimit};
 use crate::facts::Facts;
+use crate::grant::{Grant, GrantCommand, GrantEvent};
 use crate::job::{Job, JobCommand, JobEvent};
+use crate::read_model::rules::{goods_group_rows, grant_rows, order_amount_rows};
 use crate::read_model::{coupon_rows, definition_rows, job_rows, shop_rows};
 use crate::refusal::Refusal;
+use crate::rule::{
+    GoodsGroup, GoodsGroupCommand, GoodsGroupEvent, OrderAmount, OrderAmountCommand, OrderAmountEvent,
+};
 use crate::shop::{Shop, ShopCommand, ShopEvent};
 use crate::store::{
     AttemptGuard, Effects, EventRef, LiveRow, MemberCountChange, NewEvent, OneAtATime, ReviewText,
@@ -347,6 +352,69 @@ impl Entity for Job {
     }
 }
 
+impl Entity for Grant {
+    fn decide(&self, command: &GrantCommand, facts: &Facts) -> Result<Vec<GrantEvent>, Refusal> {
+        Grant::decide(self, command, facts)
+    }
+
+    fn evolve(&mut self, event: &GrantEvent) {
+        Grant::evolve(self, event);
+    }
+
+    fn needs(command: &GrantCommand) -> Needs<'_> {
+        match command {
+            GrantCommand::Add { definition_id, .. } => {
+                Needs { definition_id: Some(*definition_id), ..Needs::default() }
+            }
+            _ => Needs::default(),
+        }
+    }
+
+    fn begins(command: &GrantCommand) -> bool {
+        matches!(command, GrantCommand::Add { .. })
+    }
+
+    fn rows(&self, id: i64) -> Vec<LiveRow> {
+        grant_rows(id, self)
+    }
+}
+
+impl Entity for OrderAmount {
+    fn decide(&self, command: &OrderAmountCommand, facts: &Facts) -> Result<Vec<OrderAmountEvent>, Refusal> {
+        OrderAmount::decide(self, command, facts)
+    }
+
+    fn evolve(&mut self, event: &OrderAmountEvent) {
+        OrderAmount::evolve(self, event);
+    }
+
+    fn begins(command: &OrderAmountCommand) -> bool {
+        matches!(command, OrderAmountCommand::Define { .. })
+    }
+
+    fn rows(&self, id: i64) -> Vec<LiveRow> {
+        order_amount_rows(id, self)
+    }
+}
+
+impl Entity for GoodsGroup {
+    fn decide(&self, command: &GoodsGroupCommand, facts: &Facts) -> Result<Vec<GoodsGroupEvent>, Refusal> {
+        GoodsGroup::decide(self, command, facts)
+    }
+
+    fn evolve(&mut self, event: &GoodsGroupEvent) {
+        GoodsGroup::evolve(self, event);
+    }
+
+    fn begins(command: &GoodsGroupCommand) -> bool {
+        matches!(command, GoodsGroupCommand::Create { .. })
+    }
+
+    fn rows(&self, id: i64) -> Vec<LiveRow> {
+        goods_group_rows(id, self)
+    }
+}
+
 macro_rules! aggregate {
     ($aggregate:ty, $name:literal, $command:ty, $event:ty) => {
         impl Aggregate for $aggregate {
@@ -379,6 +447,9 @@ aggregate!(Coupon, "coupon", CouponCommand, CouponEvent);
 aggregate!(Definition, "definition", DefinitionCommand, DefinitionEvent);
 aggregate!(Shop, "shop", ShopCommand, ShopEvent);
 aggregate!(Job, "job", JobCommand, JobEvent);
+aggregate!(Grant, "grant", GrantCommand, GrantEvent);
+aggregate!(OrderAmount, "order_amount", OrderAmountCommand, OrderAmountEvent);
+aggregate!(GoodsGroup, "goods_group", GoodsGroupCommand, GoodsGroupEvent);
 
 macro_rules! domain_event {
     ($event:ident { $($name:ident),* }) => {
@@ -417,3 +488,6 @@ domain_event!(CouponEvent {
 domain_event!(DefinitionEvent { Defined, Edited, StockChanged, StateChanged });
 domain_event!(ShopEvent { Opened, Edited, Closed, Reopened, AuditKeyRotated });
 domain_event!(JobEvent { Started, Paused, Resumed, Cancelled, Finished });
+domain_event!(GrantEvent { Added, Changed, Removed });
+domain_event!(OrderAmountEvent { Defined, Changed, Deleted });
+domain_event!(GoodsGroupEvent { Created, Renamed, GoodsSet, Deleted });

@@ -11,6 +11,7 @@ pub mod jobs;
 pub mod openapi;
 pub mod operator;
 pub mod routes;
+pub mod rules;
 pub mod server;
 mod site;
 
@@ -31,6 +32,7 @@ use serde_json::{Value, json};
 use crate::directory;
 use crate::entity::Entity;
 use crate::identity::{Caller, Token};
+use crate::ledger::unit::Together;
 use crate::ledger::writer::WriteError;
 use crate::ledger::{ExecuteError, Executed, Ledger, Meta};
 use crate::refusal::{self, Language, Refusal, Wording, Wrong};
@@ -177,6 +179,11 @@ impl Call {
     /// Runs a command on a stream.
     async fn execute<A: Entity>(&self, id: i64, command: &A::Command) -> Result<Executed<A>, Failure> {
         Ok(self.app.ledger.execute::<A>(id, command, &self.meta).await?)
+    }
+
+    /// Runs a command that changes several streams.
+    async fn execute_together<T: Together>(&self, together: &T) -> Result<Executed<T::Primary>, Failure> {
+        Ok(self.app.ledger.execute_together(together, &self.meta).await?)
     }
 
     /// The receipt key of a write to the directory.
@@ -420,6 +427,7 @@ async fn answer(
         Run::Operator(run) => operator::run(run, call).await,
         Run::Jobs(run) => jobs::run(run, call).await,
         Run::Counter(run) => counter::run(run, call).await,
+        Run::Rules(run) => rules::run(run, call).await,
     }
 }
 

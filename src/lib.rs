@@ -4,8 +4,8 @@
 //! computed from those streams. Imports go one way:
 //!
 //! ```text
-//! value, clock, refusal ← secrets ← coupon, definition, shop, job, facts ← identity, config
-//!   ← store ← read_model, directory ← entity ← metrics ← ledger ← lease, bulk, sweep, runner, replay, demo ← http ← cli ← main
+//! value, clock, refusal ← secrets ← coupon, definition, shop, job, grant, rule, facts ← identity, config
+//!   ← store ← read_model, directory ← entity ← metrics ← ledger ← lease, bulk, sweep, runner, rulebook, replay, demo ← http ← cli ← main
 //! ```
 
 pub mod bulk;
@@ -18,6 +18,7 @@ pub mod demo;
 pub mod directory;
 pub mod entity;
 pub mod facts;
+pub mod grant;
 pub mod http;
 pub mod identity;
 pub mod job;
@@ -27,6 +28,8 @@ pub mod metrics;
 pub mod read_model;
 pub mod refusal;
 pub mod replay;
+pub mod rule;
+pub mod rulebook;
 pub mod runner;
 pub mod secrets;
 pub mod shop;

@@ -5,6 +5,7 @@
 
 pub mod jobs;
 pub mod pages;
+pub mod rules;
 
 use std::collections::BTreeMap;
 
@@ -144,8 +145,67 @@ pub static JOBS: LiveTable = LiveTable {
     key_columns: 1,
 };
 
+/// `projections/grants.sql`
+pub static GRANTS: LiveTable = LiveTable {
+    name: "grants_v1",
+    columns: &[
+        Int("cause"),
+        Int("cause_id"),
+        Int("grant_id"),
+        Int("definition_id"),
+        Int("num"),
+        Int("employee_id"),
+        Int("added_at_ms"),
+        Int("removed"),
+    ],
+    key_columns: 3,
+};
+
+/// `projections/order_amounts.sql`
+pub static ORDER_AMOUNTS: LiveTable = LiveTable {
+    name: "order_amounts_v1",
+    columns: &[
+        Int("order_amount_id"),
+        Int("amount_cents"),
+        Int("employee_id"),
+        Int("defined_at_ms"),
+        Int("deleted"),
+    ],
+    key_columns: 1,
+};
+
+/// `projections/goods_groups.sql`
+pub static GOODS_GROUPS: LiveTable = LiveTable {
+    name: "goods_groups_v1",
+    columns: &[
+        Int("goods_group_id"),
+        Text("title"),
+        Int("employee_id"),
+        Int("created_at_ms"),
+        Int("deleted"),
+    ],
+    key_columns: 1,
+};
+
+/// `projections/goods_group_goods.sql`
+pub static GOODS_GROUP_GOODS: LiveTable = LiveTable {
+    name: "goods_group_goods_v1",
+    columns: &[Int("goods_id"), Int("goods_group_id"), Int("belongs")],
+    key_columns: 2,
+};
+
 /// Every live table that is made of streams alone.
-pub static LIVE_TABLES: [&LiveTable; 5] = [&WALLET, &REDEMPTIONS, &DEFINITIONS, &SHOPS, &JOBS];
+pub static LIVE_TABLES: [&LiveTable; 9] = [
+    &WALLET,
+    &REDEMPTIONS,
+    &DEFINITIONS,
+    &SHOPS,
+    &JOBS,
+    &GRANTS,
+    &ORDER_AMOUNTS,
+    &GOODS_GROUPS,
+    &GOODS_GROUP_GOODS,
+];
 
 /// The manual's number of a definition's type.
 #[must_use]

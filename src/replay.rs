@@ -11,8 +11,10 @@ use tokio::task::JoinSet;
 use crate::coupon::Coupon;
 use crate::definition::Definition;
 use crate::entity::{CorruptEvent, Entity, Folded};
+use crate::grant::Grant;
 use crate::job::Job;
 use crate::read_model::LIVE_TABLES;
+use crate::rule::{GoodsGroup, OrderAmount};
 use crate::shop::Shop;
 use crate::store::{EventRef, IdRange, LiveRow, Rebuilding, Store, StoreError, Visitor};
 
@@ -191,6 +193,9 @@ async fn fill(
             all.add(replay::<Definition, _>(&store, maker).await?);
             all.add(replay::<Shop, _>(&store, maker).await?);
             all.add(replay::<Job, _>(&store, maker).await?);
+            all.add(replay::<Grant, _>(&store, maker).await?);
+            all.add(replay::<OrderAmount, _>(&store, maker).await?);
+            all.add(replay::<GoodsGroup, _>(&store, maker).await?);
             Ok::<_, ReplayError>(all)
         }
     });

@@ -40,7 +40,7 @@ pub const MAX_CLOCK_SKEW_MS: i64 = 2_000;
 /// Names one stream: the aggregate's type and its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamId {
-    /// `coupon`, `definition` or `shop`.
+    /// `coupon`, `definition`, `shop`, `job`, `grant` …
     pub kind: &'static str,
     /// The aggregate's id; the log stores it as decimal text.
     pub id: i64,

@@ -212,7 +212,7 @@ async fn list(mut call: Call, only_sends: bool) -> Result<Answer, Failure> {
 }
 
 /// Which definitions can be sent now: on, not ended, not sold out.
-fn can_be_sent(definition: &DefinitionRow, today: &str) -> bool {
+pub(super) fn can_be_sent(definition: &DefinitionRow, today: &str) -> bool {
     let ended = definition.validity_type == 1 && definition.end_date.as_str() < today;
     definition.on && !ended && definition.inventory() != 0
 }

@@ -129,6 +129,7 @@ fn schema(field: &Field) -> Value {
         Holds::Money => json!({"type": "string", "pattern": "^[0-9]{1,12}(\\.[0-9]{1,2})?$"}),
         Holds::Ints(_) => json!({"type": "string", "description": "1,2,3"}),
         Holds::DayOrDays => json!({"type": ["string", "integer"]}),
+        Holds::Rows => json!({"type": ["string", "array"], "contentMediaType": "application/json"}),
     };
     if let Value::Object(schema) = &mut schema {
         schema.insert("description".to_owned(), field.about.into());
@@ -148,6 +149,7 @@ fn holds(field: &Field) -> String {
         Holds::Ints(MAX_ID) => "list of ids".to_owned(),
         Holds::Ints(max) => format!("list of integers up to {max}"),
         Holds::DayOrDays => "day or number of days".to_owned(),
+        Holds::Rows => "JSON list of objects".to_owned(),
     }
 }
 

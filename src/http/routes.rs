@@ -5,6 +5,7 @@ mod client;
 mod counter;
 mod jobs;
 mod operator;
+mod rules;
 
 use std::sync::LazyLock;
 
@@ -12,6 +13,7 @@ use super::client::Client;
 use super::counter::Counter;
 use super::jobs::Jobs;
 use super::operator::Operator;
+use super::rules::Rules;
 use crate::identity::Caller;
 
 /// A kind of caller.
@@ -70,6 +72,8 @@ pub enum Holds {
     Ints(i64),
     /// A day, or a number of days.
     DayOrDays,
+    /// A JSON list of objects, or a text that is one.
+    Rows,
 }
 
 /// A field of a request.
@@ -96,6 +100,8 @@ pub enum Run {
     Jobs(Jobs),
     /// Of the counter.
     Counter(Counter),
+    /// Of rules and what they grant.
+    Rules(Rules),
 }
 
 /// A route.
@@ -153,5 +159,6 @@ macro_rules! definition {
 use definition;
 
 /// Every route of the manual that is served, and ours among them.
-pub static ALL: LazyLock<Vec<Route>> =
-    LazyLock::new(|| [client::ROUTES, operator::ROUTES, counter::ROUTES, jobs::ROUTES].concat());
+pub static ALL: LazyLock<Vec<Route>> = LazyLock::new(|| {
+    [client::ROUTES, operator::ROUTES, counter::ROUTES, jobs::ROUTES, rules::ROUTES].concat()
+});

@@ -35,7 +35,7 @@ pub trait Together: Sync {
 }
 
 /// Counts events of one kind, once they are committed.
-type Counted = Box<dyn FnOnce(&Metrics) + Send>;
+type Counted = Box<dyn FnOnce(&Metrics) + Send + Sync>;
 
 /// What is being put together.
 pub struct Unit<'a> {

@@ -41,6 +41,11 @@ const STEPS: &[Step] = &[
     both!("0004_jobs", "../../migrations/0004_jobs.sql"),
     both!("jobs_v1", "../../projections/jobs.sql"),
     both!("0005_redemptions_by_time", "../../migrations/0005_redemptions_by_time.sql"),
+    both!("grants_v1", "../../projections/grants.sql"),
+    both!("order_amounts_v1", "../../projections/order_amounts.sql"),
+    both!("goods_groups_v1", "../../projections/goods_groups.sql"),
+    both!("goods_group_goods_v1", "../../projections/goods_group_goods.sql"),
+    both!("0006_earned", "../../migrations/0006_earned.sql"),
 ];
 
 /// The number of the last step.

@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use coupon_ledger::coupon::{Coupon, CouponEvent, Source};
 use coupon_ledger::definition::{Definition, DefinitionEvent};
 use coupon_ledger::entity::{Entity, decode, encode};
+use coupon_ledger::grant::{Grant, GrantEvent};
 use coupon_ledger::http::openapi;
 use coupon_ledger::http::routes::{ALL, Route, Who};
 use coupon_ledger::identity::{Caller, Token};
 use coupon_ledger::job::{Job, JobEvent};
+use coupon_ledger::rule::{GoodsGroup, GoodsGroupEvent, OrderAmount, OrderAmountEvent};
 use coupon_ledger::shop::{Shop, ShopEvent};
 use coupon_ledger::store::StoredEvent;
 use serde_json::{Map, Value, json};
@@ -120,6 +122,13 @@ fn every_event_of_a_shop_is_documented_as_it_is_stored() {
 #[test]
 fn every_event_of_a_job_is_documented_as_it_is_stored() {
     documents::<Job>(JobEvent::NAMES);
+}
+
+#[test]
+fn every_event_of_a_rule_and_its_grants_is_documented_as_it_is_stored() {
+    documents::<Grant>(GrantEvent::NAMES);
+    documents::<OrderAmount>(OrderAmountEvent::NAMES);
+    documents::<GoodsGroup>(GoodsGroupEvent::NAMES);
 }
 
 #[test]
@@ -247,6 +256,7 @@ on_both_engines! {
             (employee, "/user/reverseelecoupon", json!({"id": 1, "reason": "按錯"})),
             (operator, "/user/voidelecoupon", json!({"mem_coupon_id": to_void, "reason": "發錯"})),
             (operator, "/elecoupons/add", crate::harness::definition(json!({}))),
+            (operator, "/elecoupons/add", crate::harness::definition(json!({}))),
             (operator, "/elecoupons/edit", crate::harness::definition(json!({"id": 2, "title": "二"}))),
             (operator, "/elecoupons/info", id(offer)),
             (operator, "/elecoupons/getlist", json!({})),
@@ -281,6 +291,35 @@ on_both_engines! {
             (operator, "/elecoupons/extend", json!({"send_id": 1, "end_date": "2027-06-30", "reason": "延期"})),
             (operator, "/job/getlist", json!({})),
             (operator, "/job/info", id(2)),
+            (operator, "/goodsgroup/add", json!({"title": "飲料"})),
+            (operator, "/goodsgroup/edit", json!({"id": 1, "title": "熱飲"})),
+            (operator, "/goodsgroup/setgoods", json!({"id": 1, "goods_ids": "7,8"})),
+            (operator, "/goodsgroup/getlist", json!({})),
+            (operator, "/goodselecoupon/couponlist", json!({"goods_group_id": 1})),
+            (operator, "/goodselecoupon/add", json!({"goodsgroup_id": 1, "coupon_ids": [{"id": offer, "num": 2}]})),
+            (operator, "/goodselecoupon/edit", json!({"json": [{"id": 1, "num": 3}]})),
+            (operator, "/goodsgroup/info", id(1)),
+            (operator, "/goods/get", id(7)),
+            (operator, "/goods/checkinfo", json!({"id": 7, "member_id": 439})),
+            (operator, "/goodselecoupon/del", id(1)),
+            (operator, "/goodsgroup/del", id(1)),
+            (operator, "/orderamount/add", json!({"amount": 200, "json": [{"coupon_id": offer, "num": 10}]})),
+            (operator, "/orderamount/edit", json!({"id": 1, "amount": 100, "json": [{"id": 2, "num": 5}]})),
+            (operator, "/orderamount/info", id(1)),
+            (operator, "/orderamount/getlist", json!({})),
+            (operator, "/orderelecoupon/couponlist", json!({"ora_id": 1})),
+            (operator, "/orderelecoupon/add", json!({"ora_id": 1, "coupon_ids": [3]})),
+            (operator, "/orderelecoupon/getlist", json!({"ora_id": 1})),
+            (operator, "/orderelecoupon/del", id(2)),
+            (operator, "/orderamount/del", id(1)),
+            (operator, "/memberelecoupon/couponlist", json!({"level_id": 1})),
+            (operator, "/memberelecoupon/add", json!({"level_id": 1, "coupon_id": [offer]})),
+            (operator, "/memberelecoupon/edit", json!({"json": [{"id": 4, "num": 2}]})),
+            (operator, "/memberelecoupon/list", json!({"level_id": 1})),
+            (operator, "/memberlevel/checkinfo", json!({"id": 1, "member_id": 439})),
+            (operator, "/memberelecoupon/del", id(4)),
+            (operator, "/birthdaycoupon/set", json!({"coupon_ids": [{"id": offer, "num": 1}]})),
+            (operator, "/birthdaycoupon/get", json!({})),
             (operator, "/token/revoke", json!({
                 "revoke": Token::new(FRIEND, world.clock.now_ms(), 60).sign(&world.secrets)
             })),

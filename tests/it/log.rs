@@ -8,8 +8,10 @@ use coupon_ledger::clock::Zone;
 use coupon_ledger::coupon::{Coupon, CouponEvent, Issue, Source};
 use coupon_ledger::definition::{Definition, DefinitionEvent, IssueLimit, Kind, Offer, Terms, Validity};
 use coupon_ledger::entity::{Entity, decode};
+use coupon_ledger::grant::{Cause, Grant, GrantEvent};
 use coupon_ledger::job::{Coupons, Job, JobEvent, Recipients, Work};
 use coupon_ledger::ledger::Ledger;
+use coupon_ledger::rule::{GoodsGroup, GoodsGroupEvent, OrderAmount, OrderAmountEvent};
 use coupon_ledger::secrets::review_hash;
 use coupon_ledger::shop::{Shop, ShopDetails, ShopEvent};
 use coupon_ledger::store::{
@@ -647,6 +649,38 @@ fn golden_shops() -> Vec<ShopEvent> {
     ]
 }
 
+fn golden_grants() -> Vec<GrantEvent> {
+    let at_ms = 1_543_026_701_000;
+    let added = |cause| GrantEvent::Added { cause, definition_id: 7, num: 10, employee_id: 1000, at_ms };
+    vec![
+        added(Cause::OrderAmount(3)),
+        added(Cause::GoodsGroup(4)),
+        added(Cause::Level(2)),
+        added(Cause::Birthday),
+        GrantEvent::Changed { num: 5, employee_id: 0, at_ms },
+        GrantEvent::Removed { employee_id: 0, at_ms },
+    ]
+}
+
+fn golden_order_amounts() -> Vec<OrderAmountEvent> {
+    let at_ms = 1_543_026_701_000;
+    vec![
+        OrderAmountEvent::Defined { amount_cents: 10_000, employee_id: 1000, at_ms },
+        OrderAmountEvent::Changed { amount_cents: 20_000, employee_id: 0, at_ms },
+        OrderAmountEvent::Deleted { employee_id: 0, at_ms },
+    ]
+}
+
+fn golden_goods_groups() -> Vec<GoodsGroupEvent> {
+    let at_ms = 1_543_026_701_000;
+    vec![
+        GoodsGroupEvent::Created { title: "飲料".to_owned(), employee_id: 1000, at_ms },
+        GoodsGroupEvent::Renamed { title: "熱飲".to_owned(), employee_id: 0, at_ms },
+        GoodsGroupEvent::GoodsSet { goods_ids: vec![7, 8], employee_id: 0, at_ms },
+        GoodsGroupEvent::Deleted { employee_id: 0, at_ms },
+    ]
+}
+
 /// The golden lines of one aggregate as they would lie in the log.
 fn golden_lines(kind: &str) -> Vec<StoredEvent> {
     let lines = include_str!("golden/events.ndjson").lines();
@@ -692,4 +726,7 @@ fn every_event_ever_written_is_read_as_what_it_meant() {
     assert_golden::<Definition>(&golden_definitions(), DefinitionEvent::NAMES);
     assert_golden::<Shop>(&golden_shops(), ShopEvent::NAMES);
     assert_golden::<Job>(&golden_jobs(), JobEvent::NAMES);
+    assert_golden::<Grant>(&golden_grants(), GrantEvent::NAMES);
+    assert_golden::<OrderAmount>(&golden_order_amounts(), OrderAmountEvent::NAMES);
+    assert_golden::<GoodsGroup>(&golden_goods_groups(), GoodsGroupEvent::NAMES);
 }

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use coupon_ledger::coupon::Coupon;
 use coupon_ledger::definition::Definition;
 use coupon_ledger::entity::{Entity, fold};
+use coupon_ledger::grant::Grant;
 use coupon_ledger::job::Job;
 use coupon_ledger::read_model::LIVE_TABLES;
 use coupon_ledger::replay;
+use coupon_ledger::rule::{GoodsGroup, OrderAmount};
 use coupon_ledger::shop::Shop;
 use coupon_ledger::store::{BUCKET, Cell, Column, LiveTable, Statement, StoredEvent};
 
@@ -99,6 +101,15 @@ fn replayed_rows(streams: &BTreeMap<(String, i64), Vec<StoredEvent>>) -> Rows {
             }
             "job" => {
                 rows_of::<Job>(*id, events, &mut rows);
+            }
+            "grant" => {
+                rows_of::<Grant>(*id, events, &mut rows);
+            }
+            "order_amount" => {
+                rows_of::<OrderAmount>(*id, events, &mut rows);
+            }
+            "goods_group" => {
+                rows_of::<GoodsGroup>(*id, events, &mut rows);
             }
             other => panic!("a stream of an unknown type: {other} {id}"),
         }

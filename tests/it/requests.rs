@@ -106,6 +106,17 @@ fn garbage(field: &Field) -> Vec<Value> {
             json!([0, 1]),
             json!([-1]),
         ],
+        Holds::Rows => vec![
+            json!("[{"),
+            json!("x"),
+            json!({}),
+            json!(5),
+            json!([1]),
+            json!([{}]),
+            json!([{"id": 0, "coupon_id": 0, "num": 1}]),
+            json!([{"id": 1, "coupon_id": 1, "num": 10_001}]),
+            json!("[{'id':1,num:2}]"),
+        ],
         Holds::DayOrDays => vec![json!("x"), json!({}), json!(-1), json!(1.5), json!("2026-01-01")],
     }
 }
