@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! value, clock, refusal ← secrets ← coupon, definition, shop, job, grant, rule, facts ← identity, config
-//!   ← store ← read_model, directory ← entity ← metrics ← ledger ← lease, bulk, sweep, runner, rulebook, replay, demo ← http ← cli ← main
+//!   ← store ← read_model, directory ← entity ← metrics ← ledger ← lease, bulk, sweep, runner, rulebook, granting, replay, demo ← http ← cli ← main
 //! ```
 
 pub mod bulk;
@@ -19,6 +19,7 @@ pub mod directory;
 pub mod entity;
 pub mod facts;
 pub mod grant;
+pub mod granting;
 pub mod http;
 pub mod identity;
 pub mod job;

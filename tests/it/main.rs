@@ -28,6 +28,7 @@ mod proxy;
 mod replay;
 mod requests;
 mod roles;
+mod rules;
 mod samples;
 mod server;
 mod simulation;

@@ -39,6 +39,15 @@ async fn a_server_under_the_documented_grants_serves_and_cannot_change_the_log()
     world.operator("/member/add", json!({"nickname": "新"})).await.ok();
     coupon_ledger::sweep::sweep(&world.ledger).await.unwrap();
     world.operator("/sendelecoupon/add", json!({"coupon_id": definition, "shop_ids": "0"})).await.ok();
+    let gift = json!({"coupon_ids": [{"id": definition, "num": 1}]});
+    world.operator("/birthdaycoupon/set", gift).await.ok();
+    world.operator("/memberelecoupon/add", json!({"level_id": 1, "coupon_id": [definition]})).await.ok();
+    world.operator("/member/add", json!({"level_id": 1, "birthday": "1990-11-23"})).await.ok();
+    assert_eq!(coupon_ledger::granting::grant_levels(&world.ledger).await.unwrap(), 1);
+    assert_eq!(coupon_ledger::granting::grant_birthdays(&world.ledger).await.unwrap(), Some(1));
+    world.operator("/orderamount/add", json!({"amount": 100})).await.ok();
+    world.operator("/goodsgroup/add", json!({"title": "a"})).await.ok();
+    world.operator("/goodsgroup/setgoods", json!({"id": 1, "goods_ids": "7"})).await.ok();
     for job_id in coupon_ledger::runner::open_jobs(world.store()).await.unwrap() {
         coupon_ledger::runner::run_job(&world.ledger, job_id).await.unwrap();
     }
