@@ -249,7 +249,7 @@ async fn grant_birthdays_of(ledger: &Ledger, day: NaiveDate) -> Result<Option<us
 /// Members with this month and day of birth, behind this one.
 async fn members_born(store: &Store, born: i64, behind: i64) -> Result<Vec<i64>, StoreError> {
     let sql = "SELECT member_id FROM members WHERE birthday > 0 AND birthday % 10000 = $1 AND member_id > $2
-               ORDER BY birthday % 10000, member_id LIMIT $3";
+               ORDER BY member_id LIMIT $3";
     let rows = store.query(Statement::new(sql, [born, behind, PAGE].map(Cell::from))).await?;
     Ok(rows.iter().map(|row| row.int(0)).collect())
 }
