@@ -2,6 +2,10 @@
 //!
 //! The seed is printed; `SIMULATION_SEED=<seed>` runs the same commands again.
 
+mod administer;
+mod choose;
+mod compare;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use chrono::{Days, NaiveDate};
@@ -9,14 +13,15 @@ use chrono_tz::Tz;
 use coupon_ledger::clock::Zone;
 use coupon_ledger::identity::Caller;
 use coupon_ledger::store::{BUCKET, Statement};
-use futures::future::join_all;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom as _, IteratorRandom as _};
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 
+use administer::shop;
+
 use crate::harness::{DAY, Engine, HOUR, NOON, Reply, World};
-use crate::model::{Data, Expected, Model, ModelDefinition, Who};
+use crate::model::{Data, Expected, Model, Who};
 use crate::replay::assert_rows_equal_replay;
 
 const COMMANDS: usize = 3_000;
@@ -256,121 +261,6 @@ impl Simulation {
         }
     }
 
-    /// A call that leads somewhere more often than not.
-    fn choose(&mut self) -> (Who, &'static str, Value) {
-        let id = self.coupon();
-        let member = self.member_of(id);
-        let employee = Who::Employee(EMPLOYEES.choose(&mut self.rng).unwrap());
-        match self.rng.random_range(0..100) {
-            0..11 => {
-                let coupon_id = self.definition();
-                let member_id = if self.chance(3) { 999 } else { self.member() };
-                let who = if self.chance(70) { Who::Operator } else { employee };
-                (who, "/sendelecoupon/one", json!({"coupon_id": coupon_id, "member_id": member_id}))
-            }
-            11..22 => {
-                let definition = self.definition();
-                (Who::Member(self.member()), "/client/claimcoupon", json!({"id": definition}))
-            }
-            22..36 => {
-                let shop_id = self.rng.random_range(1..=4);
-                let mut body = json!({"mem_coupon_id": id, "shop_id": shop_id});
-                if self.chance(50) {
-                    let shops_own = self.urls.iter().rev().find(|url| url.0 == shop_id).cloned();
-                    let url =
-                        if self.chance(70) { shops_own } else { self.urls.choose(&mut self.rng).cloned() };
-                    body["audit_url"] =
-                        url.map_or_else(|| "http://other/qr/1/1/AAAA".to_owned(), |url| url.1).into();
-                }
-                (member, "/client/auditcoupon", body)
-            }
-            36..45 => (employee, "/user/auditelecoupon", json!({"mem_coupon_id": id})),
-            45..48 => {
-                let who = if self.chance(50) { Who::Operator } else { employee };
-                (who, "/user/reverseelecoupon", json!({"id": self.redemption(), "reason": "按錯"}))
-            }
-            48 => (Who::Operator, "/user/voidelecoupon", json!({"mem_coupon_id": id, "reason": "發錯"})),
-            49..56 => {
-                let recent = self.redemptions.len().saturating_sub(5);
-                let used = self.redemptions[recent..].choose(&mut self.rng).map(|used| used.1);
-                let id = used.filter(|_| self.rng.random_ratio(2, 3)).unwrap_or(id);
-                let member = self.member_of(id);
-                let text = format!("評價 {id} 非常給力");
-                let score = self.rng.random_range(1..=5);
-                (member, "/client/evaluacoupon", json!({"id": id, "evaluation": text, "score": score}))
-            }
-            56..68 => (member, "/client/givecoupon", json!({"id": id})),
-            68..71 => (member, "/client/withdrawcoupon", json!({"id": id})),
-            71..86 => {
-                let recent = self.gifts.len().saturating_sub(3)..self.gifts.len();
-                let (id, right) = match recent.choose(&mut self.rng) {
-                    Some(number) if self.rng.random_ratio(19, 20) => {
-                        (self.gifts[number].0, self.gifts[number].1)
-                    }
-                    _ => (id, 123_456),
-                };
-                let code = if self.chance(30) { right } else { right ^ 1 };
-                let route = if self.chance(75) { "/client/getcoupon" } else { "/client/giftinfo" };
-                // One of them guesses more than the others.
-                let receiver = if self.chance(20) { *MEMBERS.start() } else { self.member() };
-                (Who::Member(receiver), route, json!({"id": id, "code": code}))
-            }
-            86..92 => (member, "/client/couponinfo", json!({"id": id})),
-            92..95 => (member, "/client/auditcouponinfo", json!({"id": self.redemption()})),
-            95..98 => {
-                let body = match self.rng.random_range(0..3) {
-                    0 => json!({}),
-                    1 => json!({"shop_id": self.rng.random_range(1..=4)}),
-                    _ => json!({"page": self.rng.random_range(1..=2), "limit": 2}),
-                };
-                (member, "/client/getauditcoupon", body)
-            }
-            98 => (member, "/client/couponcount", json!({})),
-            _ => (Who::Employee(1001), "/client/couponlist", json!({"state": 0})),
-        }
-    }
-
-    /// Mostly one with which something can still be done.
-    fn coupon(&mut self) -> i64 {
-        let now_ms = self.now_ms();
-        let coupon = match self.rng.random_range(0..100) {
-            0..2 => None,
-            2..12 => self.coupons.choose(&mut self.rng),
-            12..35 => self.coupons[self.coupons.len().saturating_sub(20)..].choose(&mut self.rng),
-            _ => {
-                let fresh = self.coupons.iter().rev().filter(|id| self.model.is_fresh(now_ms, **id)).take(25);
-                fresh.choose(&mut self.rng)
-            }
-        };
-        coupon.copied().unwrap_or(77_777)
-    }
-
-    fn member(&mut self) -> i64 {
-        MEMBERS.choose(&mut self.rng).unwrap()
-    }
-
-    /// Mostly the member in whose hand it is, or one who had it.
-    fn member_of(&mut self, coupon_id: i64) -> Who {
-        let holder = self.model.holder(coupon_id);
-        let member = match self.rng.random_range(0..100) {
-            0..70 => holder,
-            70..85 => self.model.holders(coupon_id).choose(&mut self.rng).copied(),
-            _ => None,
-        };
-        Who::Member(member.unwrap_or_else(|| self.member()))
-    }
-
-    fn definition(&mut self) -> i64 {
-        let recent = self.definitions.len().saturating_sub(12);
-        if self.chance(3) { 5_555 } else { *self.definitions[recent..].choose(&mut self.rng).unwrap() }
-    }
-
-    fn redemption(&mut self) -> i64 {
-        let recent = self.redemptions.len().saturating_sub(5);
-        let used = self.redemptions[recent..].choose(&mut self.rng);
-        used.filter(|_| self.rng.random_ratio(19, 20)).map_or(66_666, |used| used.0)
-    }
-
     /// Gives a command to both and compares what they answer.
     async fn perform(&mut self, who: Who, route: &'static str, body: Value, key: Option<String>) {
         let before = self.head().await;
@@ -495,219 +385,4 @@ impl Simulation {
             self.perform(member, "/client/getcoupon", json!({"id": id, "code": right ^ 2}), None).await;
         }
     }
-
-    /// What operators do beside issuing.
-    async fn administer(&mut self) {
-        let id = *self.definitions.choose(&mut self.rng).unwrap();
-        match self.rng.random_range(0..100) {
-            0..20 => {
-                let (shop_id, open) = (SHOPS.choose(&mut self.rng).unwrap(), self.rng.random_ratio(2, 3));
-                let mut body = shop(shop_id);
-                (body["id"], body["state"]) = (shop_id.into(), i64::from(open).into());
-                self.operate("/shop/edit", body, 0).await;
-                self.model.set_shop_open(shop_id, open);
-            }
-            20..30 => {
-                let shop_id = SHOPS.choose(&mut self.rng).unwrap();
-                let reply = self.operate("/shop/rotateauditkey", json!({"id": shop_id}), 0).await;
-                self.take_url(shop_id, reply["url"].as_str().unwrap());
-            }
-            30..50 => {
-                let on = self.chance(85);
-                self.operate("/elecoupons/state", json!({"id": id, "state": i64::from(on)}), 0).await;
-                self.model.set_definition_on(id, on);
-            }
-            50..70 => {
-                let (num, more) = (self.rng.random_range(1..6), self.chance(60));
-                let (stock, issued) = (self.stock[&id], self.model.issued(id));
-                let changed = if more { stock + num } else { stock - num };
-                if changed == 0 {
-                    return;
-                }
-                let code = if changed < issued || (stock == 0 && !more) { 401 } else { 0 };
-                let body = json!({"id": id, "num": num, "type": i64::from(more)});
-                let data = self.operate("/elecoupons/inventory", body, code).await;
-                if code == 0 {
-                    assert_eq!(data, json!({"id": id, "num": changed}));
-                    self.stock.insert(id, changed);
-                    self.model.change_stock(id, changed);
-                }
-            }
-            _ => {
-                let (validity_type, limit_type) =
-                    (self.rng.random_range(1..=3), self.rng.random_range(1..=4));
-                self.define(validity_type, limit_type).await;
-            }
-        }
-    }
-
-    async fn operate(&mut self, route: &str, body: Value, code: i64) -> Value {
-        let reply = self.world.operator(route, body.clone()).await;
-        self.history.note(format!("{} operator {route} {body} → {}", self.now_ms(), reply.body));
-        assert_eq!(reply.code(), code, "{route} {body}");
-        reply.data().clone()
-    }
-
-    async fn define(&mut self, validity_type: i64, get_limit_type: i64) {
-        let mut definition = self.some_definition(validity_type, get_limit_type);
-        let mut body = json!({
-            "type": definition.kind,
-            "title": definition.title,
-            "deduction": definition.deduction,
-            "validity_type": validity_type,
-            "start_num": definition.start_num,
-            "end_num": definition.end_num,
-            "use_week": definition.use_week,
-            "is_giving": i64::from(definition.is_giving),
-            "get_limit_type": get_limit_type,
-            "get_limit": definition.get_limit,
-            "level_ids": definition.level_ids,
-            "rules": definition.rules,
-            "shop_ids": definition.shop_ids,
-            "is_self": i64::from(definition.is_self),
-            "is_claim": i64::from(definition.is_claim),
-            "need_scan": i64::from(definition.need_scan),
-            "num": definition.num,
-        });
-        if definition.deduction.is_empty() {
-            body["deduction"] = Value::Null;
-        }
-        let data = self.operate("/elecoupons/add", body, 0).await;
-        definition.id = data["id"].as_i64().unwrap();
-        self.definitions.push(definition.id);
-        self.stock.insert(definition.id, definition.num);
-        self.model.add_definition(definition);
-    }
-
-    fn some_definition(&mut self, validity_type: i64, get_limit_type: i64) -> ModelDefinition {
-        let today = self.today();
-        let kind = self.rng.random_range(1..=2);
-        let (start_num, end_num) = match validity_type {
-            1 => {
-                let start = today - Days::new(3) + Days::new(self.rng.random_range(0..7));
-                (start.to_string(), (start + Days::new(self.rng.random_range(0..15))).to_string())
-            }
-            2 => (self.rng.random_range(0..3).to_string(), self.rng.random_range(1..20).to_string()),
-            _ => (String::new(), String::new()),
-        };
-        let deduction = if kind == 1 || self.chance(30) { "10.00" } else { "" };
-        let weekdays = self.rng.random_range(1..=5);
-        let shops = self.rng.random_range(1..=2);
-        let use_week = if self.chance(60) { Vec::new() } else { self.some_of(1..=7, weekdays) };
-        let shop_ids = if self.chance(60) { Vec::new() } else { self.some_of(SHOPS, shops) };
-        ModelDefinition {
-            id: 0,
-            kind,
-            title: format!("電子券 {}", self.definitions.len()),
-            deduction: deduction.to_owned(),
-            validity_type,
-            start_num,
-            end_num,
-            use_week: use_week.into_iter().map(|day| day as u8).collect(),
-            is_giving: self.chance(85),
-            get_limit_type,
-            get_limit: if get_limit_type == 2 { self.rng.random_range(1..5) } else { 0 },
-            level_ids: if get_limit_type == 4 { self.some_of(1..=3, 2) } else { Vec::new() },
-            use_limit: 0,
-            rules: "我是使用規則".to_owned(),
-            shop_ids,
-            is_self: self.chance(80),
-            is_claim: self.chance(65),
-            need_scan: self.scanning || self.chance(15),
-            num: if self.chance(60) { 0 } else { self.rng.random_range(2..30) },
-            on: true,
-        }
-    }
-
-    fn some_of(&mut self, range: std::ops::RangeInclusive<i64>, count: usize) -> Vec<i64> {
-        let mut some = range.choose_multiple(&mut self.rng, count);
-        some.sort_unstable();
-        some
-    }
-
-    /// Compares every list of every member, whole or page by page.
-    async fn compare_lists(&mut self, every_page: bool) {
-        let mut calls = Vec::new();
-        for member in MEMBERS {
-            calls.push((member, "/client/couponcount", json!({})));
-            calls.push((member, "/client/getauditcoupon", json!({})));
-            for state in 0..=2 {
-                calls.push((member, "/client/couponlist", json!({"state": state, "limit": 100})));
-                let limit = self.rng.random_range(1..=12);
-                let pages = if every_page { 1 + self.coupons.len() as i64 / limit } else { 2 };
-                for page in 1..=pages.min(40) {
-                    let body = json!({"state": state, "page": page, "limit": limit});
-                    calls.push((member, "/client/couponlist", body));
-                }
-                let before = self.coupon();
-                calls.push((
-                    member,
-                    "/client/couponlist",
-                    json!({"state": state, "before_id": before, "limit": limit}),
-                ));
-            }
-        }
-        self.compare_all(calls).await;
-        for member in MEMBERS {
-            let reply = self.world.call(Caller::Member(member), "/client/cangetcoupon", json!({})).await;
-            let listed: Vec<i64> =
-                reply.ok().as_array().unwrap().iter().map(|row| row["id"].as_i64().unwrap()).collect();
-            assert_eq!(listed, self.model.claimable(self.now_ms(), member), "what member {member} may claim");
-        }
-    }
-
-    /// Compares what each of its holders, and someone else, sees of every coupon touched since the last time.
-    async fn compare_touched(&mut self) {
-        let touched = std::mem::take(&mut self.touched);
-        // Whoever looks marks his row as read; half of them stay unread for a while.
-        let calls = touched.into_iter().filter(|_| self.rng.random_ratio(1, 2)).collect::<Vec<_>>();
-        let calls = self.infos_of(&calls);
-        self.compare_all(calls).await;
-    }
-
-    async fn compare_infos(&mut self) {
-        let calls = self.infos_of(&self.coupons);
-        self.compare_all(calls).await;
-    }
-
-    fn infos_of(&self, coupons: &[i64]) -> Vec<(i64, &'static str, Value)> {
-        let viewers = |id: &i64| {
-            let stranger = MEMBERS.start() + id % 12;
-            self.model.holders(*id).into_iter().chain([stranger])
-        };
-        let calls = coupons
-            .iter()
-            .flat_map(|id| viewers(id).map(move |member| (member, "/client/couponinfo", json!({"id": id}))));
-        calls.collect()
-    }
-
-    async fn compare_redemptions(&mut self) {
-        let member = |id: &i64| MEMBERS.start() + id % 12;
-        let calls =
-            self.redemptions.iter().map(|(id, _)| (member(id), "/client/auditcouponinfo", json!({"id": id})));
-        let calls = calls.collect();
-        self.compare_all(calls).await;
-    }
-
-    /// Asks side by side, as none of these changes another's answer, and compares one by one.
-    async fn compare_all(&mut self, calls: Vec<(i64, &'static str, Value)>) {
-        for some in calls.chunks(64) {
-            let asked = some
-                .iter()
-                .map(|(member, route, body)| self.world.call(Caller::Member(*member), route, body.clone()));
-            for ((member, route, body), reply) in some.iter().zip(join_all(asked).await) {
-                let now_ms = self.now_ms();
-                let expected = self.model.call(now_ms, &Who::Member(*member), route, body, &reply.body);
-                let asked = format!("{now_ms} {member} {route} {body} → {}", reply.body);
-                assert_eq!(reply.code(), expected.code, "{asked}");
-                if let Data::Exactly(data) = &expected.data {
-                    assert_eq!(reply.data(), data, "{asked}");
-                }
-            }
-        }
-    }
-}
-
-fn shop(id: i64) -> Value {
-    json!({"shop_name": format!("門店{id}"), "phone": "020-88888888", "address": "人民路1號"})
 }
