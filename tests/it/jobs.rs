@@ -107,6 +107,23 @@ on_both_engines! {
         world.close().await;
     }
 
+    async fn a_member_without_a_card_gives_nobody_else_his_reason(engine: Engine) {
+        let world = World::with_people(engine).await;
+        // Behind the two who have no card.
+        world.operator("/member/add", json!({"id": 900, "card_end": "2027-01-31"})).await.ok();
+        let changes = json!({"validity_type": 3, "get_limit_type": 2, "get_limit": 1});
+        let definition = world.define(changes).await;
+        world.issue(definition, 900).await;
+        let id = send(&world, json!({"coupon_id": definition})).await;
+        run_all(&world).await;
+        let done = info(&world, id).await;
+        assert_eq!((&done["send_num"], &done["refused"]), (&json!(0), &json!({"5002": 1, "5006": 2})));
+        let body = json!({"coupon_id": definition, "member_ids": [439, 900]});
+        let chunk = world.operator("/sendelecoupon/members", body).await;
+        assert_eq!((&chunk.ok()["send_num"], &chunk.ok()["refused"]), (&json!(0), &json!([439, 900])));
+        world.close().await;
+    }
+
     async fn what_cannot_be_sent_is_refused_at_once_and_leaves_nothing(engine: Engine) {
         let world = World::with_people(engine).await;
         let scarce = world.define(json!({"num": 1})).await;
