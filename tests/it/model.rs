@@ -1,4 +1,4 @@
-//! An independent, naive model of the member's side of the HTTP API.
+//! An independent, naive model of the HTTP API: members, the counter, issuing, mass sends, recalls and extensions.
 //!
 //! It is written from the contract alone and shares no code with the server, so that a seeded simulation can send
 //! every call to both and compare the whole answers. It keeps plain lists in memory and computes every answer from
@@ -8,8 +8,10 @@
 //! server's choice: the model takes them from the server's answer, and only where it expects a success itself.
 //! It must never look at anything else in that answer. Ill-formed calls and idempotency keys are not modelled.
 
+mod counter;
 mod gifts;
 mod issue;
+mod jobs;
 mod redeem;
 mod rules;
 mod wallet;
@@ -21,6 +23,7 @@ use chrono::NaiveDate;
 use chrono_tz::Tz;
 use serde_json::Value;
 
+pub use jobs::{Shift, State};
 use wire::refusal;
 
 const HOUR_MS: i64 = 60 * 60 * 1000;
@@ -37,11 +40,13 @@ const GIFT_CODES: std::ops::RangeInclusive<i64> = 100_000..=999_999;
 /// The table of codes of the contract, as far as the modelled routes can answer them.
 mod code {
     pub const NO_SUCH_PERSON: i64 = 310;
+    pub const WRONG_FIELDS: i64 = 401;
     pub const NOT_ALLOWED: i64 = 1002;
     pub const NO_SUCH_COUPON: i64 = 2001;
     pub const NO_SUCH_DEFINITION: i64 = 2002;
     pub const NO_SUCH_SHOP: i64 = 2003;
     pub const NO_SUCH_REDEMPTION: i64 = 2004;
+    pub const NO_SUCH_RULE: i64 = 2005;
     pub const ALREADY_USED: i64 = 3001;
     pub const NOT_AT_THIS_SHOP: i64 = 3002;
     pub const BEING_GIVEN: i64 = 3003;
@@ -64,10 +69,12 @@ mod code {
     pub const GIFT_LOCKED: i64 = 7002;
     pub const NOTHING_TO_RECEIVE: i64 = 7003;
     pub const OWN_GIFT: i64 = 7004;
+    pub const WRONG_COUNTER_CODE: i64 = 7005;
     pub const TOO_MANY_REQUESTS: i64 = 9001;
 }
 
-/// "How it was born": the two ways a coupon is born on the modelled routes.
+/// "How it was born": the ways a coupon is born on the modelled routes.
+const COME_MASS_SEND: i64 = 0;
 const COME_ONE_TO_ONE: i64 = 5;
 const COME_CLAIMED: i64 = 8;
 
@@ -133,11 +140,15 @@ pub struct ModelDefinition {
     pub on: bool,
 }
 
-struct Member {
-    nickname: String,
-    headimgurl: String,
-    level_id: i64,
-    card_end: Option<NaiveDate>,
+/// What the directory holds of a member.
+#[derive(Debug, Clone)]
+pub struct Member {
+    pub nickname: String,
+    pub headimgurl: String,
+    pub level_id: i64,
+    pub shop_id: i64,
+    pub tag_ids: Vec<i64>,
+    pub card_end: Option<NaiveDate>,
 }
 
 struct Shop {
@@ -148,14 +159,13 @@ struct Shop {
 /// A member coupon (會員電子券). It has one row for each member who ever held it.
 struct Coupon {
     id: i64,
-    /// As it was at issue: the model has no edit of a definition, and switching it off binds only the next issue.
+    /// As it was at issue: "issued coupons keep their terms", and switching it off binds only the next issue.
     definition: ModelDefinition,
     start: NaiveDate,
     end: NaiveDate,
     issued_ms: i64,
     issued_to: i64,
-    come: i64,
-    user_id: i64,
+    origin: Origin,
     holder: i64,
     rows: BTreeMap<i64, Row>,
     /// The redemption that stands, none once it was reversed.
@@ -166,6 +176,16 @@ struct Coupon {
     /// The code with which the holder received it, if it came to him as a gift.
     received_with_code: Option<i64>,
     review: Option<Review>,
+    /// How often anything has happened to it: a code for the counter is good for one such state.
+    changes: u64,
+}
+
+/// What lies behind an issue: "`come`, `user_id`, `order_id`, `goods_id`"; and the mass send, 0 = none.
+#[derive(Clone, Copy, Default)]
+struct Origin {
+    come: i64,
+    user_id: i64,
+    send_id: i64,
 }
 
 /// What one member sees of a coupon beyond what all its rows share.
@@ -203,7 +223,14 @@ struct Redemption {
     shop_id: i64,
     by: i64,
     at_ms: i64,
-    reversed: bool,
+    reversed_ms: Option<i64>,
+}
+
+/// A code that a member was shown: "bound to the coupon's version, valid 60 s, single use".
+struct CounterCode {
+    coupon_id: i64,
+    changes: u64,
+    lapses_ms: i64,
 }
 
 struct Refusal {
@@ -239,6 +266,8 @@ pub struct Model {
     redemptions: BTreeMap<i64, Redemption>,
     /// When each caller failed to receive or to look at a gift.
     gift_failures_ms: BTreeMap<i64, Vec<i64>>,
+    counter_codes: BTreeMap<String, CounterCode>,
+    jobs: BTreeMap<i64, jobs::Job>,
 }
 
 impl Model {
@@ -255,23 +284,23 @@ impl Model {
             coupons: BTreeMap::new(),
             redemptions: BTreeMap::new(),
             gift_failures_ms: BTreeMap::new(),
+            counter_codes: BTreeMap::new(),
+            jobs: BTreeMap::new(),
         }
     }
 
     // What the directory and the definitions hold. The driver calls these after it did the same to the server.
 
     /// Adds the member, or replaces him.
-    pub fn add_member(
-        &mut self,
-        id: i64,
-        nickname: &str,
-        headimgurl: &str,
-        level_id: i64,
-        card_end: Option<NaiveDate>,
-    ) {
-        let member =
-            Member { nickname: nickname.to_owned(), headimgurl: headimgurl.to_owned(), level_id, card_end };
+    pub fn add_member(&mut self, id: i64, member: Member) {
         self.members.insert(id, member);
+    }
+
+    /// Moves a member to another shop and level.
+    pub fn move_member(&mut self, id: i64, shop_id: i64, level_id: i64) {
+        if let Some(member) = self.members.get_mut(&id) {
+            (member.shop_id, member.level_id) = (shop_id, level_id);
+        }
     }
 
     /// Adds an own shop.
@@ -294,6 +323,13 @@ impl Model {
     /// Adds a definition.
     pub fn add_definition(&mut self, definition: ModelDefinition) {
         self.definitions.insert(definition.id, definition);
+    }
+
+    /// Replaces all of a definition but its stock and its switch: "issued coupons keep their terms".
+    pub fn edit_definition(&mut self, edited: ModelDefinition) {
+        if let Some(definition) = self.definitions.get_mut(&edited.id) {
+            *definition = ModelDefinition { num: definition.num, on: definition.on, ..edited };
+        }
     }
 
     /// Switches a definition on or off.
@@ -336,6 +372,35 @@ impl Model {
         self.issued_of(definition_id).count() as i64
     }
 
+    /// How many of each definition may be issued, 0 = unlimited, and how many are.
+    pub fn stock(&self) -> BTreeMap<i64, (i64, i64)> {
+        let mut stock: BTreeMap<i64, (i64, i64)> =
+            self.definitions.values().map(|definition| (definition.id, (definition.num, 0))).collect();
+        for coupon in self.coupons.values().filter(|coupon| !coupon.voided) {
+            stock.entry(coupon.definition.id).or_default().1 += 1;
+        }
+        stock
+    }
+
+    /// How many each (member, definition) was issued: "gifts not counted, voided not counted".
+    pub fn member_counts(&self) -> BTreeMap<(i64, i64), i64> {
+        let mut counts = BTreeMap::new();
+        for coupon in self.coupons.values().filter(|coupon| !coupon.voided) {
+            *counts.entry((coupon.issued_to, coupon.definition.id)).or_default() += 1;
+        }
+        counts
+    }
+
+    /// How many each (member, definition) was issued that have not come to their end.
+    pub fn unexpired_counts(&self, now_ms: i64) -> BTreeMap<(i64, i64), i64> {
+        let today = self.today(now_ms);
+        let mut counts = BTreeMap::new();
+        for coupon in self.coupons.values().filter(|coupon| !coupon.voided && today <= coupon.end) {
+            *counts.entry((coupon.issued_to, coupon.definition.id)).or_default() += 1;
+        }
+        counts
+    }
+
     /// The definitions that a member could claim now, newest id first: what cangetcoupon lists.
     pub fn claimable(&self, now_ms: i64, member_id: i64) -> Vec<i64> {
         let claimable = self.definitions.values().rev().filter(|definition| definition.is_claim);
@@ -360,6 +425,24 @@ impl Model {
         }
     }
 
+    /// Something happens to a coupon.
+    fn change(&mut self, coupon_id: i64, change: impl FnOnce(&mut Coupon)) {
+        if let Some(coupon) = self.coupons.get_mut(&coupon_id) {
+            coupon.changes += 1;
+            change(coupon);
+        }
+    }
+
+    /// That a gift has lapsed is written down, which no answer shows but one: a code for the counter that was made
+    /// before it is good for nothing any more.
+    pub fn sweep(&mut self, now_ms: i64) {
+        for coupon in self.coupons.values_mut() {
+            if coupon.gift.take_if(|gift| gift.lapses_ms <= now_ms).is_some() {
+                coupon.changes += 1;
+            }
+        }
+    }
+
     // A route that is not this caller's is 1002, before anything else is looked at.
 
     fn call_of_member(&mut self, call: &Call, member_id: i64, route: &str) -> Answer {
@@ -377,6 +460,7 @@ impl Model {
             "/client/getcoupon" => self.getcoupon(call, member_id),
             "/client/giftinfo" => self.giftinfo(call, member_id),
             "/client/claimcoupon" => self.claimcoupon(call, member_id),
+            "/client/auditcode" => self.auditcode(call, member_id),
             _ => Err(refusal(code::NOT_ALLOWED)),
         }
     }
@@ -386,7 +470,10 @@ impl Model {
             "/user/auditelecoupon" => self.auditelecoupon(call, employee_id),
             "/sendelecoupon/one" => self.sendelecoupon_one(call, employee_id),
             "/user/reverseelecoupon" => self.reverseelecoupon(call),
-            _ => Err(refusal(code::NOT_ALLOWED)),
+            "/user/auditbycode" => self.auditbycode(call, employee_id),
+            "/user/auditelecouponlist" => self.auditelecouponlist(call, Some(employee_id)),
+            "/auditelecoupon/getlist" => self.redemption_list(call, Some(employee_id)),
+            _ => self.read_job(call, route),
         }
     }
 
@@ -395,7 +482,15 @@ impl Model {
             "/sendelecoupon/one" => self.sendelecoupon_one(call, self.operator_user_id),
             "/user/reverseelecoupon" => self.reverseelecoupon(call),
             "/user/voidelecoupon" => self.voidelecoupon(call),
-            _ => Err(refusal(code::NOT_ALLOWED)),
+            "/user/auditelecouponlist" => self.auditelecouponlist(call, None),
+            "/auditelecoupon/getlist" => self.redemption_list(call, None),
+            "/sendelecoupon/add" => self.send(call),
+            "/elecoupons/recall" => self.recall(call),
+            "/elecoupons/extend" => self.extend(call),
+            "/sendelecoupon/pause" | "/job/pause" => self.change_job(call, jobs::State::Paused),
+            "/sendelecoupon/resume" | "/job/resume" => self.change_job(call, jobs::State::Running),
+            "/sendelecoupon/cancel" | "/job/cancel" => self.change_job(call, jobs::State::Cancelled),
+            _ => self.read_job(call, route),
         }
     }
 }

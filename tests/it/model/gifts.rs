@@ -30,9 +30,9 @@ impl Model {
         let Some(code) = answered_code.filter(|code| GIFT_CODES.contains(code)) else {
             return Ok(self.gift_answer(coupon_id, &json!("a number 100000–999999"), lapses_ms));
         };
-        if let Some(coupon) = self.coupons.get_mut(&coupon_id) {
+        self.change(coupon_id, |coupon| {
             coupon.gift = Some(Gift { code, given_ms: call.now_ms, lapses_ms, wrong_codes: 0 });
-        }
+        });
         Ok(self.gift_answer(coupon_id, &json!(code), lapses_ms))
     }
 
@@ -47,9 +47,7 @@ impl Model {
         ensure(is_his_gift, code::NOTHING_TO_RECEIVE)?;
 
         let coupon_id = coupon.id;
-        if let Some(coupon) = self.coupons.get_mut(&coupon_id) {
-            coupon.gift = None;
-        }
+        self.change(coupon_id, |coupon| coupon.gift = None);
         Ok(Data::Unpredictable)
     }
 
@@ -61,9 +59,8 @@ impl Model {
         }
         self.try_gift_code(call, member_id)?;
 
-        if let Some(coupon) = self.coupons.get_mut(&coupon_id)
-            && let Some(gift) = coupon.gift.take()
-        {
+        self.change(coupon_id, |coupon| {
+            let Some(gift) = coupon.gift.take() else { return };
             let giver_id = coupon.holder;
             if let Some(row) = coupon.rows.get_mut(&giver_id) {
                 row.passed_on = Some(PassedOn { given_ms: gift.given_ms, receive_id: member_id });
@@ -72,7 +69,7 @@ impl Model {
             coupon.rows.insert(member_id, Row { give_id: giver_id, is_read: false, passed_on: None });
             coupon.holder = member_id;
             coupon.received_with_code = Some(gift.code);
-        }
+        });
         Ok(Data::Exactly(json!({ "id": coupon_id })))
     }
 
@@ -126,6 +123,7 @@ impl Model {
         }
         gift.wrong_codes += 1;
         let attempts_left = WRONG_CODES_PER_GIFT - gift.wrong_codes;
+        coupon.changes += 1;
         Err(Refusal { code: code::WRONG_GIFT_CODE, data: json!({ "attempts_left": attempts_left }) })
     }
 }

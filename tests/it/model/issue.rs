@@ -1,4 +1,4 @@
-//! Issuing: one-to-one and claimed.
+//! Issuing.
 
 use std::collections::BTreeMap;
 
@@ -8,14 +8,15 @@ use serde_json::{Value, json};
 use super::rules::{date, validity};
 use super::wire::{ensure, int, refusal};
 use super::{
-    Answer, COME_CLAIMED, COME_ONE_TO_ONE, Call, Coupon, Data, Model, ModelDefinition, Refusal, Row, code,
+    Answer, COME_CLAIMED, COME_ONE_TO_ONE, Call, Coupon, Data, Model, ModelDefinition, Origin, Refusal, Row,
+    code,
 };
 
 impl Model {
     pub(super) fn sendelecoupon_one(&mut self, call: &Call, user_id: i64) -> Answer {
         let definition_id = int(call.body, "coupon_id");
         let member_id = int(call.body, "member_id");
-        self.issue(call, definition_id, member_id, COME_ONE_TO_ONE, user_id)
+        self.issue(call, definition_id, member_id, Origin { come: COME_ONE_TO_ONE, user_id, send_id: 0 })
     }
 
     /// "only definitions with `is_claim`=1": the others are not on offer to members.
@@ -23,7 +24,7 @@ impl Model {
         let definition_id = int(call.body, "id");
         let definition = self.definitions.get(&definition_id).ok_or(refusal(code::NO_SUCH_DEFINITION))?;
         ensure(definition.is_claim, code::NOT_ON_OFFER)?;
-        self.issue(call, definition_id, member_id, COME_CLAIMED, 0)
+        self.issue(call, definition_id, member_id, Origin { come: COME_CLAIMED, ..Origin::default() })
     }
 
     /// Issue, claim: 2002 5006 310 5003 5002 5001. Answers the first and last day.
@@ -35,9 +36,7 @@ impl Model {
     ) -> Result<(NaiveDate, NaiveDate), Refusal> {
         let today = self.today(now_ms);
         let definition = self.definitions.get(&definition_id).ok_or(refusal(code::NO_SUCH_DEFINITION))?;
-        let has_ended =
-            definition.validity_type == 1 && date(&definition.end_num).is_none_or(|end| end < today);
-        ensure(definition.on && !has_ended, code::NOT_ON_OFFER)?;
+        ensure(self.is_on_offer(now_ms, definition), code::NOT_ON_OFFER)?;
         let member = self.members.get(&member_id).ok_or(refusal(code::NO_SUCH_PERSON))?;
         // "no card end" is 5006 too, but can only be said of a member who is there.
         let (start, end) = validity(definition, member, today).ok_or(refusal(code::NOT_ON_OFFER))?;
@@ -49,30 +48,46 @@ impl Model {
         Ok((start, end))
     }
 
-    pub(super) fn issue(
-        &mut self,
-        call: &Call,
-        definition_id: i64,
-        member_id: i64,
-        come: i64,
-        user_id: i64,
-    ) -> Answer {
-        let (start, end) = self.can_issue(call.now_ms, definition_id, member_id)?;
-        let definition = self.definitions.get(&definition_id).ok_or(refusal(code::NO_SUCH_DEFINITION))?;
+    /// "not on offer (switched off, ended …)".
+    pub(super) fn is_on_offer(&self, now_ms: i64, definition: &ModelDefinition) -> bool {
+        let today = self.today(now_ms);
+        let has_ended =
+            definition.validity_type == 1 && date(&definition.end_num).is_none_or(|end| end < today);
+        definition.on && !has_ended
+    }
+
+    fn issue(&mut self, call: &Call, definition_id: i64, member_id: i64, origin: Origin) -> Answer {
+        let days = self.can_issue(call.now_ms, definition_id, member_id)?;
         let answered_id = call.answered.get("id").and_then(Value::as_i64);
         let Some(id) = answered_id.filter(|id| !self.coupons.contains_key(id)) else {
             return Ok(Data::Exactly(json!({ "id": "a new member coupon id" })));
         };
+        self.put_coupon(call.now_ms, id, definition_id, member_id, days, origin);
+        Ok(Data::Exactly(json!({ "id": id })))
+    }
+
+    /// Puts a new coupon into the member's hand, under the terms of today.
+    pub(super) fn put_coupon(
+        &mut self,
+        now_ms: i64,
+        id: i64,
+        definition_id: i64,
+        member_id: i64,
+        (start, end): (NaiveDate, NaiveDate),
+        origin: Origin,
+    ) {
+        let Some(definition) = self.definitions.get(&definition_id).cloned() else {
+            return;
+        };
         let first_row = Row { give_id: 0, is_read: false, passed_on: None };
         let coupon = Coupon {
             id,
-            definition: definition.clone(),
+            definition,
             start,
             end,
-            issued_ms: call.now_ms,
+            issued_ms: now_ms,
             issued_to: member_id,
-            come,
-            user_id,
+            origin,
             holder: member_id,
             rows: BTreeMap::from([(member_id, first_row)]),
             used_by_redemption: None,
@@ -80,9 +95,9 @@ impl Model {
             gift: None,
             received_with_code: None,
             review: None,
+            changes: 0,
         };
         self.coupons.insert(id, coupon);
-        Ok(Data::Exactly(json!({ "id": id })))
     }
 
     /// `get_limit_type` "2 at most `get_limit` issued per member (gifts not counted, voided not counted); 3 one at a

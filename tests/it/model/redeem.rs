@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::rules::{not_being_given, not_voided, still_holds};
 use super::wire::{ensure, int, number, refusal, text, unix_seconds};
-use super::{Answer, Call, Check, Coupon, Data, Model, REVERSIBLE_FOR_MS, Redemption, Review, code};
+use super::{Answer, Call, Check, Coupon, Data, Model, REVERSIBLE_FOR_MS, Redemption, Refusal, Review, code};
 
 impl Model {
     /// Redeem by member: 3009 3004 3001 3003 4002 3007 4001 4003 2003 3002 3010.
@@ -38,30 +38,52 @@ impl Model {
         ensure(self.is_weekday_of(now_ms, coupon), code::WRONG_WEEKDAY)
     }
 
-    /// Redeem by employee: 3004 3001 3003 4002 4001 4003 2003 3002; counter codes are not modelled. "no `shop_id`
-    /// parameter; shop comes from the employee".
+    /// Redeem by employee. "no `shop_id` parameter; shop comes from the employee".
     pub(super) fn auditelecoupon(&mut self, call: &Call, employee_id: i64) -> Answer {
-        let shop_id = *self.employees.get(&employee_id).ok_or(refusal(code::NO_SUCH_PERSON))?;
+        let shop_id = self.shop_of_employee(employee_id)?;
         let coupon_id = int(call.body, "mem_coupon_id");
         let coupon = self.coupons.get(&coupon_id).ok_or(refusal(code::NO_SUCH_COUPON))?;
+        self.counter_could_redeem(call.now_ms, shop_id, coupon)?;
+        // Where a code is sent along, it must be one of this coupon.
+        let shown = text(call.body, "counter_code");
+        ensure(shown.is_empty() || self.code_holds(call.now_ms, shown, coupon), code::WRONG_COUNTER_CODE)?;
+        Ok(self.redeem_at_counter(call, coupon_id, shop_id, employee_id))
+    }
+
+    pub(super) fn shop_of_employee(&self, employee_id: i64) -> Result<i64, Refusal> {
+        self.employees.get(&employee_id).copied().ok_or(refusal(code::NO_SUCH_PERSON))
+    }
+
+    /// Redeem by employee: 3004 3001 3003 4002 4001 4003 2003 3002, and 7005 last.
+    pub(super) fn counter_could_redeem(&self, now_ms: i64, shop_id: i64, coupon: &Coupon) -> Check {
         not_voided(coupon)?;
         self.not_used(coupon)?;
-        not_being_given(call.now_ms, coupon)?;
-        self.not_expired(call.now_ms, coupon)?;
-        self.started(call.now_ms, coupon)?;
-        ensure(self.is_weekday_of(call.now_ms, coupon), code::WRONG_WEEKDAY)?;
-        self.shop_takes(shop_id, coupon)?;
-        let (member_id, definition_id) = (coupon.holder, coupon.definition.id);
+        not_being_given(now_ms, coupon)?;
+        self.not_expired(now_ms, coupon)?;
+        self.started(now_ms, coupon)?;
+        ensure(self.is_weekday_of(now_ms, coupon), code::WRONG_WEEKDAY)?;
+        self.shop_takes(shop_id, coupon)
+    }
 
+    pub(super) fn redeem_at_counter(
+        &mut self,
+        call: &Call,
+        coupon_id: i64,
+        shop_id: i64,
+        employee_id: i64,
+    ) -> Data {
+        let coupon = self.coupons.get(&coupon_id);
+        let (member_id, definition_id) =
+            coupon.map_or((0, 0), |coupon| (coupon.holder, coupon.definition.id));
         let redemption_id = self.redeem(call, coupon_id, member_id, shop_id, employee_id);
-        Ok(Data::Exactly(json!({
+        Data::Exactly(json!({
             "mem_coupon_id": coupon_id.to_string(),
             "user_id": employee_id,
             "create_date": unix_seconds(call.now_ms),
             "coupon_id": definition_id,
             "member_id": member_id,
             "id": redemption_id,
-        })))
+        }))
     }
 
     /// Records the use and returns the redemption's id as the answer shows it: a string.
@@ -78,11 +100,12 @@ impl Model {
             return json!("a new redemption id");
         };
         let redemption =
-            Redemption { id, coupon_id, member_id, shop_id, by, at_ms: call.now_ms, reversed: false };
+            Redemption { id, coupon_id, member_id, shop_id, by, at_ms: call.now_ms, reversed_ms: None };
         self.redemptions.insert(id, redemption);
-        if let Some(coupon) = self.coupons.get_mut(&coupon_id) {
+        self.change(coupon_id, |coupon| {
             coupon.used_by_redemption = Some(id);
-        }
+            coupon.gift = None;
+        });
         json!(id.to_string())
     }
 
@@ -113,12 +136,11 @@ impl Model {
         let redemption =
             self.redemptions.get_mut(&int(call.body, "id")).ok_or(refusal(code::NO_SUCH_REDEMPTION))?;
         let is_too_late = call.now_ms - redemption.at_ms > REVERSIBLE_FOR_MS;
-        ensure(!redemption.reversed && !is_too_late, code::NOT_REVERSIBLE)?;
+        ensure(redemption.reversed_ms.is_none() && !is_too_late, code::NOT_REVERSIBLE)?;
 
-        redemption.reversed = true;
-        if let Some(coupon) = self.coupons.get_mut(&redemption.coupon_id) {
-            coupon.used_by_redemption = None;
-        }
+        redemption.reversed_ms = Some(call.now_ms);
+        let coupon_id = redemption.coupon_id;
+        self.change(coupon_id, |coupon| coupon.used_by_redemption = None);
         Ok(Data::Unpredictable)
     }
 
@@ -126,14 +148,22 @@ impl Model {
     pub(super) fn voidelecoupon(&mut self, call: &Call) -> Answer {
         let coupon_id = int(call.body, "mem_coupon_id");
         let coupon = self.coupons.get(&coupon_id).ok_or(refusal(code::NO_SUCH_COUPON))?;
-        not_voided(coupon)?;
-        self.not_used(coupon)?;
+        self.could_be_voided(coupon)?;
 
-        if let Some(coupon) = self.coupons.get_mut(&coupon_id) {
+        self.void(coupon_id);
+        Ok(Data::Unpredictable)
+    }
+
+    pub(super) fn could_be_voided(&self, coupon: &Coupon) -> Check {
+        not_voided(coupon)?;
+        self.not_used(coupon)
+    }
+
+    pub(super) fn void(&mut self, coupon_id: i64) {
+        self.change(coupon_id, |coupon| {
             coupon.voided = true;
             coupon.gift = None;
-        }
-        Ok(Data::Unpredictable)
+        });
     }
 
     /// Review: 3009 3004 3006 3005. "once, after use, by its user"; "a review stays and cannot be repeated".
@@ -153,9 +183,8 @@ impl Model {
             "score": score.to_string(),
             "evaluation_time": unix_seconds(call.now_ms),
         });
-        if let Some(coupon) = self.coupons.get_mut(&coupon_id) {
-            coupon.review = Some(Review { member_id, text: evaluation, score, at_ms: call.now_ms });
-        }
+        let review = Review { member_id, text: evaluation, score, at_ms: call.now_ms };
+        self.change(coupon_id, |coupon| coupon.review = Some(review));
         Ok(Data::Exactly(answer))
     }
 }

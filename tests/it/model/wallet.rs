@@ -114,8 +114,8 @@ impl Model {
                 // "at the top of couponinfo: 0", as in the sample.
                 "type": 0,
                 "give_id": row.give_id,
-                "come": coupon.come,
-                "user_id": coupon.user_id,
+                "come": coupon.origin.come,
+                "user_id": coupon.origin.user_id,
                 "order_id": 0,
                 "goods_id": 0,
                 "receive_member_info": receive_member_info,
@@ -134,11 +134,13 @@ impl Model {
 
     /// "0 until the holder opens couponinfo, 1 from that first answer on". A frozen row keeps what it had.
     pub(super) fn mark_read(&mut self, coupon_id: i64, member_id: i64) {
-        let row = self.coupons.get_mut(&coupon_id).and_then(|coupon| coupon.rows.get_mut(&member_id));
-        if let Some(row) = row
-            && row.passed_on.is_none()
-        {
-            row.is_read = true;
+        let row = self.coupons.get(&coupon_id).and_then(|coupon| coupon.rows.get(&member_id));
+        if row.is_some_and(|row| row.passed_on.is_none() && !row.is_read) {
+            self.change(coupon_id, |coupon| {
+                if let Some(row) = coupon.rows.get_mut(&member_id) {
+                    row.is_read = true;
+                }
+            });
         }
     }
 

@@ -51,6 +51,15 @@ pub(super) fn text<'a>(body: &'a Value, key: &str) -> &'a str {
     body.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
+/// A list of ids as `1,2,3`, in order and each once; "`0` where a list is meant is the empty list".
+pub(super) fn ids(body: &Value, key: &str) -> Vec<i64> {
+    let mut ids: Vec<i64> = text(body, key).split(',').filter_map(|id| id.parse().ok()).collect();
+    ids.retain(|id| *id != 0);
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
 /// The fields of two objects in one.
 pub(super) fn merged(mut fields: Value, more: Value) -> Value {
     if let (Value::Object(fields), Value::Object(more)) = (&mut fields, more) {

@@ -1,6 +1,9 @@
 //! What operators do beside issuing.
 
+use std::collections::BTreeSet;
+
 use chrono::Days;
+use coupon_ledger::store::{Cell, Statement};
 use rand::Rng as _;
 use rand::seq::{IndexedRandom as _, IteratorRandom as _};
 use serde_json::{Value, json};
@@ -46,6 +49,16 @@ impl Simulation {
                     self.model.change_stock(id, changed);
                 }
             }
+            70..78 => self.edit().await,
+            78..84 => {
+                let (member_id, shop_id) = (self.member(), self.rng.random_range(1..=4));
+                let level_id = self.rng.random_range(0..=4);
+                let sql = "UPDATE members SET shop_id = $2, level_id = $3 WHERE member_id = $1";
+                let moved = Statement::new(sql, [member_id, shop_id, level_id].map(Cell::from));
+                self.world.store().write(vec![moved]).await.unwrap();
+                self.model.move_member(member_id, shop_id, level_id);
+                self.history.note(format!("member {member_id} is of shop {shop_id} and level {level_id}"));
+            }
             _ => {
                 let (validity_type, limit_type) =
                     (self.rng.random_range(1..=3), self.rng.random_range(1..=4));
@@ -63,36 +76,32 @@ impl Simulation {
 
     pub(super) async fn define(&mut self, validity_type: i64, get_limit_type: i64) {
         let mut definition = self.some_definition(validity_type, get_limit_type);
-        let mut body = json!({
-            "type": definition.kind,
-            "title": definition.title,
-            "deduction": definition.deduction,
-            "validity_type": validity_type,
-            "start_num": definition.start_num,
-            "end_num": definition.end_num,
-            "use_week": definition.use_week,
-            "is_giving": i64::from(definition.is_giving),
-            "get_limit_type": get_limit_type,
-            "get_limit": definition.get_limit,
-            "level_ids": definition.level_ids,
-            "rules": definition.rules,
-            "shop_ids": definition.shop_ids,
-            "is_self": i64::from(definition.is_self),
-            "is_claim": i64::from(definition.is_claim),
-            "need_scan": i64::from(definition.need_scan),
-            "num": definition.num,
-        });
-        if definition.deduction.is_empty() {
-            body["deduction"] = Value::Null;
-        }
+        let mut body = offer(&definition);
+        body["num"] = definition.num.into();
         let data = self.operate("/elecoupons/add", body, 0).await;
         definition.id = data["id"].as_i64().unwrap();
         self.definitions.push(definition.id);
         self.stock.insert(definition.id, definition.num);
+        self.limits.insert(definition.id, BTreeSet::from([(get_limit_type, definition.get_limit)]));
         self.model.add_definition(definition);
     }
 
-    pub(super) fn some_definition(&mut self, validity_type: i64, get_limit_type: i64) -> ModelDefinition {
+    /// Replaces everything of a definition but its stock and its switch.
+    async fn edit(&mut self) {
+        let recent = self.definitions.len().saturating_sub(12);
+        let id = *self.definitions[recent..].choose(&mut self.rng).unwrap();
+        let (validity_type, get_limit_type) = (self.rng.random_range(1..=3), self.rng.random_range(1..=4));
+        let mut definition = self.some_definition(validity_type, get_limit_type);
+        definition.id = id;
+        definition.title.push_str(" 改");
+        let mut body = offer(&definition);
+        body["id"] = id.into();
+        assert_eq!(self.operate("/elecoupons/edit", body, 0).await, json!({"id": id}));
+        self.limits.entry(id).or_default().insert((get_limit_type, definition.get_limit));
+        self.model.edit_definition(definition);
+    }
+
+    fn some_definition(&mut self, validity_type: i64, get_limit_type: i64) -> ModelDefinition {
         let today = self.today();
         let kind = self.rng.random_range(1..=2);
         let (start_num, end_num) = match validity_type {
@@ -141,4 +150,30 @@ impl Simulation {
 
 pub(super) fn shop(id: i64) -> Value {
     json!({"shop_name": format!("門店{id}"), "phone": "020-88888888", "address": "人民路1號"})
+}
+
+/// The fields that `/elecoupons/add` and `/elecoupons/edit` have in common.
+fn offer(definition: &ModelDefinition) -> Value {
+    let mut body = json!({
+        "type": definition.kind,
+        "title": definition.title,
+        "deduction": definition.deduction,
+        "validity_type": definition.validity_type,
+        "start_num": definition.start_num,
+        "end_num": definition.end_num,
+        "use_week": definition.use_week,
+        "is_giving": i64::from(definition.is_giving),
+        "get_limit_type": definition.get_limit_type,
+        "get_limit": definition.get_limit,
+        "level_ids": definition.level_ids,
+        "rules": definition.rules,
+        "shop_ids": definition.shop_ids,
+        "is_self": i64::from(definition.is_self),
+        "is_claim": i64::from(definition.is_claim),
+        "need_scan": i64::from(definition.need_scan),
+    });
+    if definition.deduction.is_empty() {
+        body["deduction"] = Value::Null;
+    }
+    body
 }

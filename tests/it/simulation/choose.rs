@@ -1,5 +1,6 @@
 //! Which call comes next: one that leads somewhere more often than not.
 
+use chrono::Days;
 use rand::Rng as _;
 use rand::seq::{IndexedRandom as _, IteratorRandom as _};
 use serde_json::{Value, json};
@@ -16,7 +17,7 @@ impl Simulation {
         match self.rng.random_range(0..100) {
             0..11 => {
                 let coupon_id = self.definition();
-                let member_id = if self.chance(3) { 999 } else { self.member() };
+                let member_id = if self.chance(8) { 999 } else { self.member() };
                 let who = if self.chance(70) { Who::Operator } else { employee };
                 (who, "/sendelecoupon/one", json!({"coupon_id": coupon_id, "member_id": member_id}))
             }
@@ -77,8 +78,69 @@ impl Simulation {
                 };
                 (member, "/client/getauditcoupon", body)
             }
-            98 => (member, "/client/couponcount", json!({})),
+            98 if self.chance(50) => (member, "/client/couponcount", json!({})),
+            98 => self.choose_list(),
             _ => (Who::Employee(1001), "/client/couponlist", json!({"state": 0})),
+        }
+    }
+
+    /// What is seen at the counter.
+    fn choose_list(&mut self) -> (Who, &'static str, Value) {
+        let who = if self.chance(40) {
+            Who::Operator
+        } else {
+            Who::Employee(EMPLOYEES.choose(&mut self.rng).unwrap())
+        };
+        if self.chance(50) {
+            let member_id = if self.chance(20) { 999 } else { self.member() };
+            let body = if self.chance(50) {
+                json!({"member_id": member_id, "page": self.rng.random_range(1..=2), "limit": 3})
+            } else {
+                json!({"member_id": member_id, "before_id": self.coupon()})
+            };
+            return (who, "/user/auditelecouponlist", body);
+        }
+        let begin = self.today() - Days::new(self.rng.random_range(0..4));
+        let end = begin + Days::new(self.rng.random_range(0..4));
+        let mut body = json!({"page": self.rng.random_range(1..=3), "limit": self.rng.random_range(1..=20)});
+        if self.chance(70) {
+            body["begin"] = begin.to_string().into();
+        }
+        if self.chance(50) {
+            body["end"] = if body["begin"].is_null() { self.today() } else { end }.to_string().into();
+        }
+        if self.chance(40) {
+            body["shop_id"] = self.rng.random_range(0..=3).into();
+        }
+        (who, "/auditelecoupon/getlist", body)
+    }
+
+    /// A member shows a code at the counter; sometimes something else happens first, or it is shown again.
+    pub(super) async fn scan(&mut self) {
+        let id = self.coupon();
+        let member = self.member_of(id);
+        self.perform(member, "/client/auditcode", json!({"id": id}), None).await;
+        for _ in 0..self.rng.random_range(1..=2) {
+            match self.rng.random_range(0..10) {
+                0..5 => {}
+                5 => self.perform(member, "/client/couponinfo", json!({"id": id}), None).await,
+                6 => self.perform(member, "/client/givecoupon", json!({"id": id}), None).await,
+                7 => self.perform(member, "/client/withdrawcoupon", json!({"id": id}), None).await,
+                8 => self.sweep().await,
+                _ => self.world.advance(self.rng.random_range(59_998..=60_001)),
+            }
+            let shown = self.counter_codes.iter().take(2).choose(&mut self.rng).cloned();
+            let code = shown
+                .filter(|_| self.rng.random_ratio(19, 20))
+                .unwrap_or_else(|| "cc1.1.2.3.AAAA".to_owned());
+            let employee = Who::Employee(EMPLOYEES.choose(&mut self.rng).unwrap());
+            let key = self.key();
+            if self.chance(75) {
+                self.perform(employee, "/user/auditbycode", json!({"code": code}), key).await;
+            } else {
+                let body = json!({"mem_coupon_id": id, "counter_code": code});
+                self.perform(employee, "/user/auditelecoupon", body, key).await;
+            }
         }
     }
 

@@ -1,6 +1,9 @@
 //! What everybody sees, compared with what the model says he must.
 
+use std::collections::BTreeMap;
+
 use coupon_ledger::identity::Caller;
+use coupon_ledger::store::{BUCKET, Statement};
 use futures::future::join_all;
 use rand::Rng as _;
 use serde_json::{Value, json};
@@ -9,6 +12,48 @@ use super::{MEMBERS, Simulation};
 use crate::model::{Data, Who};
 
 impl Simulation {
+    /// What is left of each definition is its stock less what was issued and not voided, and never less than nothing; each
+    /// member's count is what he was issued, and nobody is over a limit.
+    pub(super) async fn check_counters(&mut self) {
+        let sql = "SELECT definition_id, stock, issued FROM stock_v1 WHERE bucket = $1";
+        let rows = self.world.store().query(Statement::new(sql, [BUCKET.into()])).await.unwrap();
+        let stock: BTreeMap<i64, (i64, i64)> =
+            rows.iter().map(|row| (row.int(0), (row.int(1), row.int(2)))).collect();
+        for (id, (stock, issued)) in &stock {
+            assert!(*stock < 0 || issued <= stock, "definition {id} is oversold: {issued} of {stock}");
+        }
+        let unlimited = |num: i64| if num == 0 { -1 } else { num };
+        let expected = self.model.stock();
+        let expected =
+            expected.into_iter().map(|(id, (num, issued))| (id, (unlimited(num), issued))).collect();
+        assert_eq!(stock, expected);
+
+        let sql =
+            "SELECT member_id, definition_id, issued FROM member_counts_v1 WHERE bucket = $1 AND issued <> 0";
+        let rows = self.world.store().query(Statement::new(sql, [BUCKET.into()])).await.unwrap();
+        let counts: BTreeMap<(i64, i64), i64> =
+            rows.iter().map(|row| ((row.int(0), row.int(1)), row.int(2))).collect();
+        assert_eq!(counts, self.model.member_counts());
+        let unexpired = self.model.unexpired_counts(self.now_ms());
+        for (definition, limits) in &self.limits {
+            // An edit takes back nothing: the loosest limit that there has been is the one that holds.
+            let of = |(key, _): &(&(i64, i64), &i64)| key.1 == *definition;
+            if limits.iter().all(|(kind, _)| *kind == 2) {
+                let most = limits.iter().map(|(_, limit)| *limit).max().unwrap_or_default();
+                assert!(
+                    counts.iter().filter(of).all(|(_, count)| *count <= most),
+                    "{definition}: {counts:?}"
+                );
+            }
+            if !self.extended && limits.iter().all(|(kind, _)| *kind == 3) {
+                assert!(
+                    unexpired.iter().filter(of).all(|(_, count)| *count <= 1),
+                    "{definition}: {unexpired:?}"
+                );
+            }
+        }
+    }
+
     /// Compares every list of every member, whole or page by page.
     pub(super) async fn compare_lists(&mut self, every_page: bool) {
         let mut calls = Vec::new();
