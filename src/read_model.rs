@@ -184,7 +184,8 @@ pub fn coupon_rows(id: i64, coupon: &Coupon) -> Vec<LiveRow> {
     rows
 }
 
-/// A giver's row is frozen at receipt: it is no longer the holder's, and only `voided` still follows the coupon.
+/// A giver's row is frozen at receipt: it is no longer the holder's, and only `voided` and a moved end still follow the coupon;
+/// "one at a time" rests on them.
 fn wallet_row(id: i64, coupon: &Coupon, issue: &Issue, member_id: i64, holding: &Holding) -> LiveRow {
     let terms = &issue.terms;
     let holds = coupon.holder_id == member_id;
