@@ -57,8 +57,11 @@ pub async fn issue(
         }
     }
     match chunk.refused.first() {
+        // One member's card may have ended where another has his coupon already: only a reason that all share is the
+        // chunk's.
         Some((_, Some(why @ (Refusal::NoSuchDefinition | Refusal::NotOnOffer))))
-            if chunk.issued.is_empty() =>
+            if chunk.issued.is_empty()
+                && chunk.refused.iter().all(|(_, other)| other.as_ref() == Some(why)) =>
         {
             Err(why.clone().into())
         }

@@ -1,7 +1,9 @@
-//! The command line: `coupon-ledger [serve] …`, `coupon-ledger token …`, `coupon-ledger issue …`.
+//! The command line: `coupon-ledger [serve] …`, `coupon-ledger token …`, `coupon-ledger issue …`,
+//! `coupon-ledger import …`.
 //!
 //! Data goes to stdout, logs and progress to stderr. Exit code 0 done, 1 refused or findings, 2 could not run.
 
+mod import;
 mod issue;
 mod remote;
 mod serve;
@@ -47,6 +49,8 @@ enum Command {
     Token(token::TokenArgs),
     /// Issue one coupon of a definition to each of many members; works while the server runs
     Issue(issue::IssueArgs),
+    /// Import coupons or members of another system from CSV; works while the server runs
+    Import(import::ImportArgs),
     /// Write every live table anew from the log; on SQLite the server must be stopped, on PostgreSQL writers wait
     Rebuild,
 }
@@ -132,6 +136,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failed> {
         }
         Some(Command::Token(arguments)) => token::run(context, arguments).await,
         Some(Command::Issue(arguments)) => issue::run(context, arguments).await,
+        Some(Command::Import(arguments)) => import::run(context, arguments).await,
         Some(Command::Rebuild) => rebuild(context).await,
     }
 }

@@ -56,6 +56,9 @@ pub struct Serve {
     /// Redeem at the counter only by the code that the member shows
     #[arg(long, env = "COUPON_LEDGER_COUNTER_CODES_ONLY", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub counter_codes_only: Option<bool>,
+    /// How many shops may be opened [default: 1000]
+    #[arg(long, value_name = "N", env = "COUPON_LEDGER_MAX_SHOPS")]
+    pub max_shops: Option<u32>,
     /// Commands under way at a time; further ones answer 9002 [default: 4096]
     #[arg(long, value_name = "N", env = "COUPON_LEDGER_MAX_COMMANDS")]
     pub max_commands: Option<usize>,
@@ -119,6 +122,7 @@ file_part!(
         gift_lapse_hours: u32,
         reverse_within_hours: u32,
         counter_codes_only: bool,
+        max_shops: u32,
         max_commands: usize,
         max_connections: usize,
         log_format: String,

@@ -63,7 +63,7 @@ impl Source {
 pub struct Origin {
     /// How.
     pub source: Source,
-    /// The send, rule, partner or import behind it, by what `source` says; 0 if none.
+    /// The send, rule, partner's allotment or import behind it, by what `source` says; 0 if none.
     pub source_id: i64,
     /// The employee behind it, 0 if none.
     pub employee_id: i64,
@@ -100,7 +100,7 @@ pub struct Issue {
     pub ends_at_ms: i64,
     /// How it was born.
     pub source: Source,
-    /// The send, rule, partner or import behind it, by what `source` says. Left out of the event where there is none.
+    /// The send, rule, group, grant or allotment behind it, by what `source` says. Left out of the event where there is none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub source_id: i64,
     /// The employee behind it, 0 if none.
@@ -111,6 +111,39 @@ pub struct Issue {
     pub goods_id: i64,
     /// Unix milliseconds.
     pub at_ms: i64,
+}
+
+/// What had become of a coupon before it was taken over from another system. Its end is not among it: dates decide.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Past {
+    /// Nothing: it is in its holder's hand.
+    #[default]
+    Unused,
+    /// It was used.
+    Used {
+        /// The redemption's id, from this ledger's.
+        redemption_id: i64,
+        /// Where.
+        shop_id: i64,
+        /// The employee who redeemed it, 0 when the member did.
+        employee_id: i64,
+        /// Unix milliseconds.
+        at_ms: i64,
+    },
+    /// It was taken out of the world.
+    Voided {
+        /// Unix milliseconds.
+        at_ms: i64,
+    },
+}
+
+impl Issue {
+    /// The partner's allotment that it was taken from, if it was.
+    #[must_use]
+    pub fn allotment_id(&self) -> Option<i64> {
+        (self.source == Source::Partner && self.source_id != 0).then_some(self.source_id)
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
@@ -134,6 +167,13 @@ pub enum Redeemer {
     },
 }
 
+/// The order in which a coupon is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InOrder {
+    /// The buyer, in whose hand the coupon must be.
+    pub member_id: i64,
+}
+
 /// What a code that a member shows at the counter says of the coupon that it names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CounterCode {
@@ -148,6 +188,15 @@ pub struct CounterCode {
 pub enum CouponEvent {
     /// It came into being in a member's hand.
     Issued(Box<Issue>),
+    /// It was taken over from another system as it was there.
+    Imported {
+        /// As it was born there; `at_ms` is when.
+        issue: Box<Issue>,
+        /// What had become of it.
+        past: Past,
+        /// When it was taken over, Unix milliseconds.
+        at_ms: i64,
+    },
     /// Its holder opened it for the first time.
     Viewed {
         /// The holder.
@@ -266,6 +315,17 @@ pub enum CouponEvent {
     },
 }
 
+impl CouponEvent {
+    /// The coupon as this event brought it into being, where it did.
+    #[must_use]
+    pub fn birth(&self) -> Option<&Issue> {
+        match self {
+            Self::Issued(issue) | Self::Imported { issue, .. } => Some(issue),
+            _ => None,
+        }
+    }
+}
+
 /// What can be asked of a coupon. The time of the command is among the [`Facts`](crate::facts::Facts).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CouponCommand {
@@ -277,6 +337,21 @@ pub enum CouponCommand {
         member_id: i64,
         /// How it is born, and what is behind it.
         origin: Origin,
+    },
+    /// Take it over from another system, under the id that it has there.
+    Import {
+        /// The definition, whose terms of now bind it.
+        definition_id: i64,
+        /// Its holder.
+        member_id: i64,
+        /// First and last local day of validity.
+        days: (NaiveDate, NaiveDate),
+        /// When it was born there, Unix milliseconds.
+        born_at_ms: i64,
+        /// What has become of it.
+        past: Past,
+        /// The employee behind the import, 0 if none.
+        employee_id: i64,
     },
     /// Open it.
     View {
@@ -319,6 +394,17 @@ pub enum CouponCommand {
         redemption_id: i64,
         /// The shop's QR as scanned.
         audit_url: Option<String>,
+    },
+    /// Use it in an order, at its shop; together with the order itself.
+    UseInOrder {
+        /// The order.
+        order: InOrder,
+        /// Who takes its value.
+        redeemer: Redeemer,
+        /// Where; the shop itself is among the facts.
+        shop_id: i64,
+        /// The id this redemption will have.
+        redemption_id: i64,
     },
     /// Take a use back.
     Reverse {
@@ -460,13 +546,32 @@ impl Coupon {
         self.issue.is_some() && self.voided_at_ms.is_none() && self.redemption().is_none()
     }
 
+    fn begin(&mut self, issue: &Issue) {
+        self.holder_id = issue.member_id;
+        self.holdings.insert(issue.member_id, Holding::default());
+        self.issue = Some(Box::new(issue.clone()));
+    }
+
     /// What these events make of it; total on any event.
     pub fn evolve(&mut self, event: &CouponEvent) {
         match event {
-            CouponEvent::Issued(issue) => {
-                self.holder_id = issue.member_id;
-                self.holdings.insert(issue.member_id, Holding::default());
-                self.issue = Some(issue.clone());
+            CouponEvent::Issued(issue) => self.begin(issue),
+            CouponEvent::Imported { issue, past, .. } => {
+                self.begin(issue);
+                match *past {
+                    Past::Unused => {}
+                    Past::Used { redemption_id, shop_id, employee_id, at_ms } => {
+                        self.redemptions.push(Redemption {
+                            id: redemption_id,
+                            member_id: issue.member_id,
+                            shop_id,
+                            employee_id,
+                            at_ms,
+                            reversed_at_ms: 0,
+                        });
+                    }
+                    Past::Voided { at_ms } => self.voided_at_ms = Some(at_ms),
+                }
             }
             CouponEvent::Viewed { member_id, .. } => {
                 self.holdings.entry(*member_id).or_default().read = true;

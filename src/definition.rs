@@ -50,6 +50,14 @@ pub struct Terms {
     pub scan_required: bool,
 }
 
+impl Terms {
+    /// Whether it can be used at a shop, or at a partner: where no shop is listed, that is every own shop and no partner.
+    #[must_use]
+    pub fn is_usable_at(&self, shop_id: i64, partner: bool) -> bool {
+        if self.shop_ids.is_empty() { !partner } else { self.shop_ids.contains(&shop_id) }
+    }
+}
+
 /// From when until when a coupon is valid.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -4,7 +4,7 @@
 use crate::clock::{Zone, day_number};
 use crate::coupon::{Coupon, CouponCommand, Origin, Redeemer, Source};
 use crate::definition::{Definition, DefinitionCommand, IssueLimit, Kind, Offer, Terms, Validity};
-use crate::directory::{self, Employee, Member};
+use crate::directory::{self, Employee, Level, Member};
 use crate::entity::Entity;
 use crate::identity::Caller;
 use crate::ledger::{ExecuteError, Ledger, Meta};
@@ -73,7 +73,11 @@ impl Demo<'_> {
                 joined_at_ms,
                 ..Member::default()
             };
-            directory::add_member(self.ledger.store(), &member, None).await?;
+            let _ = directory::add_member(self.ledger.store(), &member, None).await?;
+        }
+        for (id, name) in [(1, "普通會員"), (2, "銀卡會員"), (3, "金卡會員")] {
+            let level = Level { id, name: name.to_owned(), ..Level::default() };
+            let _ = directory::add_level(self.ledger.store(), &level, None).await?;
         }
         for (name, address) in [("總店", "天河路1號"), ("人民路店", "人民路88號"), ("舊倉店", "沿江路9號")]
         {
@@ -83,17 +87,17 @@ impl Demo<'_> {
                 phone: "020-88888888".to_owned(),
                 address: address.to_owned(),
             };
-            let open = ShopCommand::Open { details: details.clone(), employee_id: 1000 };
+            let open = ShopCommand::Open { details: details.clone(), partner: false, employee_id: 1000 };
             self.run::<Shop>(Caller::System, joined_at_ms, id, open).await?;
             if name == "舊倉店" {
-                let close = ShopCommand::Edit { details, open: false, employee_id: 1000 };
+                let close = ShopCommand::Edit { details, open: false, partner: false, employee_id: 1000 };
                 self.run::<Shop>(Caller::System, joined_at_ms + 1, id, close).await?;
             }
         }
         for (id, shop_id) in [(1000, 1), (1001, 2)] {
             let employee =
-                Employee { id, name: format!("店員{id}"), phone: String::new(), shop_id, active: true };
-            directory::add_employee(self.ledger.store(), &employee, None).await?;
+                Employee { id, name: format!("店員{id}"), shop_id, active: true, ..Employee::default() };
+            let _ = directory::add_employee(self.ledger.store(), &employee, None).await?;
         }
         Ok(())
     }

@@ -7,16 +7,24 @@
 use cqrs_es::event_sink::EventSink;
 use cqrs_es::{Aggregate, DomainEvent};
 
-use crate::coupon::{Coupon, CouponCommand, CouponEvent};
+use crate::allotment::{Allotment, AllotmentCommand, AllotmentEvent};
+use crate::coupon::{Coupon, CouponCommand, CouponEvent, Past, Source};
 use crate::definition::{Definition, DefinitionCommand, DefinitionEvent, IssueLimit};
 use crate::facts::Facts;
+use crate::grant::{Grant, GrantCommand, GrantEvent};
 use crate::job::{Job, JobCommand, JobEvent};
-use crate::read_model::{coupon_rows, definition_rows, job_rows, shop_rows};
+use crate::order::{Order, OrderCommand, OrderEvent};
+use crate::read_model::orders::order_rows;
+use crate::read_model::rules::{goods_group_rows, grant_rows, order_amount_rows};
+use crate::read_model::{allotment_rows, coupon_rows, definition_rows, job_rows, shop_rows};
 use crate::refusal::Refusal;
+use crate::rule::{
+    GoodsGroup, GoodsGroupCommand, GoodsGroupEvent, OrderAmount, OrderAmountCommand, OrderAmountEvent,
+};
 use crate::shop::{Shop, ShopCommand, ShopEvent};
 use crate::store::{
     AttemptGuard, Effects, EventRef, LiveRow, MemberCountChange, NewEvent, OneAtATime, ReviewText,
-    StockChange, StoredEvent, StreamId,
+    StockChange, StockOf, StoredEvent, StreamId,
 };
 
 /// Which facts a command needs read before it can be decided.
@@ -26,7 +34,9 @@ pub struct Needs<'a> {
     pub definition_id: Option<i64>,
     /// The member to issue to.
     pub member_id: Option<i64>,
-    /// The shop to redeem at.
+    /// The allotment to issue from; its partner is read with it, as the shop.
+    pub allotment_id: Option<i64>,
+    /// The shop to redeem at, or the partner to allot to.
     pub shop_id: Option<i64>,
     /// The QR that was scanned.
     pub audit_url: Option<&'a str>,
@@ -63,8 +73,8 @@ pub trait Entity:
         None
     }
 
-    /// The stock this state sets for its definition: Some(None) = unlimited, None = it is no definition.
-    fn stock(&self) -> Option<Option<i64>> {
+    /// The stock this state sets, and whose it is: a number of None = unlimited; None = it sets none.
+    fn stock(&self, _id: i64) -> Option<(StockOf, Option<i64>)> {
         None
     }
 
@@ -82,6 +92,8 @@ pub trait Entity:
 pub struct Counts {
     /// Of which definition.
     pub definition_id: i64,
+    /// From which partner's allotment, if it was taken from one.
+    pub allotment_id: Option<i64>,
     /// Issued to whom.
     pub member_id: i64,
     /// 1 while it counts, 0 once voided.
@@ -95,14 +107,16 @@ pub fn effects<A: Entity>(id: i64, before: &A, after: &A) -> Effects {
     let mut effects = Effects::default();
     let changed = after.rows(id).into_iter();
     effects.rows = changed.filter(|row| !old.iter().any(|old| same_row(old, row))).collect();
-    if let Some(stock) = after.stock().filter(|stock| before.stock() != Some(*stock)) {
-        effects.stock.push(StockChange::Set { definition_id: id, stock });
+    if let Some((of, stock)) = after.stock(id).filter(|stock| before.stock(id) != Some(*stock)) {
+        effects.stock.push(StockChange::Set { of, stock });
     }
     if let Some(counts) = after.counts() {
         let by = counts.issued - before.counts().map_or(0, |before| before.issued);
         if by != 0 {
-            let Counts { definition_id, member_id, .. } = counts;
-            effects.stock.push(StockChange::Issued { definition_id, by });
+            let Counts { definition_id, allotment_id, member_id, .. } = counts;
+            effects.stock.push(StockChange::Issued { of: StockOf::Definition(definition_id), by });
+            let allotment = allotment_id.map(StockOf::Allotment);
+            effects.stock.extend(allotment.map(|of| StockChange::Issued { of, by }));
             effects.member_counts.push(MemberCountChange { member_id, definition_id, by, limit: None });
         }
     }
@@ -233,9 +247,24 @@ impl Entity for Coupon {
 
     fn needs(command: &CouponCommand) -> Needs<'_> {
         match command {
-            CouponCommand::Issue { definition_id, member_id, .. } => {
-                Needs { definition_id: Some(*definition_id), member_id: Some(*member_id), ..Needs::default() }
+            CouponCommand::Issue { definition_id, member_id, origin } => Needs {
+                definition_id: Some(*definition_id),
+                member_id: Some(*member_id),
+                allotment_id: (origin.source == Source::Partner).then_some(origin.source_id),
+                ..Needs::default()
+            },
+            CouponCommand::UseInOrder { shop_id, .. } => {
+                Needs { shop_id: Some(*shop_id), ..Needs::default() }
             }
+            CouponCommand::Import { definition_id, member_id, past, .. } => Needs {
+                definition_id: Some(*definition_id),
+                member_id: Some(*member_id),
+                shop_id: match past {
+                    Past::Used { shop_id, .. } => Some(*shop_id),
+                    Past::Unused | Past::Voided { .. } => None,
+                },
+                ..Needs::default()
+            },
             CouponCommand::Redeem { shop_id, audit_url, .. } => {
                 Needs { shop_id: Some(*shop_id), audit_url: audit_url.as_deref(), ..Needs::default() }
             }
@@ -244,7 +273,7 @@ impl Entity for Coupon {
     }
 
     fn begins(command: &CouponCommand) -> bool {
-        matches!(command, CouponCommand::Issue { .. })
+        matches!(command, CouponCommand::Issue { .. } | CouponCommand::Import { .. })
     }
 
     fn rows(&self, id: i64) -> Vec<LiveRow> {
@@ -254,7 +283,8 @@ impl Entity for Coupon {
     fn counts(&self) -> Option<Counts> {
         let issue = self.issue.as_ref()?;
         let issued = i64::from(self.voided_at_ms.is_none());
-        Some(Counts { definition_id: issue.definition_id, member_id: issue.member_id, issued })
+        let (definition_id, member_id) = (issue.definition_id, issue.member_id);
+        Some(Counts { definition_id, allotment_id: issue.allotment_id(), member_id, issued })
     }
 
     fn guard(command: &CouponCommand, events: &[CouponEvent], facts: &Facts, effects: &mut Effects) {
@@ -314,8 +344,8 @@ impl Entity for Definition {
         definition_rows(id, self)
     }
 
-    fn stock(&self) -> Option<Option<i64>> {
-        self.offer.as_ref().map(|_| self.stock)
+    fn stock(&self, id: i64) -> Option<(StockOf, Option<i64>)> {
+        self.offer.as_ref().map(|_| (StockOf::Definition(id), self.stock))
     }
 }
 
@@ -333,6 +363,33 @@ impl Entity for Shop {
     }
 }
 
+impl Entity for Allotment {
+    fn decide(&self, command: &AllotmentCommand, facts: &Facts) -> Result<Vec<AllotmentEvent>, Refusal> {
+        Allotment::decide(self, command, facts)
+    }
+
+    fn evolve(&mut self, event: &AllotmentEvent) {
+        Allotment::evolve(self, event);
+    }
+
+    fn needs(command: &AllotmentCommand) -> Needs<'_> {
+        match command {
+            AllotmentCommand::Allot { partner_id, definition_id, .. } => {
+                Needs { definition_id: Some(*definition_id), shop_id: Some(*partner_id), ..Needs::default() }
+            }
+            _ => Needs::default(),
+        }
+    }
+
+    fn rows(&self, id: i64) -> Vec<LiveRow> {
+        allotment_rows(id, self)
+    }
+
+    fn stock(&self, id: i64) -> Option<(StockOf, Option<i64>)> {
+        self.num().map(|num| (StockOf::Allotment(id), Some(num)))
+    }
+}
+
 impl Entity for Job {
     fn decide(&self, command: &JobCommand, facts: &Facts) -> Result<Vec<JobEvent>, Refusal> {
         Job::decide(self, command, facts)
@@ -344,6 +401,87 @@ impl Entity for Job {
 
     fn rows(&self, id: i64) -> Vec<LiveRow> {
         job_rows(id, self)
+    }
+}
+
+impl Entity for Order {
+    fn decide(&self, command: &OrderCommand, facts: &Facts) -> Result<Vec<OrderEvent>, Refusal> {
+        Order::decide(self, command, facts)
+    }
+
+    fn evolve(&mut self, event: &OrderEvent) {
+        Order::evolve(self, event);
+    }
+
+    fn begins(command: &OrderCommand) -> bool {
+        matches!(command, OrderCommand::Place(_))
+    }
+
+    fn rows(&self, id: i64) -> Vec<LiveRow> {
+        order_rows(id, self)
+    }
+}
+
+impl Entity for Grant {
+    fn decide(&self, command: &GrantCommand, facts: &Facts) -> Result<Vec<GrantEvent>, Refusal> {
+        Grant::decide(self, command, facts)
+    }
+
+    fn evolve(&mut self, event: &GrantEvent) {
+        Grant::evolve(self, event);
+    }
+
+    fn needs(command: &GrantCommand) -> Needs<'_> {
+        match command {
+            GrantCommand::Add { definition_id, .. } => {
+                Needs { definition_id: Some(*definition_id), ..Needs::default() }
+            }
+            _ => Needs::default(),
+        }
+    }
+
+    fn begins(command: &GrantCommand) -> bool {
+        matches!(command, GrantCommand::Add { .. })
+    }
+
+    fn rows(&self, id: i64) -> Vec<LiveRow> {
+        grant_rows(id, self)
+    }
+}
+
+impl Entity for OrderAmount {
+    fn decide(&self, command: &OrderAmountCommand, facts: &Facts) -> Result<Vec<OrderAmountEvent>, Refusal> {
+        OrderAmount::decide(self, command, facts)
+    }
+
+    fn evolve(&mut self, event: &OrderAmountEvent) {
+        OrderAmount::evolve(self, event);
+    }
+
+    fn begins(command: &OrderAmountCommand) -> bool {
+        matches!(command, OrderAmountCommand::Define { .. })
+    }
+
+    fn rows(&self, id: i64) -> Vec<LiveRow> {
+        order_amount_rows(id, self)
+    }
+}
+
+impl Entity for GoodsGroup {
+    fn decide(&self, command: &GoodsGroupCommand, facts: &Facts) -> Result<Vec<GoodsGroupEvent>, Refusal> {
+        GoodsGroup::decide(self, command, facts)
+    }
+
+    fn evolve(&mut self, event: &GoodsGroupEvent) {
+        GoodsGroup::evolve(self, event);
+    }
+
+    fn begins(command: &GoodsGroupCommand) -> bool {
+        matches!(command, GoodsGroupCommand::Create { .. })
+    }
+
+    fn rows(&self, id: i64) -> Vec<LiveRow> {
+        goods_group_rows(id, self)
     }
 }
 
@@ -378,7 +516,12 @@ macro_rules! aggregate {
 aggregate!(Coupon, "coupon", CouponCommand, CouponEvent);
 aggregate!(Definition, "definition", DefinitionCommand, DefinitionEvent);
 aggregate!(Shop, "shop", ShopCommand, ShopEvent);
+aggregate!(Allotment, "allotment", AllotmentCommand, AllotmentEvent);
 aggregate!(Job, "job", JobCommand, JobEvent);
+aggregate!(Order, "order", OrderCommand, OrderEvent);
+aggregate!(Grant, "grant", GrantCommand, GrantEvent);
+aggregate!(OrderAmount, "order_amount", OrderAmountCommand, OrderAmountEvent);
+aggregate!(GoodsGroup, "goods_group", GoodsGroupCommand, GoodsGroupEvent);
 
 macro_rules! domain_event {
     ($event:ident { $($name:ident),* }) => {
@@ -401,6 +544,7 @@ macro_rules! domain_event {
 
 domain_event!(CouponEvent {
     Issued,
+    Imported,
     Viewed,
     Given,
     GiftCodeRejected,
@@ -416,4 +560,9 @@ domain_event!(CouponEvent {
 });
 domain_event!(DefinitionEvent { Defined, Edited, StockChanged, StateChanged });
 domain_event!(ShopEvent { Opened, Edited, Closed, Reopened, AuditKeyRotated });
+domain_event!(OrderEvent { Placed, Cancelled });
+domain_event!(AllotmentEvent { Allotted, EndChanged, StockChanged });
 domain_event!(JobEvent { Started, Paused, Resumed, Cancelled, Finished });
+domain_event!(GrantEvent { Added, Changed, Removed });
+domain_event!(OrderAmountEvent { Defined, Changed, Deleted });
+domain_event!(GoodsGroupEvent { Created, Renamed, GoodsSet, Deleted });

@@ -5,6 +5,7 @@
 
 use chrono::NaiveDate;
 
+use crate::allotment::Allotment;
 use crate::clock::{Moment, Zone};
 use crate::definition::Definition;
 use crate::secrets::GiftCodes;
@@ -36,7 +37,9 @@ pub struct Facts {
     pub definition: Option<Definition>,
     /// The member to issue to.
     pub member: Option<Membership>,
-    /// The shop where a coupon is redeemed.
+    /// The partner's allotment to issue from.
+    pub allotment: Option<Allotment>,
+    /// The shop where a coupon is redeemed, or the partner whose allotment it is.
     pub shop: Option<Shop>,
     /// Whether the member scanned that very shop's QR.
     pub scanned: bool,
@@ -54,6 +57,7 @@ impl Facts {
             gift_codes,
             definition: None,
             member: None,
+            allotment: None,
             shop: None,
             scanned: false,
         }

@@ -6,11 +6,16 @@
 
 mod client;
 pub mod counter;
+pub mod directory;
 pub mod form;
+pub mod import;
 pub mod jobs;
 pub mod openapi;
 pub mod operator;
+pub mod orders;
+pub mod partners;
 pub mod routes;
+pub mod rules;
 pub mod server;
 mod site;
 
@@ -28,9 +33,11 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::directory;
+use crate::directory::{DirectoryKey, Employee, employee, revoked_tokens};
 use crate::entity::Entity;
 use crate::identity::{Caller, Token};
+use crate::import::MAX_FILE_BYTES;
+use crate::ledger::unit::Together;
 use crate::ledger::writer::WriteError;
 use crate::ledger::{ExecuteError, Executed, Ledger, Meta};
 use crate::refusal::{self, Language, Refusal, Wording, Wrong};
@@ -39,8 +46,11 @@ use crate::value::{hex, random};
 use form::Form;
 use routes::{Route, Run};
 
-/// The largest body that is accepted.
+/// The largest body that is accepted, files excepted.
 pub const MAX_BODY_BYTES: usize = 64 << 10;
+
+/// How many times longer a file may take, to arrive and to be answered, than any other request.
+const FILE_PATIENCE: u32 = 20;
 
 /// What the HTTP side needs to know beside the ledger.
 #[derive(Clone, Debug)]
@@ -55,6 +65,8 @@ pub struct HttpOptions {
     pub reverse_within_ms: i64,
     /// Whether employees redeem only by the code that a member shows.
     pub counter_codes_only: bool,
+    /// How many shops may be opened.
+    pub max_shops: i64,
     /// How long a body may take to arrive.
     pub body_timeout: Duration,
     /// How long a request may take in all.
@@ -69,6 +81,7 @@ impl Default for HttpOptions {
             gift_lapse_ms: 24 * 3_600_000,
             reverse_within_ms: 24 * 3_600_000,
             counter_codes_only: false,
+            max_shops: 1_000,
             body_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
         }
@@ -83,19 +96,21 @@ pub struct App {
     /// Settings.
     pub options: Arc<HttpOptions>,
     revoked: Arc<RwLock<HashSet<String>>>,
+    /// Shops are opened one at a time, so that counting them before tells whether there is room.
+    opening_shop: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl App {
     /// An app on a ledger.
     #[must_use]
     pub fn new(ledger: Ledger, options: HttpOptions) -> Self {
-        Self { ledger, options: Arc::new(options), revoked: Arc::default() }
+        Self { ledger, options: Arc::new(options), revoked: Arc::default(), opening_shop: Arc::default() }
     }
 
     /// Reads the list of revoked tokens again; every process does so twice a minute.
     pub async fn refresh_revoked(&self) -> Result<(), StoreError> {
         let now_s = self.ledger.clock().now_ms() / 1000;
-        let revoked = directory::revoked_tokens(self.ledger.store(), now_s).await?;
+        let revoked = revoked_tokens(self.ledger.store(), now_s).await?;
         *self.revoked.write().unwrap_or_else(PoisonError::into_inner) = revoked.into_iter().collect();
         Ok(())
     }
@@ -142,11 +157,15 @@ pub struct Call {
     pub app: App,
     /// Who calls.
     pub caller: Caller,
+    /// The employee who calls, where one does and the directory knows him.
+    pub employee: Option<Employee>,
     /// Its fields.
     pub form: Form,
     meta: Meta,
     key: Option<String>,
     operation: &'static str,
+    canonical: String,
+    language: Language,
 }
 
 impl Call {
@@ -165,13 +184,16 @@ impl Call {
 
     /// Ends the reading of fields: errors answer 401; otherwise the request's fingerprint joins its key.
     fn checked(&mut self) -> Result<(), Failure> {
-        let canonical = self.form.finish().map_err(Failure::Fields)?;
-        let caller = self.caller.to_string();
-        let operation = self.operation;
-        self.meta.receipt = self.key.clone().map(|key| {
-            (ReceiptKey { caller, operation, key }, self.app.ledger.secrets().request_mac(&canonical))
-        });
+        self.canonical = self.form.finish().map_err(Failure::Fields)?;
+        let (caller, operation) = (self.caller.to_string(), self.operation);
+        let receipt = |key| (ReceiptKey { caller, operation, key }, self.request_mac());
+        self.meta.receipt = self.key.clone().map(receipt);
         Ok(())
+    }
+
+    /// The fingerprint of the request's fields.
+    fn request_mac(&self) -> String {
+        self.app.ledger.secrets().request_mac(&self.canonical)
     }
 
     /// Runs a command on a stream.
@@ -179,9 +201,14 @@ impl Call {
         Ok(self.app.ledger.execute::<A>(id, command, &self.meta).await?)
     }
 
+    /// Runs a command that changes several streams.
+    async fn execute_together<T: Together>(&self, together: &T) -> Result<Executed<T::Primary>, Failure> {
+        Ok(self.app.ledger.execute_together(together, &self.meta).await?)
+    }
+
     /// The receipt key of a write to the directory.
-    fn directory_key(&self) -> Option<directory::DirectoryKey> {
-        self.meta.receipt.as_ref().map(|(key, request_mac)| directory::DirectoryKey {
+    fn directory_key(&self) -> Option<DirectoryKey> {
+        self.meta.receipt.as_ref().map(|(key, request_mac)| DirectoryKey {
             caller: key.caller.clone(),
             operation: key.operation,
             key: key.key.clone(),
@@ -376,7 +403,7 @@ async fn serve(app: App, route: &'static Route, request: Request) -> Response {
     let started = Instant::now();
     let language = language(request.headers());
     let request_id = request_id(request.headers());
-    let timeout = app.options.request_timeout;
+    let timeout = app.options.request_timeout * patience(route);
     let metrics = app.ledger.metrics().clone();
     // A task of its own: what was accepted is finished even if the client goes away.
     let answering = tokio::spawn(answer(app, route, request, request_id.clone()));
@@ -410,17 +437,40 @@ async fn answer(
     if !route.callers.iter().any(|kind| kind.includes(caller)) {
         return Err(Failure::NotAllowed);
     }
+    let employee = employee_at_work(&app, caller).await?;
     let key = if route.writes { idempotency_key(request.headers())? } else { None };
-    let form = read_form(&app, request).await?;
+    let language = language(request.headers());
+    let form = read_form(&app, route, request).await?;
     let at = app.ledger.now();
     let meta = Meta { caller, at, request_id, receipt: None, job_id: None };
-    let call = Call { app, caller, form, meta, key, operation: route.path };
+    let (canonical, operation) = (String::new(), route.path);
+    let call = Call { app, caller, employee, form, meta, key, operation, canonical, language };
     match route.run {
         Run::Client(run) => client::run(run, call).await,
         Run::Operator(run) => operator::run(run, call).await,
         Run::Jobs(run) => jobs::run(run, call).await,
         Run::Counter(run) => counter::run(run, call).await,
+        Run::Orders(run) => orders::run(run, call).await,
+        Run::Import(run) => import::run(run, call).await,
+        Run::Directory(run) => directory::run(run, call).await,
+        Run::Rules(run) => rules::run(run, call).await,
+        Run::Partners(run) => partners::run(run, call).await,
     }
+}
+
+/// The employee who calls. That he has left is part of who may call, on every route and before anything else is asked:
+/// his token may hold for long. That the directory does not know him is asked with what exists.
+async fn employee_at_work(app: &App, caller: Caller) -> Result<Option<Employee>, Failure> {
+    let Caller::Employee(id) = caller else { return Ok(None) };
+    let employee = employee(app.ledger.store(), id).await?;
+    if employee.as_ref().is_some_and(|employee| !employee.active) {
+        return Err(Failure::NotAllowed);
+    }
+    Ok(employee)
+}
+
+fn patience(route: &Route) -> u32 {
+    if route.takes_a_file() { FILE_PATIENCE } else { 1 }
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Failure> {
@@ -434,19 +484,18 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Failure> {
     }
 }
 
-async fn read_form(app: &App, request: Request) -> Result<Form, Failure> {
+async fn read_form(app: &App, route: &Route, request: Request) -> Result<Form, Failure> {
     let content_type =
         request.headers().get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?").to_owned());
     let too_large = || Failure::Body(StatusCode::PAYLOAD_TOO_LARGE, Wrong::BodyTooLarge);
+    let limit = if route.takes_a_file() { MAX_FILE_BYTES } else { MAX_BODY_BYTES };
+    let query = request.uri().query().unwrap_or_default().to_owned();
     let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-    if announced
-        .and_then(|length| length.parse::<u64>().ok())
-        .is_some_and(|length| length > MAX_BODY_BYTES as u64)
-    {
+    if announced.and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > limit as u64) {
         return Err(too_large());
     }
-    let reading = Limited::new(request.into_body(), MAX_BODY_BYTES).collect();
-    let body = match tokio::time::timeout(app.options.body_timeout, reading).await {
+    let reading = Limited::new(request.into_body(), limit).collect();
+    let body = match tokio::time::timeout(app.options.body_timeout * patience(route), reading).await {
         Err(_) => return Err(Failure::Body(StatusCode::REQUEST_TIMEOUT, Wrong::BodyTooSlow)),
         Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
         Ok(Err(_)) => return Err(Failure::Body(StatusCode::BAD_REQUEST, Wrong::BodyUnreadable)),
@@ -464,6 +513,7 @@ async fn read_form(app: &App, request: Request) -> Result<Form, Failure> {
     let form = match essence.as_str() {
         "application/json" => Form::from_json(&body),
         "application/x-www-form-urlencoded" => Form::from_form(&body),
+        "text/csv" if route.takes_a_file() => Form::from_file(&query, body),
         _ => return Err(Failure::Body(StatusCode::UNSUPPORTED_MEDIA_TYPE, Wrong::BodyType)),
     };
     form.map_err(|why| Failure::Fields(vec![("body", why)]))

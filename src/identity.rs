@@ -20,6 +20,8 @@ pub enum Caller {
     Member(i64),
     /// A shop's employee, by his id.
     Employee(i64),
+    /// A partner, by his id: he sees what is his.
+    Partner(i64),
     /// An operator.
     Operator,
     /// An auditor: reads everything, changes nothing.
@@ -35,6 +37,7 @@ impl Caller {
         match self {
             Self::Member(_) => "member",
             Self::Employee(_) => "employee",
+            Self::Partner(_) => "partner",
             Self::Operator => "operator",
             Self::Auditor => "auditor",
             Self::System => "system",
@@ -54,7 +57,7 @@ impl Caller {
 impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Member(id) | Self::Employee(id) => write!(f, "{}:{id}", self.kind()),
+            Self::Member(id) | Self::Employee(id) | Self::Partner(id) => write!(f, "{}:{id}", self.kind()),
             _ => f.write_str(self.kind()),
         }
     }

@@ -11,13 +11,16 @@ mod turns;
 pub mod unit;
 pub mod writer;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use cqrs_es::Aggregate as _;
 pub use many::Many;
 use tokio::sync::Semaphore;
 
+use crate::allotment::Allotment;
 use crate::clock::{Clock, Moment, Zone};
+use crate::coupon::Coupon;
 use crate::definition::Definition;
 use crate::directory;
 use crate::entity::{CorruptEvent, Entity, Needs, decode, effects, encode, fold, stream_of};
@@ -38,7 +41,7 @@ use writer::{WriteError, Writer};
 /// How often a command is decided again after its stream moved under it.
 const MAX_CONFLICTS: u32 = 3;
 
-/// How many definitions and shops are remembered; beyond it the memory starts anew.
+/// How many definitions, shops and allotments are remembered of each; beyond it the memory starts anew.
 const MAX_REMEMBERED: usize = 10_000;
 
 /// How many ids are reserved at a time.
@@ -64,7 +67,7 @@ pub struct Meta {
 pub enum ExecuteError {
     /// A business answer.
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Refused(Refusal),
     /// The stream moved under the command again and again.
     #[error("changed meanwhile")]
     Conflict,
@@ -86,6 +89,16 @@ pub enum ExecuteError {
     /// The ledger is closing.
     #[error("the ledger is shutting down")]
     ShuttingDown,
+}
+
+impl From<Refusal> for ExecuteError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            // Nothing that the caller asked for was wrong: with the next id it goes through.
+            Refusal::IdTaken => Self::Conflict,
+            refusal => Self::Refused(refusal),
+        }
+    }
 }
 
 impl From<StoreError> for ExecuteError {
@@ -125,7 +138,8 @@ struct Inner {
     metrics: Arc<Metrics>,
     definitions: Remembered<Definition>,
     shops: Remembered<Shop>,
-    ids: tokio::sync::Mutex<HashMap<&'static str, (i64, i64)>>,
+    allotments: Remembered<Allotment>,
+    ids: tokio::sync::Mutex<HashMap<&'static str, VecDeque<i64>>>,
 }
 
 /// States of small, hot streams, each with the version the writer will check. Never a ground for a refusal.
@@ -184,6 +198,7 @@ impl Ledger {
             metrics,
             definitions: Remembered(Mutex::default()),
             shops: Remembered(Mutex::default()),
+            allotments: Remembered(Mutex::default()),
             ids: tokio::sync::Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
@@ -242,15 +257,23 @@ impl Ledger {
             return Ok(self.inner.store.reserve_ids(kind, 1).await?);
         }
         let mut blocks = self.inner.ids.lock().await;
-        let (next, end) = blocks.get(kind).copied().unwrap_or_default();
-        let (next, end) = if next < end {
-            (next, end)
-        } else {
-            let first = self.inner.store.reserve_ids(kind, ID_BLOCK).await?;
-            (first, first + ID_BLOCK)
-        };
-        blocks.insert(kind, (next + 1, end));
-        Ok(next)
+        let block = blocks.entry(kind).or_default();
+        loop {
+            if let Some(next) = block.pop_front() {
+                return Ok(next);
+            }
+            let store = &self.inner.store;
+            let first = store.reserve_ids(kind, ID_BLOCK).await?;
+            let ids: Vec<i64> = (first..first + ID_BLOCK).collect();
+            let imported_below = if kind == Coupon::TYPE { store.imported_ids(kind).await?.below } else { 0 };
+            if first < imported_below {
+                // Imports bring ids of their own: what they took of this block is passed over.
+                let taken = store.begun(kind, &ids).await?;
+                block.extend(ids.into_iter().filter(|id| !taken.contains(id)));
+            } else {
+                block.extend(ids);
+            }
+        }
     }
 
     /// The state of a stream and its version, read after this call.
@@ -400,7 +423,16 @@ impl Ledger {
         if let Some(member_id) = needs.member_id {
             facts.member = directory::membership(&inner.store, member_id).await?;
         }
-        if let Some(shop_id) = needs.shop_id {
+        let mut shop_id = needs.shop_id;
+        if let Some(allotment_id) = needs.allotment_id {
+            let (allotment, version, old) =
+                self.recall(&inner.allotments, allotment_id, may_remember).await?;
+            remembered |= old;
+            unchanged.push((stream_of::<Allotment>(allotment_id), version));
+            shop_id = Some(allotment.partner_id);
+            facts.allotment = Some(allotment);
+        }
+        if let Some(shop_id) = shop_id {
             let (shop, version, old) = self.recall(&inner.shops, shop_id, may_remember).await?;
             remembered |= old;
             unchanged.push((stream_of::<Shop>(shop_id), version));

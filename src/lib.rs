@@ -4,10 +4,12 @@
 //! computed from those streams. Imports go one way:
 //!
 //! ```text
-//! value, clock, refusal ← secrets ← coupon, definition, shop, job, facts ← identity, config
-//!   ← store ← read_model, directory ← entity ← metrics ← ledger ← lease, bulk, sweep, runner, replay, demo ← http ← cli ← main
+//! value, clock, refusal ← secrets ← coupon, definition, shop, allotment, job, grant, rule, order, facts ← identity, config
+//!   ← store ← read_model, directory ← entity ← metrics ← ledger
+//!   ← lease, bulk, import, sweep, runner, rulebook, granting, ordering, replay, demo ← http ← cli ← main
 //! ```
 
+pub mod allotment;
 pub mod bulk;
 pub mod cli;
 pub mod clock;
@@ -18,15 +20,22 @@ pub mod demo;
 pub mod directory;
 pub mod entity;
 pub mod facts;
+pub mod grant;
+pub mod granting;
 pub mod http;
 pub mod identity;
+pub mod import;
 pub mod job;
 pub mod lease;
 pub mod ledger;
 pub mod metrics;
+pub mod order;
+pub mod ordering;
 pub mod read_model;
 pub mod refusal;
 pub mod replay;
+pub mod rule;
+pub mod rulebook;
 pub mod runner;
 pub mod secrets;
 pub mod shop;

@@ -4,12 +4,16 @@
 //! replaying the stream, and comparing them is a diff.
 
 pub mod jobs;
+pub mod orders;
 pub mod pages;
+pub mod partners;
+pub mod rules;
 
 use std::collections::BTreeMap;
 
+use crate::allotment::Allotment;
 use crate::clock::day_number;
-use crate::coupon::{Coupon, Holding, Issue};
+use crate::coupon::{Coupon, Holding, Issue, Redemption};
 use crate::definition::{Definition, IssueLimit, Kind, Offer, Validity};
 use crate::job::{Coupons, Job, Recipients, Work};
 use crate::shop::Shop;
@@ -144,8 +148,129 @@ pub static JOBS: LiveTable = LiveTable {
     key_columns: 1,
 };
 
+/// `projections/grants.sql`
+pub static GRANTS: LiveTable = LiveTable {
+    name: "grants_v1",
+    columns: &[
+        Int("cause"),
+        Int("cause_id"),
+        Int("grant_id"),
+        Int("definition_id"),
+        Int("num"),
+        Int("employee_id"),
+        Int("added_at_ms"),
+        Int("removed"),
+    ],
+    key_columns: 3,
+};
+
+/// `projections/order_amounts.sql`
+pub static ORDER_AMOUNTS: LiveTable = LiveTable {
+    name: "order_amounts_v1",
+    columns: &[
+        Int("order_amount_id"),
+        Int("amount_cents"),
+        Int("employee_id"),
+        Int("defined_at_ms"),
+        Int("deleted"),
+    ],
+    key_columns: 1,
+};
+
+/// `projections/goods_groups.sql`
+pub static GOODS_GROUPS: LiveTable = LiveTable {
+    name: "goods_groups_v1",
+    columns: &[
+        Int("goods_group_id"),
+        Text("title"),
+        Int("employee_id"),
+        Int("created_at_ms"),
+        Int("deleted"),
+    ],
+    key_columns: 1,
+};
+
+/// `projections/goods_group_goods.sql`
+pub static GOODS_GROUP_GOODS: LiveTable = LiveTable {
+    name: "goods_group_goods_v1",
+    columns: &[Int("goods_id"), Int("goods_group_id"), Int("belongs")],
+    key_columns: 2,
+};
+
+/// `projections/partners.sql`
+pub static PARTNERS: LiveTable = LiveTable {
+    // The columns of a shop, in a table that pages of shops do not read.
+    name: "partners_v1",
+    columns: SHOPS.columns,
+    key_columns: SHOPS.key_columns,
+};
+
+/// `projections/allotments.sql`
+pub static ALLOTMENTS: LiveTable = LiveTable {
+    name: "allotments_v1",
+    columns: &[
+        Int("allotment_id"),
+        Int("partner_id"),
+        Int("definition_id"),
+        Int("num"),
+        Int("end_date"),
+        Int("employee_id"),
+        Int("allotted_at_ms"),
+    ],
+    key_columns: 1,
+};
+
+/// `projections/allotment_changes.sql`
+pub static ALLOTMENT_CHANGES: LiveTable = LiveTable {
+    name: "allotment_changes_v1",
+    columns: &[
+        Int("allotment_id"),
+        Int("change_number"),
+        Int("moved_by"),
+        Int("num"),
+        Int("employee_id"),
+        Int("at_ms"),
+    ],
+    key_columns: 2,
+};
+
+/// `projections/partner_coupons.sql`
+pub static PARTNER_COUPONS: LiveTable = LiveTable {
+    name: "partner_coupons_v1",
+    columns: &[
+        Int("coupon_id"),
+        Int("allotment_id"),
+        Int("definition_id"),
+        Int("issued_to"),
+        Int("voided"),
+        Int("redemption_id"),
+        Int("used_at_ms"),
+        Int("shop_id"),
+        Int("member_id"),
+        Int("employee_id"),
+        Int("deduction_cents"),
+        Text("title"),
+    ],
+    key_columns: 1,
+};
+
 /// Every live table that is made of streams alone.
-pub static LIVE_TABLES: [&LiveTable; 5] = [&WALLET, &REDEMPTIONS, &DEFINITIONS, &SHOPS, &JOBS];
+pub static LIVE_TABLES: [&LiveTable; 14] = [
+    &WALLET,
+    &REDEMPTIONS,
+    &DEFINITIONS,
+    &SHOPS,
+    &JOBS,
+    &orders::ORDERS,
+    &GRANTS,
+    &ORDER_AMOUNTS,
+    &GOODS_GROUPS,
+    &GOODS_GROUP_GOODS,
+    &PARTNERS,
+    &ALLOTMENTS,
+    &ALLOTMENT_CHANGES,
+    &PARTNER_COUPONS,
+];
 
 /// The manual's number of a definition's type.
 #[must_use]
@@ -156,7 +281,7 @@ pub fn kind_number(kind: Kind) -> i64 {
     }
 }
 
-/// Every live row of a coupon: its wallet rows, then its redemptions.
+/// Every live row of a coupon: its wallet rows, its redemptions, and its row among what partners handed out.
 #[must_use]
 pub fn coupon_rows(id: i64, coupon: &Coupon) -> Vec<LiveRow> {
     let Some(issue) = &coupon.issue else {
@@ -181,10 +306,33 @@ pub fn coupon_rows(id: i64, coupon: &Coupon) -> Vec<LiveRow> {
             issue.terms.title.as_str().into(),
         ],
     }));
+    rows.extend(issue.allotment_id().map(|allotment_id| partner_coupon_row(id, coupon, issue, allotment_id)));
     rows
 }
 
-/// A giver's row is frozen at receipt: it is no longer the holder's, and only `voided` still follows the coupon.
+/// What a partner handed out, with the use that stands.
+fn partner_coupon_row(id: i64, coupon: &Coupon, issue: &Issue, allotment_id: i64) -> LiveRow {
+    let used = coupon.redemption();
+    let of_use = |what: fn(&Redemption) -> i64| used.map_or(0, what);
+    let cells = vec![
+        id.into(),
+        allotment_id.into(),
+        issue.definition_id.into(),
+        issue.member_id.into(),
+        coupon.voided_at_ms.is_some().into(),
+        of_use(|used| used.id).into(),
+        of_use(|used| used.at_ms).into(),
+        of_use(|used| used.shop_id).into(),
+        of_use(|used| used.member_id).into(),
+        of_use(|used| used.employee_id).into(),
+        issue.terms.deduction_cents.into(),
+        issue.terms.title.as_str().into(),
+    ];
+    LiveRow { table: &PARTNER_COUPONS, cells }
+}
+
+/// A giver's row is frozen at receipt: it is no longer the holder's, and only `voided` and a moved end still follow the coupon;
+/// "one at a time" rests on them.
 fn wallet_row(id: i64, coupon: &Coupon, issue: &Issue, member_id: i64, holding: &Holding) -> LiveRow {
     let terms = &issue.terms;
     let holds = coupon.holder_id == member_id;
@@ -286,7 +434,7 @@ pub fn definition_rows(id: i64, definition: &Definition) -> Vec<LiveRow> {
     vec![LiveRow { table: &DEFINITIONS, cells }]
 }
 
-/// The one live row of a shop.
+/// The one live row of a shop or a partner, each in a table of its own.
 #[must_use]
 pub fn shop_rows(id: i64, shop: &Shop) -> Vec<LiveRow> {
     let Some(details) = &shop.details else {
@@ -301,7 +449,38 @@ pub fn shop_rows(id: i64, shop: &Shop) -> Vec<LiveRow> {
         details.address.as_str().into(),
         shop.employee_id.into(),
     ];
-    vec![LiveRow { table: &SHOPS, cells }]
+    let table = if shop.partner { &PARTNERS } else { &SHOPS };
+    vec![LiveRow { table, cells }]
+}
+
+/// The live rows of an allotment: itself, then each change of its number.
+#[must_use]
+pub fn allotment_rows(id: i64, allotment: &Allotment) -> Vec<LiveRow> {
+    let (Some(first), Some(last)) = (allotment.stock_log.first(), allotment.stock_log.last()) else {
+        return Vec::new();
+    };
+    let cells = vec![
+        id.into(),
+        allotment.partner_id.into(),
+        allotment.definition_id.into(),
+        last.num.into(),
+        day_number(allotment.end_date).into(),
+        first.employee_id.into(),
+        first.at_ms.into(),
+    ];
+    let mut rows = vec![LiveRow { table: &ALLOTMENTS, cells }];
+    rows.extend((1_i64..).zip(&allotment.stock_log).map(|(number, change)| LiveRow {
+        table: &ALLOTMENT_CHANGES,
+        cells: vec![
+            id.into(),
+            number.into(),
+            change.by.into(),
+            change.num.into(),
+            change.employee_id.into(),
+            change.at_ms.into(),
+        ],
+    }));
+    rows
 }
 
 /// The one live row of a job.

@@ -29,6 +29,8 @@ pub enum Refusal {
     NoSuchRule,
     /// 2006
     NoSuchOrder,
+    /// 1002: a partner's coupon is returned by an operator's word only.
+    ReturnNotAllowed,
     /// 3001
     AlreadyUsed {
         /// The redemption that used it.
@@ -80,6 +82,8 @@ pub enum Refusal {
     NotOnOffer,
     /// 6001: the idempotency key was used with another body.
     KeyReused,
+    /// 6003: the id that the ledger chose for something new has a stream already; the next one may not.
+    IdTaken,
     /// 7001
     WrongGiftCode {
         /// Tries left before the gift locks.
@@ -141,6 +145,8 @@ pub enum Wrong {
     },
     /// More than the rule behind it grants.
     NotGranted,
+    /// A list that has an entry twice.
+    Twice,
     /// Not a day like 2018-11-01.
     NotADay,
     /// Not an amount with at most two decimals.
@@ -149,8 +155,47 @@ pub enum Wrong {
     EndBeforeStart,
     /// The id is taken.
     Taken,
+    /// It was imported before.
+    ImportedAlready,
+    /// An import brings an id that this ledger may give to another: its own are those below.
+    OwnIds {
+        /// The first that is not its own.
+        below: i64,
+    },
+    /// An import has it twice.
+    TwiceInFile,
+    /// It lies in the future.
+    InTheFuture,
+    /// Not one of the states that a coupon can be in.
+    NotAState,
+    /// Not a day, nor a day with its time.
+    NotATime,
+    /// A file that is no text in UTF-8, UTF-16 or GBK.
+    NotText,
+    /// A table without this column.
+    NoColumn(&'static str),
+    /// A table with a column that nobody knows.
+    UnknownColumn(String),
+    /// A table with a column twice.
+    ColumnTwice(&'static str),
+    /// A line with more or fewer cells than the header.
+    CellCount {
+        /// The header's.
+        columns: usize,
+    },
     /// It cannot be given together with another field.
     NotTogetherWith(&'static str),
+    /// Not one of these words.
+    NotOneOf(&'static [&'static str]),
+    /// There is room for no more shops.
+    NoMoreShops {
+        /// The most.
+        max: i64,
+    },
+    /// Members have it.
+    InUse,
+    /// The personal data of whom it names was erased.
+    Erased,
     /// It has come to its end.
     Ended,
     /// The same was asked a moment ago.
@@ -236,6 +281,9 @@ impl Wrong {
                 format!("{field}超出规则所赠"),
                 format!("{field} is more than the rule grants"),
             ],
+            Self::Twice => {
+                [format!("{field}有重複"), format!("{field}有重复"), format!("{field} has an entry twice")]
+            }
             Self::NotADay => [
                 format!("{field}必須是日期，如2018-11-01"),
                 format!("{field}必须是日期，如2018-11-01"),
@@ -252,10 +300,88 @@ impl Wrong {
                 format!("{field} must not be before the start"),
             ],
             Self::Taken => [format!("{field}已存在"), format!("{field}已存在"), format!("{field} is taken")],
+            Self::ImportedAlready => [
+                format!("{field}已導入過"),
+                format!("{field}已导入过"),
+                format!("{field} was imported already"),
+            ],
+            Self::OwnIds { below } => [
+                format!("小於{below}的{field}由本帳本分配"),
+                format!("小于{below}的{field}由本账本分配"),
+                format!("{field}s below {below} are this ledger's own"),
+            ],
+            Self::TwiceInFile => [
+                format!("{field}在文件中重複"),
+                format!("{field}在文件中重复"),
+                format!("{field} is in the file twice"),
+            ],
+            Self::InTheFuture => [
+                format!("{field}不能晚於現在"),
+                format!("{field}不能晚于现在"),
+                format!("{field} must not lie in the future"),
+            ],
+            Self::NotAState => [
+                format!("{field}必須是未使用、已使用或已作廢"),
+                format!("{field}必须是未使用、已使用或已作废"),
+                format!("{field} must be unused, used or voided"),
+            ],
+            Self::NotATime => [
+                format!("{field}必須是日期或時間，如2018-11-01或2018-11-01 10:31:41"),
+                format!("{field}必须是日期或时间，如2018-11-01或2018-11-01 10:31:41"),
+                format!("{field} must be a day or a time like 2018-11-01 10:31:41"),
+            ],
+            Self::NotText => [
+                format!("{field}不是UTF-8、UTF-16或GBK文字"),
+                format!("{field}不是UTF-8、UTF-16或GBK文本"),
+                format!("{field} is not a text in UTF-8, UTF-16 or GBK"),
+            ],
+            Self::NoColumn(column) => [
+                format!("{field}缺少{column}列"),
+                format!("{field}缺少{column}列"),
+                format!("{field} has no column {column}"),
+            ],
+            Self::UnknownColumn(column) => [
+                format!("{field}有未知的列：{column}"),
+                format!("{field}有未知的列：{column}"),
+                format!("{field} has an unknown column: {column}"),
+            ],
+            Self::ColumnTwice(column) => [
+                format!("{field}的{column}列重複"),
+                format!("{field}的{column}列重复"),
+                format!("{field} has the column {column} twice"),
+            ],
+            Self::CellCount { columns } => [
+                format!("該行應有{columns}列"),
+                format!("该行应有{columns}列"),
+                format!("the line must have {columns} cells"),
+            ],
             Self::NotTogetherWith(other) => [
                 format!("{field}不能與{other}同時使用"),
                 format!("{field}不能与{other}同时使用"),
                 format!("{field} cannot be given together with {other}"),
+            ],
+            Self::NotOneOf(words) => {
+                let words = words.join(", ");
+                [
+                    format!("{field}必須是其中之一：{words}"),
+                    format!("{field}必须是其中之一：{words}"),
+                    format!("{field} must be one of: {words}"),
+                ]
+            }
+            Self::NoMoreShops { max } => [
+                format!("門店已達上限{max}家"),
+                format!("门店已达上限{max}家"),
+                format!("there are {max} shops already, the most that may be opened"),
+            ],
+            Self::InUse => [
+                "仍有會員使用，不能刪除".to_owned(),
+                "仍有会员使用，不能删除".to_owned(),
+                "members have it: it cannot be deleted".to_owned(),
+            ],
+            Self::Erased => [
+                "會員資料已刪除，不能修改".to_owned(),
+                "会员资料已删除，不能修改".to_owned(),
+                "the member's data was erased and cannot be changed".to_owned(),
             ],
             Self::Ended => {
                 [format!("{field}已結束"), format!("{field}已结束"), format!("{field} has ended already")]
@@ -412,6 +538,7 @@ impl Refusal {
             Self::NoSuchRedemption => &NO_SUCH_REDEMPTION,
             Self::NoSuchRule => &NO_SUCH_RULE,
             Self::NoSuchOrder => &NO_SUCH_ORDER,
+            Self::ReturnNotAllowed => &NOT_ALLOWED,
             Self::AlreadyUsed { .. } => &ALREADY_USED,
             Self::NotAtThisShop => &NOT_AT_THIS_SHOP,
             Self::BeingGiven => &BEING_GIVEN,
@@ -434,6 +561,7 @@ impl Refusal {
             Self::NotCombinable => &NOT_COMBINABLE,
             Self::NotOnOffer => &NOT_ON_OFFER,
             Self::KeyReused => &KEY_REUSED,
+            Self::IdTaken => &CHANGED_MEANWHILE,
             Self::WrongGiftCode { .. } => &WRONG_GIFT_CODE,
             Self::GiftLocked => &GIFT_LOCKED,
             Self::NothingToReceive => &NOTHING_TO_RECEIVE,

@@ -8,11 +8,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::allotment::Allotment;
 use crate::coupon::Coupon;
 use crate::definition::Definition;
 use crate::entity::{CorruptEvent, Entity, Folded};
+use crate::grant::Grant;
 use crate::job::Job;
+use crate::order::Order;
 use crate::read_model::LIVE_TABLES;
+use crate::rule::{GoodsGroup, OrderAmount};
 use crate::shop::Shop;
 use crate::store::{EventRef, IdRange, LiveRow, Rebuilding, Store, StoreError, Visitor};
 
@@ -133,7 +137,7 @@ impl Replayed {
     }
 }
 
-/// The stock that definitions set, by their ids.
+/// The stock that definitions and allotments set, by its keys.
 type Stock = Arc<Mutex<Vec<(i64, Option<i64>)>>>;
 
 /// Makes rows of states, and hands them to the one who writes.
@@ -146,8 +150,8 @@ struct RowMaker {
 impl<A: Entity> Look<A> for RowMaker {
     fn see(&mut self, id: i64, state: A) {
         self.rows.append(&mut state.rows(id));
-        if let Some(stock) = state.stock() {
-            self.stock.lock().unwrap_or_else(PoisonError::into_inner).push((id, stock));
+        if let Some((of, stock)) = state.stock(id) {
+            self.stock.lock().unwrap_or_else(PoisonError::into_inner).push((of.key(), stock));
         }
     }
 
@@ -190,7 +194,12 @@ async fn fill(
             let mut all = replay::<Coupon, _>(&store, maker).await?;
             all.add(replay::<Definition, _>(&store, maker).await?);
             all.add(replay::<Shop, _>(&store, maker).await?);
+            all.add(replay::<Allotment, _>(&store, maker).await?);
             all.add(replay::<Job, _>(&store, maker).await?);
+            all.add(replay::<Order, _>(&store, maker).await?);
+            all.add(replay::<Grant, _>(&store, maker).await?);
+            all.add(replay::<OrderAmount, _>(&store, maker).await?);
+            all.add(replay::<GoodsGroup, _>(&store, maker).await?);
             Ok::<_, ReplayError>(all)
         }
     });

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use crate::bulk;
-use crate::coupon::{Coupon, CouponCommand, CouponEvent, Origin, Source};
+use crate::coupon::{Coupon, CouponCommand, Origin, Source};
 use crate::entity::decode;
 use crate::identity::Caller;
 use crate::job::{Coupons, Job, JobCommand, JobState, Recipients, Work};
@@ -420,7 +420,7 @@ async fn next_members(store: &Store, job_id: i64, progress: &Progress) -> Result
     Ok(members.last().map(|last| (*last, members.clone())))
 }
 
-/// The coupons are those whose Issued events lie in the next piece of the log that has any: whoever holds them now, none is
+/// The coupons are those whose first events lie in the next piece of the log that has any: whoever holds them now, none is
 /// passed over.
 async fn next_coupons(
     store: &Store,
@@ -433,10 +433,12 @@ async fn next_coupons(
         let until = (from + progress.chunk).min(until_position);
         let mut found = Vec::new();
         for stored in store.events_after(from, until - from).await? {
-            if stored.aggregate_type != "coupon" || stored.event_type != "Issued" {
+            // A coupon's first event is its birth, whether it was issued or imported.
+            if stored.aggregate_type != "coupon" || stored.sequence != 1 {
                 continue;
             }
-            let CouponEvent::Issued(issue) = decode::<Coupon>(&stored)? else { continue };
+            let born = decode::<Coupon>(&stored)?;
+            let Some(issue) = born.birth() else { continue };
             let meant = match coupons {
                 Coupons::OfDefinition(id) => issue.definition_id == id,
                 Coupons::OfSend(id) => issue.source == Source::MassSend && issue.source_id == id,

@@ -49,6 +49,7 @@ pub struct Secrets {
     tokens: Key,
     requests: Key,
     shops: Key,
+    partners: Key,
     counter: Key,
     gifts: GiftCodes,
 }
@@ -71,6 +72,7 @@ impl Secrets {
             tokens: derive("tokens"),
             requests: derive("requests"),
             shops: derive("shop QR codes"),
+            partners: derive("partner pages"),
             counter: derive("counter codes"),
             gifts: GiftCodes { key: gifts, key_id: key_id.into() },
             root,
@@ -148,6 +150,23 @@ impl Secrets {
         Some((shop_id.parse().ok()?, audit_key.parse().ok()?))
     }
 
+    /// The URL of the page where members find what a partner hands out: `{base}/partner/{partner}/{signature}`.
+    #[must_use]
+    pub fn partner_url(&self, base: &str, partner_id: i64) -> String {
+        let unsigned = format!("{}/partner/{partner_id}", base.trim_end_matches('/'));
+        let signature = URL_SAFE_NO_PAD.encode(self.partners.short::<16>(&[unsigned.as_bytes()]));
+        format!("{unsigned}/{signature}")
+    }
+
+    /// The partner in a URL that this ledger signed, byte for byte.
+    #[must_use]
+    pub fn signed_partner(&self, url: &str) -> Option<i64> {
+        let (unsigned, signature) = url.rsplit_once('/')?;
+        let signature = URL_SAFE_NO_PAD.decode(signature).ok().filter(|bytes| bytes.len() == 16)?;
+        self.partners.mac(&[unsigned.as_bytes()]).verify_truncated_left(&signature).ok()?;
+        unsigned.rsplit_once('/')?.1.parse().ok()
+    }
+
     /// The code that a member shows at the counter: which coupon, its version, and when it lapses, under 128 bits that
     /// nobody else can make.
     #[must_use]
@@ -222,6 +241,20 @@ pub fn review_hash(salt: &str, text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_partners_url_is_accepted_byte_for_byte_only_and_is_no_shops() {
+        let secrets = Secrets::from_root([7; 32]);
+        let url = secrets.partner_url("https://coupons.example/", 12);
+        assert_eq!(secrets.signed_partner(&url), Some(12));
+        assert_eq!(secrets.signed_shop(&url), None);
+        for other in
+            [url.replace("/12/", "/13/"), url.replace("https", "http"), format!("{url}A"), String::new()]
+        {
+            assert_eq!(secrets.signed_partner(&other), None, "{other}");
+        }
+        assert_eq!(Secrets::from_root([8; 32]).signed_partner(&url), None);
+    }
 
     #[test]
     fn a_shop_url_is_accepted_byte_for_byte_only() {

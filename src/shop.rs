@@ -1,4 +1,7 @@
-//! Shops (門店): where coupons are redeemed, and whose QR a member scans.
+//! Shops (門店) and partners (合作商家): where coupons are redeemed, and whose QR a member scans.
+//!
+//! A partner is a shop in all that is done there, but never an own one: pages of shops do not show it, and a coupon for
+//! every own shop is not redeemed there.
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +26,9 @@ pub enum ShopEvent {
     Opened {
         /// What people read.
         details: ShopDetails,
+        /// Whether it is a partner and no own shop. Left out of the event where it is not.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        partner: bool,
         /// The employee who did it, 0 for an operator without an employee's id.
         employee_id: i64,
         /// Unix milliseconds.
@@ -69,6 +75,8 @@ pub enum ShopCommand {
     Open {
         /// What people read.
         details: ShopDetails,
+        /// Whether it is a partner and no own shop.
+        partner: bool,
         /// Who.
         employee_id: i64,
     },
@@ -78,6 +86,8 @@ pub enum ShopCommand {
         details: ShopDetails,
         /// Open?
         open: bool,
+        /// Whether it is meant to be a partner: one is not found among the shops, nor a shop among the partners.
+        partner: bool,
         /// Who.
         employee_id: i64,
     },
@@ -97,6 +107,8 @@ pub struct Shop {
     pub open: bool,
     /// The number of its audit key, from 1.
     pub audit_key: u32,
+    /// Whether it is a partner and no own shop.
+    pub partner: bool,
     /// Who opened it.
     pub employee_id: i64,
 }
@@ -105,11 +117,12 @@ impl Shop {
     /// What these events make of it; total on any event.
     pub fn evolve(&mut self, event: &ShopEvent) {
         match event {
-            ShopEvent::Opened { details, employee_id, .. } => {
+            ShopEvent::Opened { details, partner, employee_id, .. } => {
                 *self = Self {
                     details: Some(details.clone()),
                     open: true,
                     audit_key: 1,
+                    partner: *partner,
                     employee_id: *employee_id,
                 };
             }
@@ -125,11 +138,14 @@ impl Shop {
         let at_ms = facts.at.ms;
         match (command, &self.details) {
             (ShopCommand::Open { .. }, Some(_)) => Err(Refusal::field("id", Wrong::Taken)),
-            (ShopCommand::Open { details, employee_id }, None) => {
-                Ok(vec![ShopEvent::Opened { details: details.clone(), employee_id: *employee_id, at_ms }])
+            (ShopCommand::Open { details, partner, employee_id }, None) => {
+                let (details, partner, employee_id) = (details.clone(), *partner, *employee_id);
+                Ok(vec![ShopEvent::Opened { details, partner, employee_id, at_ms }])
             }
+            (ShopCommand::Edit { partner: true, .. }, _) if !self.partner => Err(Refusal::NoSuchRule),
+            (ShopCommand::Edit { partner: false, .. }, _) if self.partner => Err(Refusal::NoSuchShop),
             (_, None) => Err(Refusal::NoSuchShop),
-            (ShopCommand::Edit { details, open, employee_id }, Some(current)) => {
+            (ShopCommand::Edit { details, open, employee_id, .. }, Some(current)) => {
                 let employee_id = *employee_id;
                 let mut events = Vec::new();
                 if details != current {

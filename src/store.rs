@@ -12,13 +12,14 @@ mod postgres;
 mod replay;
 mod sqlite;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
 pub use append::{
     ATTEMPT_WINDOW_MS, Append, AppendError, Appended, AttemptGuard, Cell, Column, Effects, Entry, LiveRow,
     LiveTable, MAX_ATTEMPTS, MemberCountChange, OneAtATime, Outcome, Phases, Resolved, ReviewText,
-    StockChange,
+    StockChange, StockOf,
 };
 pub use connect::{OpenError, StoreOptions, open, open_read_only};
 pub use migrate::SCHEMA_VERSION;
@@ -40,7 +41,7 @@ pub const MAX_CLOCK_SKEW_MS: i64 = 2_000;
 /// Names one stream: the aggregate's type and its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamId {
-    /// `coupon`, `definition` or `shop`.
+    /// `coupon`, `definition`, `shop`, `job`, `grant` …
     pub kind: &'static str,
     /// The aggregate's id; the log stores it as decimal text.
     pub id: i64,
@@ -298,6 +299,26 @@ fn stored_event(stream: StreamId, mut row: Row) -> StoredEvent {
     }
 }
 
+/// How the ids of a kind are shared between this ledger and imports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImportedIds {
+    /// Ids below it are handed out by this ledger, or were.
+    pub own_below: i64,
+    /// Imported ids lie below it; 1 = nothing was ever imported.
+    pub below: i64,
+}
+
+/// Lets the ids of a kind go on at a number, unless they are beyond it already.
+#[must_use]
+pub fn raise_ids(kind: &'static str, next_id: i64) -> Statement {
+    Statement::new(
+        "INSERT INTO id_blocks (bucket, kind, next_id) VALUES ($1, $2, $3)
+         ON CONFLICT (bucket, kind) DO UPDATE SET next_id =
+           CASE WHEN id_blocks.next_id < excluded.next_id THEN excluded.next_id ELSE id_blocks.next_id END",
+        [BUCKET.into(), kind.into(), next_id.into()],
+    )
+}
+
 /// The event log on one of its engines.
 #[derive(Clone)]
 pub enum Store {
@@ -433,6 +454,44 @@ impl Store {
         }))
     }
 
+    /// Whether a key that stands for several, each with `/` and a number behind it, was used for another request.
+    pub async fn is_used_for_another(&self, key: &ReceiptKey, request_mac: &str) -> Result<bool, StoreError> {
+        let sql = "SELECT position FROM receipts
+                   WHERE bucket = $1 AND caller = $2 AND operation = $3 AND key > $4 AND key < $5 AND request_mac <> $6
+                   LIMIT 1";
+        // The character behind `/` is 0, and both are compared byte by byte.
+        let (from, until) = (format!("{}/", key.key), format!("{}0", key.key));
+        let parameters = [key.caller.as_str(), key.operation, &from, &until, request_mac].map(Cell::from);
+        let parameters = std::iter::once(BUCKET.into()).chain(parameters);
+        Ok(!self.query(Statement::new(sql, parameters)).await?.is_empty())
+    }
+
+    /// What was used under a key: of each key that begins with it and the separator, what follows, and its fingerprint.
+    pub async fn receipts_under(
+        &self,
+        key: &ReceiptKey,
+        separator: char,
+    ) -> Result<Vec<(String, String)>, StoreError> {
+        let prefix = format!("{}{separator}", key.key);
+        // Keys are compared as bytes, and none holds the largest character.
+        let behind = format!("{prefix}{}", char::MAX);
+        let rows = self
+            .query(Statement::new(
+                "SELECT key, request_mac FROM receipts
+                 WHERE bucket = $1 AND caller = $2 AND operation = $3 AND key >= $4 AND key < $5 ORDER BY key",
+                [
+                    BUCKET.into(),
+                    key.caller.as_str().into(),
+                    key.operation.into(),
+                    prefix.as_str().into(),
+                    behind.into(),
+                ],
+            ))
+            .await?;
+        let rest = |key: &str| key.strip_prefix(&prefix).unwrap_or_default().to_owned();
+        Ok(rows.iter().map(|row| (rest(row.text(0)), row.text(1).to_owned())).collect())
+    }
+
     /// Reserves a block of ids and returns its first.
     pub async fn reserve_ids(&self, kind: &'static str, count: i64) -> Result<i64, StoreError> {
         let rows = self
@@ -445,6 +504,24 @@ impl Store {
             .await?;
         let next = rows.first().and_then(|rows| rows.first()).map_or(0, |row| row.int(0));
         Ok(next - count)
+    }
+
+    /// Where the ids of a kind go on, and how far imported ones reach.
+    pub async fn imported_ids(&self, kind: &'static str) -> Result<ImportedIds, StoreError> {
+        let sql = "SELECT kind, next_id FROM id_blocks WHERE bucket = $1 AND kind IN ($2, 'imported ' || $2)";
+        let rows = self.query(Statement::new(sql, [BUCKET.into(), kind.into()])).await?;
+        let next =
+            |own: bool| rows.iter().find(|row| (row.text(0) == kind) == own).map_or(1, |row| row.int(1));
+        Ok(ImportedIds { own_below: next(true), below: next(false) })
+    }
+
+    /// Which of these streams have begun.
+    pub async fn begun(&self, kind: &'static str, ids: &[i64]) -> Result<HashSet<i64>, StoreError> {
+        let sql = "SELECT position FROM events
+                   WHERE aggregate_type = $1 AND aggregate_id = $2 AND sequence = 1 AND bucket = $3";
+        let sets = ids.iter().map(|id| load_parameters(StreamId { kind, id: *id }).into()).collect();
+        let found = self.query_each(sql, sets).await?;
+        Ok(ids.iter().zip(found).filter(|(_, rows)| !rows.is_empty()).map(|(id, _)| *id).collect())
     }
 
     /// Ends the engine: waits for what it was given, and lets go of the data folder.

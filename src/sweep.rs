@@ -159,13 +159,15 @@ pub async fn release_lease(ledger: &Ledger) -> Result<(), StoreError> {
     lease::release(ledger, LEASE).await
 }
 
-async fn checkpoint(ledger: &Ledger, name: &'static str) -> Result<i64, StoreError> {
+/// How far something has come; 0 = it has never begun.
+pub async fn checkpoint(ledger: &Ledger, name: &'static str) -> Result<i64, StoreError> {
     let sql = "SELECT value FROM checkpoints WHERE bucket = $1 AND name = $2";
     let rows = ledger.store().query(Statement::new(sql, [BUCKET.into(), name.into()])).await?;
     Ok(rows.first().map_or(0, |row| row.int(0)))
 }
 
-async fn set_checkpoint(ledger: &Ledger, name: &'static str, value: i64) -> Result<(), StoreError> {
+/// Writes down how far something has come.
+pub async fn set_checkpoint(ledger: &Ledger, name: &'static str, value: i64) -> Result<(), StoreError> {
     let sql = "INSERT INTO checkpoints (bucket, name, value) VALUES ($1, $2, $3)
                ON CONFLICT (bucket, name) DO UPDATE SET value = excluded.value";
     ledger.store().write(vec![Statement::new(sql, [BUCKET.into(), name.into(), value.into()])]).await?;

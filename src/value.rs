@@ -1,5 +1,7 @@
 //! Small values that cross every layer.
 
+use crate::refusal::Wrong;
+
 /// The largest id: what a JSON number holds exactly in every client.
 pub const MAX_ID: i64 = (1 << 53) - 1;
 
@@ -7,6 +9,17 @@ pub const MAX_ID: i64 = (1 << 53) - 1;
 #[must_use]
 pub fn money_text(cents: i64) -> String {
     format!("{}.{:02}", cents / 100, cents % 100)
+}
+
+/// A decimal integer and nothing else. One too large for us is out of range, not "not a number"; whether any other lies
+/// within the range is for the caller to say.
+pub fn parse_int(text: &str, min: i64, max: i64) -> Result<i64, Wrong> {
+    let text = text.trim();
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Wrong::NotANumber);
+    }
+    text.parse().map_err(|_| Wrong::OutOfRange { min, max })
 }
 
 /// Money as a request gives it, in cents: `10`, `10.5`, `10.50`; at most two decimals, never negative.

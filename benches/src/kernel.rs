@@ -50,7 +50,7 @@ pub fn run(kernel: Kernel, times: u64) -> anyhow::Result<()> {
     }
     let details = ShopDetails { name: "總店".to_owned(), phone: String::new(), address: String::new() };
     let mut shop = Shop::default();
-    for event in shop.decide(&ShopCommand::Open { details, employee_id: 0 }, &facts)? {
+    for event in shop.decide(&ShopCommand::Open { details, partner: false, employee_id: 0 }, &facts)? {
         shop.evolve(&event);
     }
     facts.definition = Some(definition);

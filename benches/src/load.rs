@@ -41,7 +41,13 @@ pub async fn found(ledger: &Ledger, members: i64) -> anyhow::Result<()> {
         address: "天河路1號".to_owned(),
     };
     let id = ledger.next_id("shop", true).await?;
-    ledger.execute::<Shop>(id, &ShopCommand::Open { details, employee_id: 0 }, &meta(ledger.now())).await?;
+    ledger
+        .execute::<Shop>(
+            id,
+            &ShopCommand::Open { details, partner: false, employee_id: 0 },
+            &meta(ledger.now()),
+        )
+        .await?;
     for expected in [PLAIN, PAGES] {
         let id = define(ledger, offer(validity(30)), None).await?;
         ensure!(id == expected, "definition {id} instead of {expected}");

@@ -11,18 +11,16 @@ use anyhow::Context as _;
 use futures::StreamExt as _;
 use serde_json::json;
 
-use super::remote::Remote;
+use super::remote::Holder;
 use super::{Context, Failed};
 use crate::bulk::{self, MAX_CHUNK};
-use crate::clock::Clock;
-use crate::config::running_server;
 use crate::coupon::{Origin, Source};
 use crate::http::form::Form;
 use crate::http::operator::read_chunk;
 use crate::identity::Caller;
-use crate::ledger::{ExecuteError, Ledger, LedgerOptions, Meta};
+use crate::ledger::{ExecuteError, Meta};
 use crate::secrets::Secrets;
-use crate::store::{self, OpenError, ReceiptKey};
+use crate::store::ReceiptKey;
 use crate::value::{MAX_ID, hex, random};
 
 /// The operation under which a chunk's key is used up: the same, whether it comes over HTTP or from here.
@@ -81,7 +79,7 @@ pub(super) async fn run(context: Context, arguments: IssueArgs) -> Result<(), Fa
         }
         None => default_run(&secrets, &arguments),
     };
-    let issuer = Issuer::open(&context, secrets, arguments.definition).await?;
+    let issuer = Issuer { to: Holder::find(&context, secrets).await?, definition_id: arguments.definition };
     let mut progress = Progress::new(total);
     let mut tally = Tally::default();
     let mut bad_lines = 0;
@@ -108,7 +106,7 @@ pub(super) async fn run(context: Context, arguments: IssueArgs) -> Result<(), Fa
     };
     tally.bad_lines = bad_lines;
     progress.show(&tally, true);
-    issuer.close().await;
+    issuer.to.close().await;
     issued?;
     println!(
         "{}",
@@ -171,10 +169,10 @@ fn next_chunk(lines: &mut Lines, bad_lines: &mut u64) -> Result<Option<Vec<i64>>
     Ok((!members.is_empty()).then_some(members))
 }
 
-/// Where chunks go: into the ledger, or to the server that holds it.
-enum Issuer {
-    Direct { ledger: Ledger, definition_id: i64 },
-    Remote { server: Remote, definition_id: i64 },
+/// Hands chunks over.
+struct Issuer {
+    to: Holder,
+    definition_id: i64,
 }
 
 /// What became of a chunk, as far as the tally needs it.
@@ -185,30 +183,6 @@ struct Done {
 }
 
 impl Issuer {
-    async fn open(context: &Context, secrets: Secrets, definition_id: i64) -> Result<Self, Failed> {
-        let clock = Clock::System;
-        match store::open(&context.store_options(&secrets, clock.now_ms())).await {
-            Ok(store) => {
-                let options = LedgerOptions { store, secrets, zone: context.zone, clock, capacity: 64 };
-                Ok(Self::Direct { ledger: Ledger::start(options), definition_id })
-            }
-            Err(error @ OpenError::InUse { .. }) => match running_server(&context.folder) {
-                Some(server) => {
-                    eprintln!("coupon-ledger: through the server at {}", server.url);
-                    Ok(Self::Remote { server: Remote::new(&server.url, &secrets), definition_id })
-                }
-                None => Err(error.into()),
-            },
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    async fn close(&self) {
-        if let Self::Direct { ledger, .. } = self {
-            ledger.store().close().await;
-        }
-    }
-
     /// Issues a chunk; tries again, under the same key, while the ledger is too busy or out of reach.
     async fn issue(&self, key: &str, members: &[i64]) -> Result<Done, Failed> {
         let mut tries = 0;
@@ -224,8 +198,9 @@ impl Issuer {
     }
 
     async fn try_issue(&self, key: &str, members: &[i64]) -> Result<Done, Failed> {
-        match self {
-            Self::Direct { ledger, definition_id } => {
+        let definition_id = self.definition_id;
+        match &self.to {
+            Holder::Ledger(ledger) => {
                 let body = json!({"coupon_id": definition_id, "member_ids": members}).to_string();
                 let mut form = Form::from_json(body.as_bytes()).map_err(|_| anyhow::anyhow!("no form"))?;
                 read_chunk(&mut form);
@@ -242,7 +217,7 @@ impl Issuer {
                     job_id: None,
                 };
                 let origin = Origin::of(Source::MassSend, 0);
-                let chunk = match bulk::issue(ledger, *definition_id, origin, members, &meta).await {
+                let chunk = match bulk::issue(ledger, definition_id, origin, members, &meta).await {
                     Ok(chunk) => chunk,
                     Err(ExecuteError::Refused(refusal)) => return Err(Failed::Refused(refusal.into())),
                     Err(error) => return Err(error.into()),
@@ -254,7 +229,7 @@ impl Issuer {
                     refused: chunk.refused.iter().map(|(_, refusal)| why(refusal)).collect(),
                 })
             }
-            Self::Remote { server, definition_id } => {
+            Holder::Server(server) => {
                 let body = json!({"coupon_id": definition_id, "member_ids": members});
                 let answer = server.call(OPERATION, Some(key), &body).await?;
                 match answer.code {

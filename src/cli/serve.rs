@@ -11,6 +11,7 @@ use super::{Context, Failed};
 use crate::clock::Clock;
 use crate::config::{RunningServer, Serve, announce_server, withdraw_server};
 use crate::demo;
+use crate::granting::{self, run_granting};
 use crate::http::server::{self, ServerOptions};
 use crate::http::{App, HttpOptions};
 use crate::identity::{Caller, Token};
@@ -57,6 +58,7 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
 
     let housekeeping = tokio::spawn(keep_house(app.clone()));
     let jobs = tokio::spawn(run_jobs(ledger.clone()));
+    let granting = tokio::spawn(run_granting(ledger.clone()));
     let (stopping, stopped) = tokio::sync::oneshot::channel();
     let stop = {
         let ledger = ledger.clone();
@@ -76,9 +78,11 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
     server::serve(listener, app.router(), limits, stop).await;
     housekeeping.abort();
     jobs.abort();
-    let _ = (housekeeping.await, jobs.await);
+    granting.abort();
+    let _ = (housekeeping.await, jobs.await, granting.await);
     let released = async {
         release_lease(&ledger).await?;
+        granting::release_leases(&ledger).await?;
         release_leases(&ledger).await
     };
     if !matches!(tokio::time::timeout(Duration::from_secs(2), released).await, Ok(Ok(()))) {
@@ -107,6 +111,7 @@ fn http_options(options: &Serve, url: &str) -> Result<HttpOptions, Failed> {
         gift_lapse_ms: hours(options.gift_lapse_hours),
         reverse_within_ms: hours(options.reverse_within_hours),
         counter_codes_only: options.counter_codes_only.unwrap_or(false),
+        max_shops: options.max_shops.map_or(HttpOptions::default().max_shops, i64::from),
         ..HttpOptions::default()
     })
 }

@@ -6,6 +6,7 @@ use crate::clock::Clock;
 use crate::config::running_server;
 use crate::directory;
 use crate::identity::{Caller, Token};
+use crate::read_model::partners;
 use crate::secrets::Secrets;
 use crate::store::{self, Store};
 
@@ -13,7 +14,7 @@ use crate::store::{self, Store};
 #[derive(Debug, clap::Args)]
 // Not the group that the derive would make: --ttl would be in it, and exclude the others.
 #[group(skip)]
-#[command(group = clap::ArgGroup::new("whose").required(true).args(["member", "employee", "operator", "auditor", "revoke"]))]
+#[command(group = clap::ArgGroup::new("whose").required(true).args(["member", "employee", "partner", "operator", "auditor", "revoke"]))]
 pub(super) struct TokenArgs {
     /// A member's token
     #[arg(long, value_name = "ID", value_parser = clap::value_parser!(i64).range(1..=crate::value::MAX_ID))]
@@ -21,6 +22,9 @@ pub(super) struct TokenArgs {
     /// An employee's token
     #[arg(long, value_name = "ID", value_parser = clap::value_parser!(i64).range(1..=crate::value::MAX_ID))]
     employee: Option<i64>,
+    /// A partner's token
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(i64).range(1..=crate::value::MAX_ID))]
+    partner: Option<i64>,
     /// An operator's token
     #[arg(long)]
     operator: bool,
@@ -56,9 +60,10 @@ pub(super) async fn run(context: Context, arguments: TokenArgs) -> Result<(), Fa
     if let Some(text) = &arguments.revoke {
         return revoke(&context, &secrets, text).await;
     }
-    let caller = match (arguments.member, arguments.employee) {
-        (Some(id), _) => Caller::Member(id),
-        (_, Some(id)) => Caller::Employee(id),
+    let caller = match (arguments.member, arguments.employee, arguments.partner) {
+        (Some(id), ..) => Caller::Member(id),
+        (_, Some(id), _) => Caller::Employee(id),
+        (.., Some(id)) => Caller::Partner(id),
         _ if arguments.operator => Caller::Operator,
         _ => Caller::Auditor,
     };
@@ -78,10 +83,11 @@ async fn warn_of_strangers(context: &Context, secrets: &Secrets, caller: Caller)
     let known = match caller {
         Caller::Member(id) => directory::member(&store, id).await.map(|member| member.is_some()),
         Caller::Employee(id) => directory::employee(&store, id).await.map(|employee| employee.is_some()),
+        Caller::Partner(id) => partners::partner(&store, id).await.map(|partner| partner.is_some()),
         _ => Ok(true),
     };
     if matches!(known, Ok(false)) {
-        eprintln!("coupon-ledger: note: the directory has no {caller} yet");
+        eprintln!("coupon-ledger: note: there is no {caller} yet");
     }
     store.close().await;
 }
@@ -103,7 +109,7 @@ async fn revoke(context: &Context, secrets: &Secrets, text: &str) -> Result<(), 
         }
     }
     let store: Store = store::open(&context.store_options(secrets, Clock::System.now_ms())).await?;
-    directory::revoke_token(&store, &token.id, token.expires_at_s, None).await?;
+    let _ = directory::revoke_token(&store, &token.id, token.expires_at_s, None).await?;
     store.close().await;
     Ok(())
 }

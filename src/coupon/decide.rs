@@ -4,7 +4,7 @@
 //! walks them in that order.
 
 use super::{
-    CounterCode, Coupon, CouponCommand, CouponEvent, GIFT_TRIES, Issue, Origin, Redeemer, Source,
+    CounterCode, Coupon, CouponCommand, CouponEvent, GIFT_TRIES, Issue, Origin, Past, Redeemer, Source,
     is_usable_on,
 };
 use crate::definition::{IssueLimit, valid_instants};
@@ -18,6 +18,9 @@ impl Coupon {
         match command {
             CouponCommand::Issue { definition_id, member_id, origin } => {
                 self.issue(*definition_id, *member_id, *origin, facts)
+            }
+            CouponCommand::Import { definition_id, member_id, days, born_at_ms, past, employee_id } => {
+                self.import((*definition_id, *member_id), *days, (*born_at_ms, *past), *employee_id, facts)
             }
             CouponCommand::View { member_id } => match self.holdings.get(member_id) {
                 None => Err(Refusal::NoSuchCoupon),
@@ -47,7 +50,12 @@ impl Coupon {
                 }
                 Ok(self.try_code(*member_id, *code, facts)?.into_iter().collect())
             }
-            CouponCommand::Redeem { redeemer, shop_id, redemption_id, .. } => {
+            // Of someone else's coupon a till learns nothing.
+            CouponCommand::UseInOrder { order, .. } if self.holder_id != order.member_id => {
+                Err(Refusal::NoSuchCoupon)
+            }
+            CouponCommand::Redeem { redeemer, shop_id, redemption_id, .. }
+            | CouponCommand::UseInOrder { redeemer, shop_id, redemption_id, .. } => {
                 self.redeem(*redeemer, *shop_id, *redemption_id, facts)
             }
             CouponCommand::Reverse { redemption_id, employee_id, reason, within_ms } => {
@@ -76,7 +84,7 @@ impl Coupon {
         }
     }
 
-    /// 2002 5006 310 5003; 5002 and 5001 are asked of the counters, under the head lock.
+    /// 2005 2003 5006 from a partner; then 2002 5006 310 5003; 5002 and 5001 are asked of the counters, under the head lock.
     fn issue(
         &self,
         definition_id: i64,
@@ -85,7 +93,10 @@ impl Coupon {
         facts: &Facts,
     ) -> Result<Vec<CouponEvent>, Refusal> {
         if self.issue.is_some() {
-            return Err(Refusal::field("id", Wrong::Taken));
+            return Err(Refusal::IdTaken);
+        }
+        if origin.source == Source::Partner {
+            refuse_unless_allotted(definition_id, facts)?;
         }
         let definition = facts.definition.as_ref().ok_or(Refusal::NoSuchDefinition)?;
         let offer = definition.offer.as_ref().ok_or(Refusal::NoSuchDefinition)?;
@@ -115,6 +126,68 @@ impl Coupon {
             goods_id,
             at_ms: facts.at.ms,
         }))])
+    }
+
+    /// 401, then 2002 310 2003; 5001 is asked of the counters. Limits, levels and the switch bind what is issued here, not
+    /// what was issued elsewhere. One that has ended expires at once: nothing would sweep it.
+    fn import(
+        &self,
+        (definition_id, member_id): (i64, i64),
+        days: (chrono::NaiveDate, chrono::NaiveDate),
+        (born_at_ms, past): (i64, Past),
+        employee_id: i64,
+        facts: &Facts,
+    ) -> Result<Vec<CouponEvent>, Refusal> {
+        let now_ms = facts.at.ms;
+        match &self.issue {
+            Some(issue) if issue.source == Source::Imported => {
+                return Err(Refusal::field("id", Wrong::ImportedAlready));
+            }
+            Some(_) => return Err(Refusal::field("id", Wrong::Taken)),
+            None => {}
+        }
+        if days.1 < days.0 {
+            return Err(Refusal::field("end_date", Wrong::EndBeforeStart));
+        }
+        if born_at_ms > now_ms {
+            return Err(Refusal::field("create_date", Wrong::InTheFuture));
+        }
+        match past {
+            Past::Used { at_ms, .. } | Past::Voided { at_ms } if at_ms > now_ms => {
+                return Err(Refusal::field("use_date", Wrong::InTheFuture));
+            }
+            _ => {}
+        }
+        let offer = facts.definition.as_ref().and_then(|definition| definition.offer.as_ref());
+        let offer = offer.ok_or(Refusal::NoSuchDefinition)?;
+        if facts.member.is_none() {
+            return Err(Refusal::NoSuchMember);
+        }
+        let shop_is_there = facts.shop.as_ref().is_some_and(|shop| shop.details.is_some());
+        if matches!(past, Past::Used { .. }) && !shop_is_there {
+            return Err(Refusal::NoSuchShop);
+        }
+        let (starts_at_ms, ends_at_ms) = valid_instants(facts.zone, days);
+        let issue = Box::new(Issue {
+            definition_id,
+            terms: offer.terms.clone(),
+            member_id,
+            start_date: days.0,
+            end_date: days.1,
+            starts_at_ms,
+            ends_at_ms,
+            source: Source::Imported,
+            source_id: 0,
+            employee_id,
+            order_id: 0,
+            goods_id: 0,
+            at_ms: born_at_ms,
+        });
+        let mut events = vec![CouponEvent::Imported { issue, past, at_ms: now_ms }];
+        if past == Past::Unused && ends_at_ms <= now_ms {
+            events.push(CouponEvent::Expired { at_ms: now_ms });
+        }
+        Ok(events)
     }
 
     /// 2001; then by a member 3009 3004 3001 3003 4002 3007 4001 4003 2003 3002 3010,
@@ -154,10 +227,8 @@ impl Coupon {
         if !is_usable_on(&terms.weekdays, facts.at.weekday) {
             return Err(Refusal::WrongWeekday);
         }
-        if !facts.shop.as_ref().is_some_and(|shop| shop.open) {
-            return Err(Refusal::NoSuchShop);
-        }
-        if !terms.shop_ids.is_empty() && !terms.shop_ids.contains(&shop_id) {
+        let shop = facts.shop.as_ref().filter(|shop| shop.open).ok_or(Refusal::NoSuchShop)?;
+        if !terms.is_usable_at(shop_id, shop.partner) {
             return Err(Refusal::NotAtThisShop);
         }
         if by_member && terms.scan_required && !facts.scanned {
@@ -399,4 +470,15 @@ impl Coupon {
             _ => Vec::new(),
         }
     }
+}
+
+/// 2005 2003 5006: what a partner hands out comes from an allotment of that very definition, and he and it are open.
+fn refuse_unless_allotted(definition_id: i64, facts: &Facts) -> Result<(), Refusal> {
+    let allotment = facts.allotment.as_ref().filter(|allotment| allotment.num().is_some());
+    let allotment =
+        allotment.filter(|allotment| allotment.definition_id == definition_id).ok_or(Refusal::NoSuchRule)?;
+    if !facts.shop.as_ref().is_some_and(|partner| partner.open) {
+        return Err(Refusal::NoSuchShop);
+    }
+    if allotment.has_ended(facts.at.day) { Err(Refusal::NotOnOffer) } else { Ok(()) }
 }

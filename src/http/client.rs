@@ -7,8 +7,9 @@ use super::{Answer, Call, Failure};
 use crate::clock::{Moment, Zone, parse_day};
 use crate::coupon::{Coupon, CouponCommand, CouponEvent, GIFT_TRIES, Origin, Redeemer, Source, is_usable_on};
 use crate::directory;
+use crate::facts::Membership;
 use crate::ledger::{ExecuteError, Executed};
-use crate::read_model::pages::{self, Usability, WalletRow, WalletState};
+use crate::read_model::pages::{self, DefinitionRow, ShopRow, Usability, WalletRow, WalletState};
 use crate::refusal::Refusal;
 use crate::shop::Shop;
 use crate::value::{MAX_ID, hex, money_text, random};
@@ -368,9 +369,10 @@ async fn get_audit_coupon(mut call: Call) -> Result<Answer, Failure> {
     let slice = call.form.slice_if_asked();
     call.checked()?;
     let (ledger, at) = (&call.app.ledger, call.meta.at);
+    let mut shop = None;
     if let Some(shop_id) = shop_id {
-        let shop = pages::shop(ledger.store(), shop_id).await?;
-        shop.filter(|shop| shop.open).ok_or(Refusal::NoSuchShop)?;
+        let found = pages::place(ledger.store(), shop_id).await?;
+        shop = Some(found.filter(|shop| shop.open).ok_or(Refusal::NoSuchShop)?);
     }
     let unused = pages::unused(ledger.store(), call.member_id(), at.ms).await?;
     let usable = unused.into_iter().filter(|(row, Usability { starts_at_ms, weekdays, shop_ids, .. })| {
@@ -378,7 +380,7 @@ async fn get_audit_coupon(mut call: Call) -> Result<Answer, Failure> {
             && *starts_at_ms <= at.ms
             && !row.gift_is_pending(at.ms)
             && is_usable_on(&days(weekdays), at.weekday)
-            && shop_id.is_none_or(|shop_id| shop_ids.is_empty() || lists(shop_ids, shop_id))
+            && shop.as_ref().is_none_or(|shop| is_usable_at(shop_ids, shop))
     });
     // Which rows qualify is not for SQL to say, so the page is cut here; a member's open coupons are few.
     let usable = slice.cut(usable, |(row, _)| row.coupon_id);
@@ -388,6 +390,11 @@ async fn get_audit_coupon(mut call: Call) -> Result<Answer, Failure> {
 
 fn days(text: &str) -> Vec<u8> {
     text.split(',').filter_map(|day| day.parse().ok()).collect()
+}
+
+/// Whether a coupon with this list of shops can be used at this one: nothing listed = every own shop and no partner.
+pub(super) fn is_usable_at(shop_ids: &str, shop: &ShopRow) -> bool {
+    if shop_ids.is_empty() { !shop.partner } else { lists(shop_ids, shop.id) }
 }
 
 pub(super) fn lists(text: &str, id: i64) -> bool {
@@ -414,22 +421,31 @@ async fn can_get_coupon(mut call: Call) -> Result<Answer, Failure> {
     let offered = pages::claimable(ledger.store(), member_id).await?;
     // The same rules as claiming, in the same order; claiming asks again under the lock.
     let open = offered.into_iter().filter(|(definition, has, latest_end_ms)| {
-        let ended = match definition.validity_type {
-            1 => parse_day(&definition.end_date).is_none_or(|end| end < at.day),
-            3 => member.card_end.is_none_or(|end| end < at.day),
-            _ => false,
-        };
-        let allowed = match definition.issue_limit {
-            2 => *has < definition.get_limit,
-            3 => *latest_end_ms <= at.ms,
-            4 => lists(&definition.level_ids, member.level_id),
-            _ => true,
-        };
-        !ended && allowed && definition.inventory() != 0
+        may_be_issued(definition, (*has, *latest_end_ms), &member, at)
     });
-    let row =
-        |(definition, ..): (pages::DefinitionRow, i64, i64)| super::operator::definition_json(&definition);
+    let row = |(definition, ..): (DefinitionRow, i64, i64)| super::operator::definition_json(&definition);
     Answer::new(&open.map(row).collect::<Vec<_>>())
+}
+
+/// Whether a member may be issued one now, who has so many of them and whose last one ends then.
+pub(super) fn may_be_issued(
+    definition: &DefinitionRow,
+    (has, latest_end_ms): (i64, i64),
+    member: &Membership,
+    at: Moment,
+) -> bool {
+    let ended = match definition.validity_type {
+        1 => parse_day(&definition.end_date).is_none_or(|end| end < at.day),
+        3 => member.card_end.is_none_or(|end| end < at.day),
+        _ => false,
+    };
+    let allowed = match definition.issue_limit {
+        2 => has < definition.get_limit,
+        3 => latest_end_ms <= at.ms,
+        4 => lists(&definition.level_ids, member.level_id),
+        _ => true,
+    };
+    definition.on && !ended && allowed && definition.inventory() != 0
 }
 
 async fn claim_coupon(mut call: Call) -> Result<Answer, Failure> {

@@ -6,10 +6,12 @@ use super::client::{self, AuditableRow};
 use super::operator::qr_svg;
 use super::{Answer, Call, Failure};
 use crate::coupon::{CounterCode, Coupon, CouponCommand, Redeemer};
-use crate::directory::{self, Employee};
+use crate::definition::Kind;
+use crate::directory;
 use crate::identity::Caller;
+use crate::read_model::kind_number;
 use crate::read_model::pages::{self, CounterRow, ShopRow};
-use crate::refusal::{Refusal, Wrong};
+use crate::refusal::Refusal;
 use crate::value::MAX_ID;
 
 /// How long a code that a member shows is good: a picture of it is worthless by the time it is sent on.
@@ -41,7 +43,7 @@ pub(super) async fn run(which: Counter, call: Call) -> Result<Answer, Failure> {
         Counter::Code => code(call).await,
         Counter::AuditByCode => audit_by_code(call).await,
         Counter::AuditCoupon => audit_coupon(call).await,
-        Counter::CouponList => coupon_list(call).await,
+        Counter::CouponList => coupon_list(call, false).await,
         Counter::RedemptionList => redemption_list(call).await,
         Counter::ShopList => shop_list(call).await,
         Counter::ReverseCoupon => reverse_coupon(call).await,
@@ -66,30 +68,18 @@ async fn code(mut call: Call) -> Result<Answer, Failure> {
     }))
 }
 
-/// The employee who calls. That he has left is part of who may call, so it is asked before the fields; that the
-/// directory does not know him is asked with what exists.
-async fn employee_at_work(call: &Call) -> Result<Option<Employee>, Failure> {
-    let Caller::Employee(id) = call.caller else { return Ok(None) };
-    let employee = directory::employee(call.app.ledger.store(), id).await?;
-    if employee.as_ref().is_some_and(|employee| !employee.active) {
-        return Err(Failure::NotAllowed);
-    }
-    Ok(employee)
-}
-
 /// Refuses an employee whom the directory does not know; an operator is none, and may call.
-fn refuse_unknown(call: &Call, employee: Option<&Employee>) -> Result<(), Failure> {
-    if employee.is_none() && matches!(call.caller, Caller::Employee(_)) {
+pub(super) fn refuse_unknown(call: &Call) -> Result<(), Failure> {
+    if call.employee.is_none() && matches!(call.caller, Caller::Employee(_)) {
         return Err(Refusal::NoSuchMember.into());
     }
     Ok(())
 }
 
 async fn audit_by_code(mut call: Call) -> Result<Answer, Failure> {
-    let employee = employee_at_work(&call).await?;
     let text = call.form.text("code", 200);
     call.checked()?;
-    let employee = employee.ok_or(Refusal::NoSuchMember)?;
+    let employee = call.employee.clone().ok_or(Refusal::NoSuchMember)?;
     let Some((id, code)) = read_code(&call, &text) else {
         // The key is asked first: used with another body it answers 6001.
         call.app.ledger.replay::<Coupon>(&call.meta).await?;
@@ -100,17 +90,16 @@ async fn audit_by_code(mut call: Call) -> Result<Answer, Failure> {
 }
 
 /// The coupon that a code names, and what it says of it.
-fn read_code(call: &Call, text: &str) -> Option<(i64, CounterCode)> {
+pub(super) fn read_code(call: &Call, text: &str) -> Option<(i64, CounterCode)> {
     let (id, version, lapses_at_ms) = call.app.ledger.secrets().read_counter_code(text)?;
     Some((id, CounterCode { version, lapses_at_ms }))
 }
 
 async fn audit_coupon(mut call: Call) -> Result<Answer, Failure> {
-    let employee = employee_at_work(&call).await?;
     let id = call.form.id("mem_coupon_id");
     let shown = call.form.optional_text("counter_code", 200).filter(|code| !code.is_empty());
     call.checked()?;
-    let employee = employee.ok_or(Refusal::NoSuchMember)?;
+    let employee = call.employee.clone().ok_or(Refusal::NoSuchMember)?;
     let employee_id = employee.id;
     let redeemer = match shown {
         None if !call.app.options.counter_codes_only => Redeemer::Employee(employee_id),
@@ -131,22 +120,25 @@ async fn redeem(call: Call, id: i64, redeemer: Redeemer, shop_id: i64) -> Result
 }
 
 /// What of a member's coupons could be redeemed at the employee's shop; today's weekday is told, not asked.
-async fn coupon_list(mut call: Call) -> Result<Answer, Failure> {
-    let employee = employee_at_work(&call).await?;
+pub(super) async fn coupon_list(mut call: Call, only_cash: bool) -> Result<Answer, Failure> {
     let member_id = call.form.id("member_id");
     let slice = call.form.slice();
     call.checked()?;
-    refuse_unknown(&call, employee.as_ref())?;
+    refuse_unknown(&call)?;
     let (ledger, at) = (&call.app.ledger, call.meta.at);
     directory::membership(ledger.store(), member_id).await?.ok_or(Refusal::NoSuchMember)?;
     let unused = pages::unused(ledger.store(), member_id, at.ms).await?;
-    let here = |shop_ids: &str| {
-        employee
-            .as_ref()
-            .is_none_or(|employee| shop_ids.is_empty() || client::lists(shop_ids, employee.shop_id))
+    let shop = match &call.employee {
+        Some(employee) => pages::place(ledger.store(), employee.shop_id).await?,
+        None => None,
+    };
+    let here = |shop_ids: &str| match &shop {
+        Some(shop) => client::is_usable_at(shop_ids, shop),
+        None => call.employee.is_none(),
     };
     let usable = unused.into_iter().filter(|(row, usability)| {
-        usability.starts_at_ms <= at.ms && !row.gift_is_pending(at.ms) && here(&usability.shop_ids)
+        let now = usability.starts_at_ms <= at.ms && !row.gift_is_pending(at.ms);
+        now && here(&usability.shop_ids) && (!only_cash || row.kind == kind_number(Kind::Cash))
     });
     let row = |(row, usability): (pages::WalletRow, pages::Usability)| {
         let behind = json!({
@@ -168,19 +160,13 @@ async fn coupon_list(mut call: Call) -> Result<Answer, Failure> {
 }
 
 async fn redemption_list(mut call: Call) -> Result<Answer, Failure> {
-    let employee = employee_at_work(&call).await?;
     let slice = call.form.slice_of_pages();
-    let (begin, end) = (call.form.optional_day("begin"), call.form.optional_day("end"));
-    if let (Some(begin), Some(end)) = (begin, end)
-        && end < begin
-    {
-        call.form.wrong("end", Wrong::EndBeforeStart);
-    }
+    let (begin, end) = call.form.days();
     let asked = call.form.optional_int("shop_id", 0, MAX_ID).unwrap_or_default();
     call.checked()?;
-    refuse_unknown(&call, employee.as_ref())?;
+    refuse_unknown(&call)?;
     // An employee sees his own shop.
-    let shop_id = match employee {
+    let shop_id = match &call.employee {
         Some(employee) if asked == 0 || asked == employee.shop_id => employee.shop_id,
         Some(_) => return Err(Failure::NotAllowed),
         None => asked,
@@ -214,11 +200,10 @@ async fn shop_list(mut call: Call) -> Result<Answer, Failure> {
 }
 
 async fn reverse_coupon(mut call: Call) -> Result<Answer, Failure> {
-    let employee = employee_at_work(&call).await?;
     let redemption_id = call.form.id("id");
     let reason = call.form.text("reason", 200);
     call.checked()?;
-    refuse_unknown(&call, employee.as_ref())?;
+    refuse_unknown(&call)?;
     let Some(redemption) = pages::redemption(call.app.ledger.store(), redemption_id).await? else {
         // The key is asked before existence: used with another body it answers 6001, not 2004.
         call.app.ledger.replay::<Coupon>(&call.meta).await?;

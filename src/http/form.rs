@@ -6,13 +6,15 @@
 
 use std::fmt::Write as _;
 
+use bytes::Bytes;
 use chrono::NaiveDate;
 use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
 
-use crate::clock::parse_day;
+use crate::clock::{day_number, day_text, parse_day};
 use crate::read_model::pages::Slice;
 use crate::refusal::Wrong;
-use crate::value::{MAX_ID, list_text, parse_money};
+use crate::value::{MAX_ID, hex, list_text, parse_int, parse_money};
 
 /// The longest list that is accepted.
 const MAX_LIST: usize = 10_000;
@@ -21,6 +23,8 @@ const MAX_LIST: usize = 10_000;
 #[derive(Debug, Default)]
 pub struct Form {
     fields: Map<String, Value>,
+    /// A body that is a file; the fields are then those of the query.
+    file: Option<Bytes>,
     errors: Vec<(&'static str, Wrong)>,
     canonical: String,
 }
@@ -56,6 +60,11 @@ impl Form {
             }
         }
         Ok(Self { fields, ..Self::default() })
+    }
+
+    /// A body that is a file, with the other fields in the query.
+    pub fn from_file(query: &str, body: Bytes) -> Result<Self, Wrong> {
+        Ok(Self { file: Some(body), ..Self::from_form(query.as_bytes())? })
     }
 
     /// The errors, if there are any, or else the request in its canonical form.
@@ -131,12 +140,46 @@ impl Form {
         })
     }
 
+    /// A text that need not be there, but is not blank where it is.
+    pub fn sent_text(&mut self, name: &'static str, max: usize) -> Option<String> {
+        let text = self.optional_text(name, max);
+        if text.as_ref().is_some_and(|text| text.trim().is_empty()) {
+            self.wrong(name, Wrong::Required);
+        }
+        text
+    }
+
+    /// One of these words, where it is there.
+    pub fn one_of(&mut self, name: &'static str, words: &'static [&'static str]) -> Option<&'static str> {
+        self.read(name, |value| {
+            words.iter().copied().find(|word| value.as_str() == Some(word)).ok_or(Wrong::NotOneOf(words))
+        })
+    }
+
+    /// A day that need not be there, as [`day_number`] has it; 0 where it is there and empty.
+    pub fn sent_day(&mut self, name: &'static str) -> Option<i64> {
+        let read = |value: &Value| match value.as_str() {
+            Some("") => Ok(0),
+            text => text.and_then(parse_day).map(day_number).ok_or(Wrong::NotADay),
+        };
+        self.read_as(name, read, |day| day_text(*day))
+    }
+
     /// A day like `2018-11-01` that need not be there; empty counts as not there.
     pub fn optional_day(&mut self, name: &'static str) -> Option<NaiveDate> {
         if matches!(self.fields.get(name), Some(Value::String(text)) if text.is_empty()) {
             return None;
         }
         self.read(name, |value| value.as_str().and_then(parse_day).ok_or(Wrong::NotADay))
+    }
+
+    /// `begin` and `end`, both included, neither of them needed.
+    pub fn days(&mut self) -> (Option<NaiveDate>, Option<NaiveDate>) {
+        let (begin, end) = (self.optional_day("begin"), self.optional_day("end"));
+        if begin.zip(end).is_some_and(|(begin, end)| end < begin) {
+            self.wrong("end", Wrong::EndBeforeStart);
+        }
+        (begin, end)
     }
 
     /// A required day.
@@ -164,7 +207,12 @@ impl Form {
 
     /// A list of integers: JSON, `a,b,c`, or repeated fields. Empty where it is missing, empty or 0.
     pub fn ints(&mut self, name: &'static str, max: i64) -> Vec<i64> {
-        self.read_as(name, |value| read_list(value, max), |list| list_text(list)).unwrap_or_default()
+        self.sent_ints(name, max).unwrap_or_default()
+    }
+
+    /// The same, None where it is missing: sent and empty, it says that there are none.
+    pub fn sent_ints(&mut self, name: &'static str, max: i64) -> Option<Vec<i64>> {
+        self.read_as(name, |value| read_list(value, max), |list| list_text(list))
     }
 
     /// A list of objects as JSON, or as a text that is JSON; each is read as a form of its own, and what is wrong in it is
@@ -195,6 +243,25 @@ impl Form {
         }
         let _ = write!(self.canonical, "{name}={}:{canonical};", canonical.len());
         found
+    }
+
+    /// A required file: the body itself, or the text of a field. Its digest stands for it in the canonical form.
+    pub fn file(&mut self, name: &'static str) -> Bytes {
+        let file = match (self.file.take(), self.fields.get_mut(name)) {
+            (Some(file), _) => file,
+            (None, Some(Value::String(text))) => Bytes::from(std::mem::take(text)),
+            (None, None | Some(Value::Null)) => Bytes::new(),
+            (None, Some(_)) => {
+                self.wrong(name, Wrong::NotAText);
+                return Bytes::new();
+            }
+        };
+        if file.iter().all(u8::is_ascii_whitespace) {
+            self.wrong(name, Wrong::Required);
+        }
+        let digest = hex(&Sha256::digest(&file));
+        let _ = write!(self.canonical, "{name}={}:{digest};", digest.len());
+        file
     }
 
     /// Which part of a list is asked for, where the manual names page and limit.
@@ -301,16 +368,6 @@ fn is_utf8_when_decoded(body: &[u8]) -> bool {
 
 fn too_large_or_not_whole(number: &serde_json::Number, min: i64, max: i64) -> Wrong {
     if number.is_u64() { Wrong::OutOfRange { min, max } } else { Wrong::NotANumber }
-}
-
-/// A decimal integer and nothing else; one too large for us is out of range, not "not a number".
-fn parse_int(text: &str, min: i64, max: i64) -> Result<i64, Wrong> {
-    let text = text.trim();
-    let digits = text.strip_prefix('-').unwrap_or(text);
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(Wrong::NotANumber);
-    }
-    text.parse().map_err(|_| Wrong::OutOfRange { min, max })
 }
 
 fn read_list(value: &Value, max: i64) -> Result<Vec<i64>, Wrong> {

@@ -110,30 +110,52 @@ async fn send_add(mut call: Call) -> Result<Answer, Failure> {
     .map(|answer| answer.replayed(replayed))
 }
 
-/// The shops of a list by their names; tags and levels by their ids.
-async fn shop_names(call: &Call, ids: &str) -> Result<String, Failure> {
-    if ids.is_empty() {
-        return Ok("全部".to_owned());
-    }
-    let shops = pages::shops(call.app.ledger.store(), pages::Slice::All).await?;
-    let names: HashMap<i64, String> = shops.into_iter().map(|shop| (shop.id, shop.name)).collect();
-    let name = |id: &str| id.parse().ok().and_then(|id: i64| names.get(&id).cloned());
-    Ok(ids.split(',').map(|id| name(id).unwrap_or_else(|| id.to_owned())).collect::<Vec<_>>().join(","))
+/// Whom a send is for, in words.
+struct RecipientNames {
+    shops: String,
+    tags: String,
+    levels: String,
 }
 
-fn names_or_all(ids: &str) -> &str {
-    if ids.is_empty() { "全部" } else { ids }
+/// The shops, tags and levels of a send by their names, by their ids where they have none.
+async fn recipient_names(
+    call: &Call,
+    shop_ids: &str,
+    tag_ids: &str,
+    level_ids: &str,
+) -> Result<RecipientNames, Failure> {
+    let store = call.app.ledger.store();
+    let read = |ids: &str| ids.split(',').filter_map(|id| id.parse().ok()).collect::<Vec<i64>>();
+    let shops = if shop_ids.is_empty() { Vec::new() } else { pages::shops(store, pages::Slice::All).await? };
+    let tags = directory::tags_by_id(store, &read(tag_ids)).await?;
+    let levels = directory::levels_by_id(store, &read(level_ids)).await?;
+    Ok(RecipientNames {
+        shops: in_words(shop_ids, &shops.into_iter().map(|shop| (shop.id, shop.name)).collect()),
+        tags: in_words(tag_ids, &tags.into_iter().map(|(id, tag)| (id, tag.name)).collect()),
+        levels: in_words(level_ids, &levels.into_iter().map(|(id, level)| (id, level.name)).collect()),
+    })
+}
+
+fn in_words(ids: &str, names: &HashMap<i64, String>) -> String {
+    if ids.is_empty() {
+        return "全部".to_owned();
+    }
+    let name = |id: &str| id.parse().ok().and_then(|id: i64| names.get(&id).cloned());
+    ids.split(',').map(|id| name(id).unwrap_or_else(|| id.to_owned())).collect::<Vec<_>>().join(",")
 }
 
 async fn send_get_num(mut call: Call) -> Result<Answer, Failure> {
     let recipients = read_recipients(&mut call);
     call.checked()?;
     let num = runner::count_recipients(call.app.ledger.store(), &recipients).await?;
+    let [shops, tags, levels] =
+        [&recipients.shop_ids, &recipients.tag_ids, &recipients.level_ids].map(|ids| list_text(ids));
+    let names = recipient_names(&call, &shops, &tags, &levels).await?;
     Answer::new(&json!({
         "num": num,
-        "shopList": shop_names(&call, &list_text(&recipients.shop_ids)).await?,
-        "tagList": names_or_all(&list_text(&recipients.tag_ids)),
-        "levelList": names_or_all(&list_text(&recipients.level_ids)),
+        "shopList": names.shops,
+        "tagList": names.tags,
+        "levelList": names.levels,
     }))
 }
 
@@ -168,9 +190,10 @@ async fn send_info(mut call: Call) -> Result<Answer, Failure> {
     let employee = directory::employee(store, row.employee_id).await?.unwrap_or_default();
     let mut send = send_json(&row);
     send.insert("refused".to_owned(), json!(row.refused));
-    send.insert("shopList".to_owned(), shop_names(&call, &row.shop_ids).await?.into());
-    send.insert("tagList".to_owned(), names_or_all(&row.tag_ids).into());
-    send.insert("levelList".to_owned(), names_or_all(&row.level_ids).into());
+    let names = recipient_names(&call, &row.shop_ids, &row.tag_ids, &row.level_ids).await?;
+    send.insert("shopList".to_owned(), names.shops.into());
+    send.insert("tagList".to_owned(), names.tags.into());
+    send.insert("levelList".to_owned(), names.levels.into());
     send.insert("user_name".to_owned(), employee.name.into());
     Answer::new(&send)
 }
@@ -212,7 +235,7 @@ async fn list(mut call: Call, only_sends: bool) -> Result<Answer, Failure> {
 }
 
 /// Which definitions can be sent now: on, not ended, not sold out.
-fn can_be_sent(definition: &DefinitionRow, today: &str) -> bool {
+pub(super) fn can_be_sent(definition: &DefinitionRow, today: &str) -> bool {
     let ended = definition.validity_type == 1 && definition.end_date.as_str() < today;
     definition.on && !ended && definition.inventory() != 0
 }

@@ -62,6 +62,15 @@ fn operation(route: &Route) -> Value {
     let request: Value = serde_json::from_str(route.request).unwrap_or_default();
     let data: Value = serde_json::from_str(route.data).unwrap_or_default();
     let answer = json!({"code": 0, "info": "成功", "data": data});
+    let mut content = Map::from_iter([
+        ("application/json".to_owned(), json!({"schema": schema, "example": request})),
+        ("application/x-www-form-urlencoded".to_owned(), json!({"schema": schema})),
+    ]);
+    if route.takes_a_file() {
+        let about = "the file as it is; the other fields stand in the query then";
+        let schema = json!({"type": "string", "format": "binary", "description": about});
+        content.insert("text/csv".to_owned(), json!({"schema": schema}));
+    }
     let mut parameters = vec![json!({
         "name": "Accept-Language", "in": "header", "schema": {"type": "string", "enum": ["zh-TW", "zh-CN", "en"]},
         "description": "the language of a refusal's info; Traditional Chinese by default",
@@ -82,10 +91,7 @@ fn operation(route: &Route) -> Value {
         "parameters": parameters,
         "requestBody": {
             "required": !required.is_empty(),
-            "content": {
-                "application/json": {"schema": schema, "example": request},
-                "application/x-www-form-urlencoded": {"schema": schema},
-            },
+            "content": content,
         },
         "responses": {
             "200": {
@@ -129,6 +135,9 @@ fn schema(field: &Field) -> Value {
         Holds::Money => json!({"type": "string", "pattern": "^[0-9]{1,12}(\\.[0-9]{1,2})?$"}),
         Holds::Ints(_) => json!({"type": "string", "description": "1,2,3"}),
         Holds::DayOrDays => json!({"type": ["string", "integer"]}),
+        Holds::Rows => json!({"type": ["array", "string"], "items": {"type": "object"}}),
+        Holds::Csv => json!({"type": "string"}),
+        Holds::OneOf(words) => json!({"type": "string", "enum": words}),
     };
     if let Value::Object(schema) = &mut schema {
         schema.insert("description".to_owned(), field.about.into());
@@ -148,6 +157,9 @@ fn holds(field: &Field) -> String {
         Holds::Ints(MAX_ID) => "list of ids".to_owned(),
         Holds::Ints(max) => format!("list of integers up to {max}"),
         Holds::DayOrDays => "day or number of days".to_owned(),
+        Holds::Rows => "JSON list of objects, also as a text".to_owned(),
+        Holds::Csv => "table as CSV".to_owned(),
+        Holds::OneOf(words) => words.join(", "),
     }
 }
 

@@ -1,21 +1,21 @@
-//! The employees' and operators' side, as far as the member's side needs it to be fed.
+//! The operators' side: definitions, shops, issuing to one member and to many.
 
 use serde_json::{Value, json};
 
+use super::directory::replayed_id;
 use super::form::Form;
 use super::{Answer, Call, Failure};
 use crate::bulk::{self, MAX_CHUNK};
-use crate::clock::{day_number, day_text};
 use crate::coupon::{Coupon, CouponCommand, Origin, Source};
 use crate::definition::{Definition, DefinitionCommand, IssueLimit, Kind, Offer, Terms, Validity};
-use crate::directory::{self, Added, Employee, Member};
+use crate::directory::{self, Written};
 use crate::identity::Token;
-use crate::ledger::ExecuteError;
+use crate::ledger::Executed;
 use crate::read_model::pages::{self, DefinitionRow, ShopRow};
 use crate::refusal::{Refusal, Wrong};
 use crate::shop::{Shop, ShopCommand, ShopDetails};
 use crate::store::StoreError;
-use crate::value::{MAX_ID, list_text, money_text};
+use crate::value::{MAX_ID, money_text};
 
 /// The most days that a validity may count.
 const MAX_DAYS: i64 = 36_500;
@@ -43,18 +43,12 @@ pub enum Operator {
     ShopGet,
     /// `/shop/list`
     ShopList,
+    /// `/shop/num`
+    ShopNum,
     /// `/shop/auditqrcode`
     ShopAuditQrCode,
     /// `/shop/rotateauditkey`
     ShopRotateAuditKey,
-    /// `/member/add`
-    MemberAdd,
-    /// `/member/get`
-    MemberGet,
-    /// `/user/add`
-    EmployeeAdd,
-    /// `/user/info`
-    EmployeeInfo,
     /// `/sendelecoupon/one`
     SendOne,
     /// `/sendelecoupon/members`
@@ -71,16 +65,13 @@ pub(super) async fn run(which: Operator, call: Call) -> Result<Answer, Failure> 
         Operator::DefinitionList => definition_list(call).await,
         Operator::DefinitionState => definition_state(call).await,
         Operator::DefinitionInventory => definition_inventory(call).await,
-        Operator::ShopAdd => shop_add(call).await,
-        Operator::ShopEdit => shop_edit(call).await,
+        Operator::ShopAdd => open_shop(call, false).await,
+        Operator::ShopEdit => edit_shop(call, false).await,
         Operator::ShopGet => shop_get(call).await,
         Operator::ShopList => shop_list(call).await,
+        Operator::ShopNum => shop_num(call).await,
         Operator::ShopAuditQrCode => shop_audit_qr_code(call).await,
         Operator::ShopRotateAuditKey => shop_rotate_audit_key(call).await,
-        Operator::MemberAdd => member_add(call).await,
-        Operator::MemberGet => member_get(call).await,
-        Operator::EmployeeAdd => employee_add(call).await,
-        Operator::EmployeeInfo => employee_info(call).await,
         Operator::SendOne => send_one(call).await,
         Operator::SendMembers => send_members(call).await,
         Operator::RevokeToken => revoke_token(call).await,
@@ -253,13 +244,11 @@ fn read_shop_details(call: &mut Call) -> ShopDetails {
     }
 }
 
-async fn shop_add(mut call: Call) -> Result<Answer, Failure> {
+/// Opens a shop, or adds a partner.
+pub(super) async fn open_shop(mut call: Call, partner: bool) -> Result<Answer, Failure> {
     let details = read_shop_details(&mut call);
     call.checked()?;
-    // Shops and partners share one sequence of ids.
-    let id = call.app.ledger.next_id("shop", true).await?;
-    let command = ShopCommand::Open { details, employee_id: call.caller.employee_id() };
-    let done = call.execute::<Shop>(id, &command).await?;
+    let done = make_room(&call, details, partner).await?;
     let details = done.state.details.clone().unwrap_or_default();
     Answer::new(&json!({
         "shop_name": details.name,
@@ -270,12 +259,38 @@ async fn shop_add(mut call: Call) -> Result<Answer, Failure> {
     .map(|answer| answer.replayed(done.replayed))
 }
 
-async fn shop_edit(mut call: Call) -> Result<Answer, Failure> {
+/// Opens a shop where there is room for one more; a partner needs none. Whoever counts has the turn until his shop is there; servers beside this
+/// one count for themselves.
+async fn make_room(call: &Call, details: ShopDetails, partner: bool) -> Result<Executed<Shop>, Failure> {
+    let _turn = call.app.opening_shop.lock().await;
+    if !partner && shops_left(call).await? == 0 {
+        let full = Refusal::field("shop_name", Wrong::NoMoreShops { max: call.app.options.max_shops });
+        return Ok(call.app.ledger.replay::<Shop>(&call.meta).await?.ok_or(full)?);
+    }
+    // Shops and partners share one sequence of ids.
+    let id = call.app.ledger.next_id("shop", true).await?;
+    let command = ShopCommand::Open { details, partner, employee_id: call.caller.employee_id() };
+    call.execute::<Shop>(id, &command).await
+}
+
+/// How many shops may still be opened; closed ones count, because they may open again.
+async fn shops_left(call: &Call) -> Result<i64, Failure> {
+    let shops = pages::count_shops(call.app.ledger.store()).await?;
+    Ok((call.app.options.max_shops - shops).max(0))
+}
+
+async fn shop_num(mut call: Call) -> Result<Answer, Failure> {
+    call.checked()?;
+    Answer::new(&shops_left(&call).await?)
+}
+
+/// Changes a shop or a partner; neither is found among the others.
+pub(super) async fn edit_shop(mut call: Call, partner: bool) -> Result<Answer, Failure> {
     let id = call.form.id("id");
     let details = read_shop_details(&mut call);
     let open = call.form.int("state", 0, 1) == 1;
     call.checked()?;
-    let command = ShopCommand::Edit { details, open, employee_id: call.caller.employee_id() };
+    let command = ShopCommand::Edit { details, open, partner, employee_id: call.caller.employee_id() };
     let done = call.execute::<Shop>(id, &command).await?;
     let details = done.state.details.clone().unwrap_or_default();
     Answer::new(&json!({
@@ -288,7 +303,7 @@ async fn shop_edit(mut call: Call) -> Result<Answer, Failure> {
     .map(|answer| answer.replayed(done.replayed))
 }
 
-fn shop_json(shop: &ShopRow) -> Value {
+pub(super) fn shop_json(shop: &ShopRow) -> Value {
     json!({
         "id": shop.id,
         "shop_name": shop.name,
@@ -315,7 +330,7 @@ async fn shop_list(mut call: Call) -> Result<Answer, Failure> {
 }
 
 /// The signed URL of a shop's QR and its picture.
-fn shop_qr(call: &Call, id: i64, audit_key: u32) -> Result<Value, Failure> {
+pub(super) fn shop_qr(call: &Call, id: i64, audit_key: u32) -> Result<Value, Failure> {
     let url = call.app.ledger.secrets().shop_url(&call.app.options.public_url, id, audit_key);
     let svg = qr_svg(&url)?;
     Ok(json!({"url": url, "svg": svg}))
@@ -350,133 +365,6 @@ async fn shop_rotate_audit_key(mut call: Call) -> Result<Answer, Failure> {
     let done = call.execute::<Shop>(id, &command).await?;
     let answer = Answer::new(&shop_qr(&call, done.id, done.state.audit_key)?)?;
     Ok(answer.replayed(done.replayed))
-}
-
-/// What this key did to the directory before: the id it made.
-async fn replayed_id(call: &Call) -> Result<Option<i64>, Failure> {
-    let Some(key) = call.directory_key() else {
-        return Ok(None);
-    };
-    match directory::receipt(call.app.ledger.store(), &key).await? {
-        None => Ok(None),
-        Some((request_mac, id)) if request_mac == key.request_mac => Ok(Some(id)),
-        Some(_) => Err(Refusal::KeyReused.into()),
-    }
-}
-
-async fn member_add(mut call: Call) -> Result<Answer, Failure> {
-    let form = &mut call.form;
-    let wanted_id = form.optional_int("id", 1, MAX_ID);
-    let mut member = Member {
-        id: 0,
-        nickname: form.optional_text("nickname", 100).unwrap_or_default(),
-        headimgurl: form.optional_text("headimgurl", 500).unwrap_or_default(),
-        member_name: form.optional_text("member_name", 100).unwrap_or_default(),
-        phone: form.optional_text("phone", 30).unwrap_or_default(),
-        member_card: form.optional_text("member_card", 50).unwrap_or_default(),
-        level_id: form.optional_int("level_id", 0, MAX_ID).unwrap_or_default(),
-        shop_id: form.optional_int("shop_id", 0, MAX_ID).unwrap_or_default(),
-        tag_ids: form.ints("tag_ids", MAX_ID),
-        birthday: form.optional_day("birthday").map_or(0, day_number),
-        card_end: form.optional_day("card_end").map_or(0, day_number),
-        joined_at_ms: 0,
-    };
-    call.checked()?;
-    if let Some(id) = replayed_id(&call).await? {
-        return Ok(Answer::new(&json!({"id": id}))?.replayed(true));
-    }
-    member.joined_at_ms = call.now_ms();
-    let (store, key) = (call.app.ledger.store().clone(), call.directory_key());
-    add_to_directory(&call, wanted_id, "member", |id| {
-        let (store, key, member) = (store.clone(), key.clone(), Member { id, ..member.clone() });
-        async move { directory::add_member(&store, &member, key.as_ref()).await }
-    })
-    .await
-}
-
-async fn employee_add(mut call: Call) -> Result<Answer, Failure> {
-    let form = &mut call.form;
-    let wanted_id = form.optional_int("id", 1, MAX_ID);
-    let employee = Employee {
-        id: 0,
-        name: form.text("name", 100),
-        phone: form.optional_text("phone", 30).unwrap_or_default(),
-        shop_id: form.id("shop_id"),
-        active: form.flag("state", true),
-    };
-    call.checked()?;
-    if let Some(id) = replayed_id(&call).await? {
-        return Ok(Answer::new(&json!({"id": id}))?.replayed(true));
-    }
-    pages::shop(call.app.ledger.store(), employee.shop_id).await?.ok_or(Refusal::NoSuchShop)?;
-    let (store, key) = (call.app.ledger.store().clone(), call.directory_key());
-    add_to_directory(&call, wanted_id, "employee", |id| {
-        let (store, key, employee) = (store.clone(), key.clone(), Employee { id, ..employee.clone() });
-        async move { directory::add_employee(&store, &employee, key.as_ref()).await }
-    })
-    .await
-}
-
-/// Adds under the id asked for, or under the next one that is free.
-async fn add_to_directory<F: Future<Output = Result<Added, StoreError>>>(
-    call: &Call,
-    wanted_id: Option<i64>,
-    kind: &'static str,
-    add: impl Fn(i64) -> F,
-) -> Result<Answer, Failure> {
-    loop {
-        let id = match wanted_id {
-            Some(id) => id,
-            None => call.app.ledger.next_id(kind, true).await?,
-        };
-        match add(id).await? {
-            Added::Yes => return Answer::new(&json!({"id": id})),
-            Added::Taken if wanted_id.is_none() => {}
-            Added::Taken => return Err(Refusal::field("id", Wrong::Taken).into()),
-            // Someone used the same key at the same time: what he made is the answer.
-            Added::KeyUsed => {
-                let id = replayed_id(call).await?.ok_or(ExecuteError::Conflict)?;
-                return Ok(Answer::new(&json!({"id": id}))?.replayed(true));
-            }
-        }
-    }
-}
-
-async fn member_get(mut call: Call) -> Result<Answer, Failure> {
-    let id = call.form.id("id");
-    call.checked()?;
-    let ledger = &call.app.ledger;
-    let member = directory::member(ledger.store(), id).await?.ok_or(Refusal::NoSuchMember)?;
-    Answer::new(&json!({
-        "id": member.id,
-        "phone": member.phone,
-        "member_name": member.member_name,
-        "member_card": member.member_card,
-        "join_date": ledger.zone().date_time(member.joined_at_ms),
-        "birthday": day_text(member.birthday),
-        "state": 1,
-        "level": {"id": member.level_id},
-        "shop_id": member.shop_id,
-        "tag_ids": list_text(&member.tag_ids),
-        "card_end": day_text(member.card_end),
-        "wechat_user": {"nickname": member.nickname, "headimgurl": member.headimgurl},
-    }))
-}
-
-async fn employee_info(mut call: Call) -> Result<Answer, Failure> {
-    let id = call.form.id("id");
-    call.checked()?;
-    let store = call.app.ledger.store();
-    let employee = directory::employee(store, id).await?.ok_or(Refusal::NoSuchMember)?;
-    let shop = pages::shop(store, employee.shop_id).await?;
-    Answer::new(&json!({
-        "id": employee.id,
-        "name": employee.name,
-        "phone": employee.phone,
-        "shop_id": employee.shop_id,
-        "state": i64::from(employee.active),
-        "shop_name": shop.map(|shop| shop.name).unwrap_or_default(),
-    }))
 }
 
 async fn send_one(mut call: Call) -> Result<Answer, Failure> {
@@ -528,12 +416,15 @@ async fn revoke_token(mut call: Call) -> Result<Answer, Failure> {
     let Some(token) = Token::read(&text, call.app.ledger.secrets()) else {
         return Err(Failure::Fields(vec![("revoke", Wrong::NotAToken)]));
     };
-    let replayed = replayed_id(&call).await?.is_some();
+    let mut replayed = replayed_id(&call).await?.is_some();
     if !replayed {
         let key = call.directory_key();
         let store = call.app.ledger.store();
-        directory::revoke_token(store, &token.id, token.expires_at_s, key.as_ref()).await?;
+        let written = directory::revoke_token(store, &token.id, token.expires_at_s, key.as_ref()).await?;
         call.app.refresh_revoked().await?;
+        if written == Written::KeyUsed {
+            replayed = replayed_id(&call).await?.is_some();
+        }
     }
     Ok(Answer::new(&json!({"revoked": token.id}))?.replayed(replayed))
 }

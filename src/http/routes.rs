@@ -3,15 +3,25 @@
 
 mod client;
 mod counter;
+mod directory;
+mod import;
 mod jobs;
 mod operator;
+mod orders;
+mod partners;
+mod rules;
 
 use std::sync::LazyLock;
 
 use super::client::Client;
 use super::counter::Counter;
+use super::directory::Directory;
+use super::import::Import;
 use super::jobs::Jobs;
 use super::operator::Operator;
+use super::orders::Orders;
+use super::partners::Partners;
+use super::rules::Rules;
 use crate::identity::Caller;
 
 /// A kind of caller.
@@ -21,6 +31,8 @@ pub enum Who {
     Member,
     /// An employee.
     Employee,
+    /// A partner.
+    Partner,
     /// An operator.
     Operator,
     /// An auditor.
@@ -34,6 +46,7 @@ impl Who {
         match caller {
             Caller::Member(_) => self == Self::Member,
             Caller::Employee(_) => self == Self::Employee,
+            Caller::Partner(_) => self == Self::Partner,
             Caller::Operator | Caller::System => self == Self::Operator,
             Caller::Auditor => self == Self::Auditor,
         }
@@ -45,6 +58,7 @@ impl Who {
         match self {
             Self::Member => "member",
             Self::Employee => "employee",
+            Self::Partner => "partner",
             Self::Operator => "operator",
             Self::Auditor => "auditor",
         }
@@ -70,6 +84,12 @@ pub enum Holds {
     Ints(i64),
     /// A day, or a number of days.
     DayOrDays,
+    /// A JSON list of objects, or a text that is one.
+    Rows,
+    /// A table as CSV.
+    Csv,
+    /// One of these words.
+    OneOf(&'static [&'static str]),
 }
 
 /// A field of a request.
@@ -96,6 +116,16 @@ pub enum Run {
     Jobs(Jobs),
     /// Of the counter.
     Counter(Counter),
+    /// Of orders.
+    Orders(Orders),
+    /// Of imports.
+    Import(Import),
+    /// Of members, levels, tags and employees.
+    Directory(Directory),
+    /// Of rules and what they grant.
+    Rules(Rules),
+    /// Of partners.
+    Partners(Partners),
 }
 
 /// A route.
@@ -119,6 +149,14 @@ pub struct Route {
     pub data: &'static str,
     /// Which handler runs.
     pub run: Run,
+}
+
+impl Route {
+    /// Whether it takes a whole file: in the body itself, as `text/csv`, or in a field.
+    #[must_use]
+    pub fn takes_a_file(&self) -> bool {
+        matches!(self.run, Run::Import(_))
+    }
 }
 
 const fn required(name: &'static str, holds: Holds, about: &'static str) -> Field {
@@ -153,5 +191,17 @@ macro_rules! definition {
 use definition;
 
 /// Every route of the manual that is served, and ours among them.
-pub static ALL: LazyLock<Vec<Route>> =
-    LazyLock::new(|| [client::ROUTES, operator::ROUTES, counter::ROUTES, jobs::ROUTES].concat());
+pub static ALL: LazyLock<Vec<Route>> = LazyLock::new(|| {
+    [
+        client::ROUTES,
+        operator::ROUTES,
+        directory::ROUTES,
+        counter::ROUTES,
+        jobs::ROUTES,
+        orders::ROUTES,
+        import::ROUTES,
+        rules::ROUTES,
+        partners::ROUTES,
+    ]
+    .concat()
+});

@@ -1,4 +1,4 @@
-//! What is served beside the manual's routes: health, metrics, the API's description, and the page behind a shop's QR.
+//! What is served beside the manual's routes: health, metrics, the API's description, and the pages behind QR codes.
 
 use axum::Router;
 use axum::extract::{Path, State};
@@ -7,7 +7,8 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 
 use super::{App, openapi};
-use crate::read_model::pages;
+use crate::clock::day_number;
+use crate::read_model::{pages, partners};
 use crate::store::MAX_CLOCK_SKEW_MS;
 
 pub(super) fn router() -> Router<App> {
@@ -16,6 +17,7 @@ pub(super) fn router() -> Router<App> {
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/qr/{shop_id}/{audit_key}/{signature}", get(shop_page))
+        .route("/partner/{partner_id}/{signature}", get(partner_page))
 }
 
 /// Swagger UI from the binary itself: it works without a network.
@@ -65,18 +67,44 @@ async fn shop_page(
     let url = format!("{}/qr/{shop}/{key}/{signature}", app.options.public_url.trim_end_matches('/'));
     let row = match app.ledger.secrets().signed_shop(&url) {
         None => None,
-        Some((id, audit_key)) => match pages::shop(app.ledger.store(), id).await {
+        Some((id, audit_key)) => match pages::place(app.ledger.store(), id).await {
             Ok(shop) => shop.filter(|shop| shop.open && shop.audit_key == audit_key),
             Err(_) => return (StatusCode::SERVICE_UNAVAILABLE, "503\n").into_response(),
         },
     };
-    let (status, title) = match row {
-        Some(shop) => (StatusCode::OK, escape(&shop.name)),
-        None => (StatusCode::NOT_FOUND, "二維碼無效".to_owned()),
+    page(row.map(|shop| (shop.name, Vec::new())))
+}
+
+/// What a browser shows that opens a partner's QR: his name and what can be taken from him now.
+async fn partner_page(
+    State(app): State<App>,
+    Path((partner, signature)): Path<(String, String)>,
+) -> Response {
+    let url = format!("{}/partner/{partner}/{signature}", app.options.public_url.trim_end_matches('/'));
+    let Some(id) = app.ledger.secrets().signed_partner(&url) else {
+        return page(None);
     };
+    let (store, today) = (app.ledger.store(), day_number(app.ledger.now().day));
+    let found = tokio::join!(partners::partner(store, id), partners::open_allotments(store, id, today));
+    match found {
+        (Ok(partner), Ok(allotments)) => {
+            let left = allotments.into_iter().filter(|row| row.left() > 0).map(|row| row.title);
+            page(partner.filter(|partner| partner.open).map(|partner| (partner.name, left.collect())))
+        }
+        _ => (StatusCode::SERVICE_UNAVAILABLE, "503\n").into_response(),
+    }
+}
+
+/// A plain page with a name and lines below it, or one that says that the QR is not ours.
+fn page(found: Option<(String, Vec<String>)>) -> Response {
+    let (status, title, lines) = match found {
+        Some((name, lines)) => (StatusCode::OK, escape(&name), lines),
+        None => (StatusCode::NOT_FOUND, "二維碼無效".to_owned(), Vec::new()),
+    };
+    let lines = lines.iter().fold(String::new(), |lines, line| lines + "<p>" + &escape(line) + "</p>");
     let page = format!(
         "<!doctype html><html lang=\"zh-Hant\"><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width\"><title>{title}</title><h1>{title}</h1></html>"
+         <meta name=\"viewport\" content=\"width=device-width\"><title>{title}</title><h1>{title}</h1>{lines}</html>"
     );
     let policy = "default-src 'none'; style-src 'unsafe-inline'";
     (status, [(header::CONTENT_SECURITY_POLICY, policy)], Html(page)).into_response()

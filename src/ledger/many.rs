@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{ExecuteError, Executed, Ledger, MAX_CONFLICTS, Meta, new_append, prepare};
+use crate::allotment::Allotment;
 use crate::definition::Definition;
 use crate::directory;
 use crate::entity::{Entity, Needs, fold, stream_of};
@@ -13,7 +14,7 @@ use crate::facts::{Facts, Membership};
 use crate::job::Job;
 use crate::refusal::Refusal;
 use crate::shop::Shop;
-use crate::store::{Entry, Outcome, Receipt, StreamId};
+use crate::store::{AttemptGuard, Entry, Outcome, Receipt, StreamId};
 
 /// What became of many commands.
 #[derive(Debug)]
@@ -29,9 +30,18 @@ pub enum Many<A: Entity> {
 pub(super) struct Shared {
     definitions: HashMap<i64, Definition>,
     shops: HashMap<i64, Shop>,
+    allotments: HashMap<i64, Allotment>,
     /// Who was asked for; None = the directory does not have him.
     members: HashMap<i64, Option<Membership>>,
     pub(super) unchanged: Vec<(StreamId, i64)>,
+}
+
+impl Shared {
+    /// The shop that a command needs: its own, or the partner of the allotment it issues from.
+    fn shop_of(&self, needs: Needs<'_>) -> Option<i64> {
+        let partner = needs.allotment_id.and_then(|id| self.allotments.get(&id));
+        needs.shop_id.or(partner.map(|allotment| allotment.partner_id))
+    }
 }
 
 impl Ledger {
@@ -52,10 +62,13 @@ impl Ledger {
         let repeated = |id| (!seen.insert(id)).then_some(Err(ExecuteError::Conflict));
         let mut outcomes: Vec<Option<Result<Executed<A>, ExecuteError>>> =
             commands.iter().map(|one| one.0).map(repeated).collect();
-        for _ in 0..=MAX_CONFLICTS {
+        for round in 0..=MAX_CONFLICTS {
             let open: Vec<usize> =
                 (0..).zip(&outcomes).filter(|(_, o)| o.is_none()).map(|(at, _)| at).collect();
-            let decided = self.decide_many::<A>(&commands, &open, &meta).await?;
+            let decided = self.decide_many::<A>(&commands, &open, &meta, round == 0).await?;
+            for guard in decided.attempts {
+                self.count_attempt(guard).await?;
+            }
             let (mut entries, mut executed) = (Vec::new(), Vec::new());
             for (place, decision) in open.into_iter().zip(decided.decisions) {
                 match decision {
@@ -107,11 +120,25 @@ impl Ledger {
         }
     }
 
+    /// What commands on different streams would come to now. Writes nothing, so what only the writer can know is not among
+    /// it: counters, and what others do meanwhile.
+    pub async fn foresee_many<A: Entity>(
+        &self,
+        commands: &[(i64, A::Command)],
+        meta: &Meta,
+    ) -> Result<Vec<Result<Executed<A>, ExecuteError>>, ExecuteError> {
+        let all: Vec<usize> = (0..commands.len()).collect();
+        let decided = self.decide_many::<A>(commands, &all, meta, false).await?;
+        Ok(decided.decisions.into_iter().map(|decision| decision.map(|(_, done)| done)).collect())
+    }
+
+    /// Decides those that are open. Whether what begins a stream may take for granted that there is none is told, too.
     async fn decide_many<A: Entity>(
         &self,
         commands: &[(i64, A::Command)],
         open: &[usize],
         meta: &Meta,
+        may_assume: bool,
     ) -> Result<Decided<A>, ExecuteError> {
         let open: Vec<&(i64, A::Command)> = open.iter().filter_map(|place| commands.get(*place)).collect();
         let mut shared = Shared::default();
@@ -133,7 +160,7 @@ impl Ledger {
         // A new stream need not be read to be begun: the writer checks that it is one. What appends nothing must not
         // rest on that, though.
         let mut begun = HashMap::new();
-        for one in open.iter().filter(|one| A::begins(&one.1)) {
+        for one in open.iter().filter(|one| may_assume && A::begins(&one.1)) {
             let (state, facts, decided) = decide(one, (A::default(), 0));
             if matches!(&decided, Ok(events) if !events.is_empty()) {
                 begun.insert(one.0, (state, facts, decided));
@@ -143,6 +170,7 @@ impl Ledger {
             open.iter().filter(|one| !begun.contains_key(&one.0)).map(|one| stream_of::<A>(one.0)).collect();
         let mut loaded = self.inner.store.load(&read).await?.into_iter();
         let mut decisions = Vec::with_capacity(open.len());
+        let mut attempts = Vec::new();
         for one @ (id, command) in open {
             let ((before, version), facts, decided) = match begun.remove(id) {
                 Some(decided) => decided,
@@ -155,17 +183,16 @@ impl Ledger {
                 },
             };
             let appends = matches!(&decided, Ok(events) if !events.is_empty());
-            if !appends && let Some(guard) = before.attempt(command, &facts, decided.is_err()) {
-                self.count_attempt(guard).await?;
-            }
+            let guard = if appends { None } else { before.attempt(command, &facts, decided.is_err()) };
             decisions.push(match decided {
                 Ok(events) if appends => prepare::<A>(*id, (before, version), command, &facts, events)
                     .map(|(entry, done)| (Some(entry), done)),
                 Ok(events) => Ok((None, Executed { id: *id, state: before, events, replayed: false })),
                 Err(refusal) => Err(refusal.into()),
             });
+            attempts.extend(guard);
         }
-        Ok(Decided { decisions, unchanged: shared.unchanged })
+        Ok(Decided { decisions, unchanged: shared.unchanged, attempts })
     }
 
     /// Reads what these commands need and is not there yet.
@@ -182,7 +209,12 @@ impl Ledger {
                 shared.unchanged.push((stream_of::<Definition>(id), version));
                 shared.definitions.insert(id, definition);
             }
-            if let Some(id) = needs.shop_id.filter(|id| !shared.shops.contains_key(id)) {
+            if let Some(id) = needs.allotment_id.filter(|id| !shared.allotments.contains_key(id)) {
+                let (allotment, version, _) = self.recall(&self.inner.allotments, id, false).await?;
+                shared.unchanged.push((stream_of::<Allotment>(id), version));
+                shared.allotments.insert(id, allotment);
+            }
+            if let Some(id) = shared.shop_of(needs).filter(|id| !shared.shops.contains_key(id)) {
                 let (shop, version, _) = self.recall(&self.inner.shops, id, false).await?;
                 shared.unchanged.push((stream_of::<Shop>(id), version));
                 shared.shops.insert(id, shop);
@@ -201,7 +233,10 @@ impl Ledger {
         let mut facts = Facts::at(id, meta.at, inner.zone, inner.secrets.gift_codes().clone());
         facts.definition = needs.definition_id.and_then(|id| shared.definitions.get(&id).cloned());
         facts.member = needs.member_id.and_then(|id| shared.members.get(&id).cloned().flatten());
-        if let Some((id, shop)) = needs.shop_id.and_then(|id| Some((id, shared.shops.get(&id)?.clone()))) {
+        facts.allotment = needs.allotment_id.and_then(|id| shared.allotments.get(&id).cloned());
+        if let Some((id, shop)) =
+            shared.shop_of(needs).and_then(|id| Some((id, shared.shops.get(&id)?.clone())))
+        {
             let scanned = needs.audit_url.and_then(|url| inner.secrets.signed_shop(url));
             facts.scanned = scanned == Some((id, shop.audit_key));
             facts.shop = Some(shop);
@@ -217,6 +252,8 @@ type Decision<A> = Result<(Option<Entry>, Executed<A>), ExecuteError>;
 struct Decided<A: Entity> {
     decisions: Vec<Decision<A>>,
     unchanged: Vec<(StreamId, i64)>,
+    /// What is counted although it writes no event.
+    attempts: Vec<AttemptGuard>,
 }
 
 fn put<T>(places: &mut [Option<T>], place: usize, value: T) {

@@ -35,7 +35,7 @@ pub trait Together: Sync {
 }
 
 /// Counts events of one kind, once they are committed.
-type Counted = Box<dyn FnOnce(&Metrics) + Send>;
+type Counted = Box<dyn FnOnce(&Metrics) + Send + Sync>;
 
 /// What is being put together.
 pub struct Unit<'a> {
@@ -48,7 +48,9 @@ pub struct Unit<'a> {
 }
 
 impl<'a> Unit<'a> {
-    fn new(ledger: &'a Ledger, meta: &'a Meta) -> Self {
+    /// An empty one. On its own it writes nothing: it tells what would come of commands.
+    #[must_use]
+    pub fn new(ledger: &'a Ledger, meta: &'a Meta) -> Self {
         let (entry, shared) = (Entry::default(), Shared::default());
         Self { ledger, meta, entry, shared, fetched: HashMap::new(), counted: Vec::new() }
     }

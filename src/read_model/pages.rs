@@ -43,7 +43,7 @@ impl Slice {
     }
 
     /// (before id, limit, offset) as the statements take them.
-    pub(super) fn parameters(self) -> [Cell; 3] {
+    pub(crate) fn parameters(self) -> [Cell; 3] {
         let (before, limit, offset) = match self {
             Self::All => (i64::MAX, i64::MAX, 0),
             Self::Page { page, limit } => (i64::MAX, limit, (page - 1).saturating_mul(limit)),
@@ -303,15 +303,13 @@ pub async fn wallet_detail(
     };
     let row = WalletRow::take(found);
     let column = |number: usize| WALLET_COLUMNS + number;
-    let terms = match serde_json::from_str(found.text(column(6))) {
-        Ok(CouponEvent::Issued(issue)) => issue.terms,
-        _ => {
-            return Err(StoreError::Corrupt {
-                table: "events".to_owned(),
-                column: "payload".to_owned(),
-                what: format!("the first event of coupon {coupon_id} is not Issued"),
-            });
-        }
+    let first = serde_json::from_str::<CouponEvent>(found.text(column(6))).ok();
+    let Some(terms) = first.as_ref().and_then(CouponEvent::birth).map(|issue| issue.terms.clone()) else {
+        return Err(StoreError::Corrupt {
+            table: "events".to_owned(),
+            column: "payload".to_owned(),
+            what: format!("the first event of coupon {coupon_id} is not its birth"),
+        });
     };
     let receiver = (row.received_by != 0).then(|| (found.take_text(column(7)), found.take_text(column(8))));
     Ok(Some(WalletDetail {
@@ -354,7 +352,8 @@ pub struct RedemptionRow {
 pub async fn redemption(store: &Store, id: i64) -> Result<Option<RedemptionRow>, StoreError> {
     let sql = "SELECT r.redemption_id, r.coupon_id, r.definition_id, r.member_id, r.shop_id, r.employee_id,
                       r.used_at_ms, r.title,
-                      COALESCE((SELECT s.name FROM shops_v1 s WHERE s.bucket = $1 AND s.shop_id = r.shop_id), '')
+                      COALESCE((SELECT s.name FROM shops_v1 s WHERE s.bucket = $1 AND s.shop_id = r.shop_id),
+                               (SELECT p.name FROM partners_v1 p WHERE p.bucket = $1 AND p.shop_id = r.shop_id), '')
                FROM redemptions_v1 r WHERE r.bucket = $1 AND r.redemption_id = $2";
     let rows = store.query(Statement::new(sql, [BUCKET.into(), id.into()])).await?;
     Ok(rows.first().map(|row| RedemptionRow {
@@ -496,7 +495,7 @@ impl DefinitionRow {
         self.stock.map_or(-1, |stock| (stock - self.issued).max(0))
     }
 
-    fn read(row: &Row) -> Self {
+    pub(super) fn read(row: &Row) -> Self {
         Self {
             id: row.int(0),
             on: row.int(1) == 1,
@@ -542,6 +541,8 @@ macro_rules! definitions {
         )
     };
 }
+
+pub(super) use definitions as definition_columns;
 
 /// A definition by its id.
 pub async fn definition(store: &Store, id: i64) -> Result<Option<DefinitionRow>, StoreError> {
@@ -593,9 +594,11 @@ pub struct ShopRow {
     pub address: String,
     /// Who opened it.
     pub employee_id: i64,
+    /// Whether it is a partner and no own shop.
+    pub partner: bool,
 }
 
-fn read_shop(row: &Row) -> ShopRow {
+pub(super) fn read_shop(row: &Row, partner: bool) -> ShopRow {
     ShopRow {
         id: row.int(0),
         open: row.int(1) == 1,
@@ -604,6 +607,15 @@ fn read_shop(row: &Row) -> ShopRow {
         phone: row.text(4).to_owned(),
         address: row.text(5).to_owned(),
         employee_id: row.int(6),
+        partner,
+    }
+}
+
+/// An own shop or a partner by its id: they share one sequence.
+pub async fn place(store: &Store, id: i64) -> Result<Option<ShopRow>, StoreError> {
+    match shop(store, id).await? {
+        None => super::partners::partner(store, id).await,
+        shop => Ok(shop),
     }
 }
 
@@ -612,7 +624,7 @@ pub async fn shop(store: &Store, id: i64) -> Result<Option<ShopRow>, StoreError>
     let sql = "SELECT shop_id, is_open, audit_key, name, phone, address, employee_id FROM shops_v1
                WHERE bucket = $1 AND shop_id = $2";
     let rows = store.query(Statement::new(sql, [BUCKET.into(), id.into()])).await?;
-    Ok(rows.first().map(read_shop))
+    Ok(rows.first().map(|row| read_shop(row, false)))
 }
 
 /// Every shop, newest id first.
@@ -622,7 +634,15 @@ pub async fn shops(store: &Store, slice: Slice) -> Result<Vec<ShopRow>, StoreErr
     let mut parameters = vec![BUCKET.into()];
     parameters.extend(slice.parameters());
     let rows = store.query(Statement::new(sql, parameters)).await?;
-    Ok(rows.iter().map(read_shop).collect())
+    Ok(rows.iter().map(|row| read_shop(row, false)).collect())
+}
+
+/// How many shops were ever opened.
+pub async fn count_shops(store: &Store) -> Result<i64, StoreError> {
+    let rows = store
+        .query(Statement::new("SELECT COUNT(*) FROM shops_v1 WHERE bucket = $1", [BUCKET.into()]))
+        .await?;
+    Ok(rows.first().map_or(0, |row| row.int(0)))
 }
 
 /// A coupon that the sweep has to look at.

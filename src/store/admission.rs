@@ -19,7 +19,7 @@ pub struct Questions {
     pub streams: BTreeSet<StreamId>,
     /// Keys that may have a receipt.
     pub receipts: Vec<ReceiptKey>,
-    /// Definitions whose stock moves.
+    /// Keys of the stock that moves, see [`StockOf::key`](super::StockOf::key).
     pub stock: BTreeSet<i64>,
     /// (member, definition) whose count moves.
     pub member_counts: BTreeSet<(i64, i64)>,
@@ -43,7 +43,7 @@ impl Questions {
         for entry in batch.iter().flat_map(|append| &append.entries) {
             let effects = &entry.effects;
             questions.streams.extend(entry.streams.iter().map(|part| part.stream));
-            questions.stock.extend(effects.stock.iter().map(|change| change.definition_id()));
+            questions.stock.extend(effects.stock.iter().map(|change| change.of().key()));
             let counted = effects.member_counts.iter();
             questions.member_counts.extend(counted.map(|change| (change.member_id, change.definition_id)));
             let one = effects.one_at_a_time.iter();
@@ -94,7 +94,7 @@ pub struct Known {
     pub versions: HashMap<StreamId, i64>,
     /// Keys that have a receipt.
     pub receipts: HashSet<ReceiptKey>,
-    /// (stock or −1 = unlimited, issued) by definition.
+    /// (stock or −1 = unlimited, issued) by the stock's key.
     pub stock: HashMap<i64, (i64, i64)>,
     /// Issued by (member, definition).
     pub member_counts: HashMap<(i64, i64), i64>,
@@ -141,7 +141,7 @@ pub struct Plan<'a> {
     pub receipts: Vec<PlannedReceipt<'a>>,
     /// Rows by table; a row appears once, as its last writer left it.
     pub rows: Vec<(&'static LiveTable, Vec<&'a LiveRow>)>,
-    /// (definition, stock or −1, issued) as they are to be.
+    /// (key, stock or −1, issued) as they are to be.
     pub stock: Vec<(i64, i64, i64)>,
     /// (member, definition, issued) as they are to be.
     pub member_counts: Vec<(i64, i64, i64)>,
@@ -265,14 +265,14 @@ impl Known {
 
     fn stock_objection(&self, change: StockChange) -> Option<Outcome> {
         match change {
-            StockChange::Issued { definition_id, by } if by > 0 => {
+            StockChange::Issued { of, by } if by > 0 => {
                 // A definition without a stock row has never been defined here: it has nothing to give.
-                let (stock, issued) = self.stock.get(&definition_id).copied().unwrap_or((0, 0));
+                let (stock, issued) = self.stock.get(&of.key()).copied().unwrap_or((0, 0));
                 (stock >= 0 && issued + by > stock).then_some(Outcome::Refused(Refusal::SoldOut))
             }
             StockChange::Issued { .. } => None,
-            StockChange::Set { definition_id, stock } => {
-                let issued = self.stock.get(&definition_id).map_or(0, |(_, issued)| *issued);
+            StockChange::Set { of, stock } => {
+                let issued = self.stock.get(&of.key()).map_or(0, |(_, issued)| *issued);
                 let below = stock.is_some_and(|stock| stock < issued);
                 below.then(|| Outcome::Refused(Refusal::field("num", Wrong::StockBelowIssued { issued })))
             }
@@ -305,15 +305,13 @@ impl Known {
     ) {
         let effects = &entry.effects;
         for change in &effects.stock {
-            let (definition_id, by) = match *change {
-                StockChange::Issued { definition_id, by } => (definition_id, by),
-                StockChange::Set { definition_id, stock } => {
-                    self.stock.entry(definition_id).or_default().0 = stock.unwrap_or(-1);
-                    (definition_id, 0)
-                }
-            };
-            self.stock.entry(definition_id).or_default().1 += by;
-            touched_stock.insert(definition_id);
+            let key = change.of().key();
+            let own = self.stock.entry(key).or_default();
+            match *change {
+                StockChange::Issued { by, .. } => own.1 += by,
+                StockChange::Set { stock, .. } => own.0 = stock.unwrap_or(-1),
+            }
+            touched_stock.insert(key);
         }
         for change in &effects.member_counts {
             let key = (change.member_id, change.definition_id);
@@ -369,7 +367,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::super::{
-        AttemptGuard, Cell, Column, EPOCH, Effects, MemberCountChange, NewEvent, OneAtATime, StreamAppend,
+        AttemptGuard, Cell, Column, EPOCH, Effects, MemberCountChange, NewEvent, OneAtATime, StockOf,
+        StreamAppend,
     };
     use super::*;
 
@@ -436,7 +435,7 @@ mod tests {
     }
 
     fn issued(by: i64) -> StockChange {
-        StockChange::Issued { definition_id: 1, by }
+        StockChange::Issued { of: StockOf::Definition(1), by }
     }
 
     fn stock(change: StockChange) -> Effects {
@@ -690,7 +689,10 @@ mod tests {
         let set = |stock| {
             with(
                 1,
-                Effects { stock: vec![StockChange::Set { definition_id: 1, stock }], ..Effects::default() },
+                Effects {
+                    stock: vec![StockChange::Set { of: StockOf::Definition(1), stock }],
+                    ..Effects::default()
+                },
             )
         };
         let below = refused(Refusal::field("num", Wrong::StockBelowIssued { issued: 8 }));
@@ -705,7 +707,7 @@ mod tests {
 
     #[test]
     fn a_new_stock_binds_the_appends_behind_it() {
-        let set = with(1, stock(StockChange::Set { definition_id: 1, stock: Some(1) }));
+        let set = with(1, stock(StockChange::Set { of: StockOf::Definition(1), stock: Some(1) }));
         let batch = [set, with(2, stock(issued(1))), with(3, stock(issued(1)))];
         let (plan, outcomes) = admit(&batch, Known::default(), HEAD, NOW);
         assert_eq!(outcomes, [committed(101), committed(102), refused(Refusal::SoldOut)]);

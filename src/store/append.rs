@@ -6,20 +6,41 @@ use std::time::{Duration, Instant};
 use super::{EPOCH, ReceiptKey, StoreError, StreamAppend, StreamId};
 use crate::refusal::Refusal;
 
-/// A change of a definition's stock row.
+/// Whose stock it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StockOf {
+    /// A definition's, by its id.
+    Definition(i64),
+    /// A partner's allotment's, by its id.
+    Allotment(i64),
+}
+
+impl StockOf {
+    /// Its key in `projections/stock.sql`: one table of counters and one code of admission serve both, and no definition
+    /// has a negative id.
+    #[must_use]
+    pub fn key(self) -> i64 {
+        match self {
+            Self::Definition(id) => id,
+            Self::Allotment(id) => -id,
+        }
+    }
+}
+
+/// A change of a stock row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StockChange {
     /// So many more issued (or, negative, fewer); refused with 5001 above the stock.
     Issued {
         /// Whose stock.
-        definition_id: i64,
+        of: StockOf,
         /// By how many.
         by: i64,
     },
     /// A new stock; refused below what is issued.
     Set {
         /// Whose stock.
-        definition_id: i64,
+        of: StockOf,
         /// None = unlimited.
         stock: Option<i64>,
     },
@@ -28,9 +49,9 @@ pub enum StockChange {
 impl StockChange {
     /// Whose stock.
     #[must_use]
-    pub fn definition_id(self) -> i64 {
+    pub fn of(self) -> StockOf {
         match self {
-            Self::Issued { definition_id, .. } | Self::Set { definition_id, .. } => definition_id,
+            Self::Issued { of, .. } | Self::Set { of, .. } => of,
         }
     }
 }
@@ -184,7 +205,7 @@ impl Effects {
     pub fn join(&mut self, other: Self) {
         self.rows.extend(other.rows);
         for change in other.stock {
-            match (change, self.stock.iter_mut().find(|own| own.definition_id() == change.definition_id())) {
+            match (change, self.stock.iter_mut().find(|own| own.of() == change.of())) {
                 (StockChange::Issued { by, .. }, Some(StockChange::Issued { by: own, .. })) => *own += by,
                 _ => self.stock.push(change),
             }

@@ -41,6 +41,17 @@ const STEPS: &[Step] = &[
     both!("0004_jobs", "../../migrations/0004_jobs.sql"),
     both!("jobs_v1", "../../projections/jobs.sql"),
     both!("0005_redemptions_by_time", "../../migrations/0005_redemptions_by_time.sql"),
+    both!("orders_v1", "../../projections/orders.sql"),
+    both!("0006_directory", "../../migrations/0006_directory.sql"),
+    both!("grants_v1", "../../projections/grants.sql"),
+    both!("order_amounts_v1", "../../projections/order_amounts.sql"),
+    both!("goods_groups_v1", "../../projections/goods_groups.sql"),
+    both!("goods_group_goods_v1", "../../projections/goods_group_goods.sql"),
+    both!("0007_earned", "../../migrations/0007_earned.sql"),
+    both!("partners_v1", "../../projections/partners.sql"),
+    both!("allotments_v1", "../../projections/allotments.sql"),
+    both!("allotment_changes_v1", "../../projections/allotment_changes.sql"),
+    both!("partner_coupons_v1", "../../projections/partner_coupons.sql"),
 ];
 
 /// The number of the last step.

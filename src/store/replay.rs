@@ -64,9 +64,11 @@ pub(super) const COUNT_MEMBERS: &str =
      SELECT bucket, issued_to, definition_id, COUNT(*) FROM wallet_v1
      WHERE member_id = issued_to AND voided = 0 GROUP BY bucket, issued_to, definition_id";
 
-/// What each definition has issued.
+/// What each definition has issued, and what was taken of each allotment, by the keys of their stock.
 pub(super) const COUNT_ISSUED: &str =
-    "SELECT definition_id, CAST(SUM(issued) AS BIGINT) FROM member_counts_v1 GROUP BY definition_id";
+    "SELECT definition_id, CAST(SUM(issued) AS BIGINT) FROM member_counts_v1 GROUP BY definition_id
+     UNION ALL
+     SELECT -allotment_id, COUNT(*) FROM partner_coupons_v1 WHERE voided = 0 GROUP BY allotment_id";
 
 /// Every live table and counter, emptied and written anew in one transaction that holds the head.
 pub enum Rebuilding {
@@ -121,7 +123,7 @@ impl Rebuilding {
         }
     }
 
-    /// Counts, brings the indexes back, and commits. `stock` is each definition's: None = unlimited.
+    /// Counts, brings the indexes back, and commits. `stock` is by the stock's key: None = unlimited.
     pub async fn finish(self, stock: Vec<(i64, Option<i64>)>) -> Result<(), StoreError> {
         match self {
             Self::Sqlite(store) => store.finish_rebuild(stock).await,
@@ -142,7 +144,7 @@ pub(super) fn by_table(rows: &[LiveRow]) -> Vec<(&'static LiveTable, Vec<&LiveRo
     tables
 }
 
-/// (bucket, definition, stock or −1, issued) as `stock_v1` has them.
+/// (bucket, key, stock or −1, issued) as `stock_v1` has them.
 pub(super) fn stock_rows(stock: &[(i64, Option<i64>)], issued: &[(i64, i64)]) -> Vec<[i64; 4]> {
     let issued: std::collections::HashMap<i64, i64> = issued.iter().copied().collect();
     let row = |(id, stock): &(i64, Option<i64>)| {

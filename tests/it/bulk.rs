@@ -11,7 +11,7 @@ use coupon_ledger::refusal::Refusal;
 use coupon_ledger::store::ReceiptKey;
 use serde_json::{Value, json};
 
-use crate::harness::{Home, MEMBER, Server, World, program};
+use crate::harness::{Home, INSERT_MEMBERS, MEMBER, Server, World, program};
 use crate::outside::{Api, assert_gapless, count, events, until};
 
 const ROUTE: &str = "/sendelecoupon/members";
@@ -44,7 +44,7 @@ fn members_of(chunk: &Chunk) -> Vec<i64> {
 async fn add_members(home: &Home, count: i64) {
     let members: Vec<String> =
         (1..=count).map(|id| format!("({id}, '', '', '', '', '', 0, 0, 0, 0, 0)")).collect();
-    home.sql(&format!("INSERT INTO members VALUES {}", members.join(", "))).await.unwrap();
+    home.sql(&format!("{INSERT_MEMBERS} {}", members.join(", "))).await.unwrap();
 }
 
 on_both_engines! {

@@ -224,9 +224,16 @@ on_both_engines! {
             let (status, answer) = post(&server, token, others, json!({})).await;
             assert_eq!((status, &answer["code"]), (403, &json!(1002)), "{whose:?}");
         }
+        // A partner's own pages need the partner.
+        let operator = cli_token(&home, &["--operator"]).await;
+        let details = json!({"shop_name": "隔壁", "phone": "1", "address": "a"});
+        ok(&server, &operator, "/business/add", details).await;
+        let partner = cli_token(&home, &["--partner", "1"]).await;
+        ok(&server, &partner, "/businesshome/get", json!({})).await;
         for wrong in [
             &[][..],
             &["--member", "0"],
+            &["--member", "1", "--partner", "1"],
             &["--member", "x"],
             &["--member", "9007199254740992"],
             &["--member", "1", "--operator"],

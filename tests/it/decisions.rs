@@ -50,7 +50,7 @@ fn facts() -> Facts {
 }
 
 fn open_shop() -> Shop {
-    Shop { details: Some(shop_details("總店")), open: true, audit_key: 1, employee_id: 0 }
+    Shop { details: Some(shop_details("總店")), open: true, audit_key: 1, partner: false, employee_id: 0 }
 }
 
 pub fn terms() -> Terms {
@@ -199,7 +199,7 @@ fn end() -> i64 {
     issue().ends_at_ms
 }
 
-mod issuing {
+pub mod issuing {
     use super::*;
 
     pub fn offer() -> Offer {
@@ -285,8 +285,7 @@ mod issuing {
     #[test]
     fn an_id_is_issued_once() {
         let facts = facts_of(definition(|_| {}));
-        when_with(facts, vec![plain()], ask(Source::OneToOne))
-            .then_expect_error(Refusal::field("id", Wrong::Taken));
+        when_with(facts, vec![plain()], ask(Source::OneToOne)).then_expect_error(Refusal::IdTaken);
     }
 
     #[test]
@@ -700,6 +699,14 @@ mod redeeming {
     }
 
     #[test]
+    fn a_coupon_for_every_own_shop_is_not_redeemed_at_a_partner() {
+        let partner = || Facts { shop: Some(Shop { partner: true, ..open_shop() }), ..facts() };
+        refused_to_both(&[plain()], &partner(), &Refusal::NotAtThisShop);
+        let listed = issued(|issue| issue.terms.shop_ids = vec![SHOP]);
+        when_with(partner(), vec![listed], redeem(ANNA)).then_expect_events(vec![redeemed(ANNA)]);
+    }
+
+    #[test]
     fn a_coupon_that_needs_the_shops_qr_is_self_redeemed_only_with_it() {
         let scan = || vec![issued(|issue| issue.terms.scan_required = true)];
         when(scan(), redeem(ANNA)).then_expect_error(Refusal::ScanRequired);
@@ -981,23 +988,174 @@ fn shop_details(name: &str) -> ShopDetails {
     ShopDetails { name: name.to_owned(), phone: "1".to_owned(), address: "a".to_owned() }
 }
 
+mod allotments {
+    use coupon_ledger::allotment::{Allotment, AllotmentCommand, AllotmentEvent};
+
+    use super::*;
+
+    fn partner() -> Shop {
+        Shop { partner: true, ..open_shop() }
+    }
+
+    fn facts_of_partner() -> Facts {
+        let offer = Some(Box::new(issuing::offer()));
+        let definition = Definition { offer, on: true, ..Definition::default() };
+        Facts { shop: Some(partner()), definition: Some(definition), ..facts() }
+    }
+
+    fn when_with(
+        facts: Facts,
+        given: Vec<AllotmentEvent>,
+        command: AllotmentCommand,
+    ) -> AggregateResultValidator<Allotment> {
+        TestFramework::<Allotment>::with(facts).given(given).when(command)
+    }
+
+    fn when(given: Vec<AllotmentEvent>, command: AllotmentCommand) -> AggregateResultValidator<Allotment> {
+        when_with(facts_of_partner(), given, command)
+    }
+
+    fn allot(end_date: &str) -> AllotmentCommand {
+        let end_date = day(end_date);
+        AllotmentCommand::Allot {
+            partner_id: SHOP,
+            definition_id: 1,
+            num: 10,
+            end_date,
+            employee_id: EMPLOYEE_ID,
+        }
+    }
+
+    fn allotted() -> AllotmentEvent {
+        AllotmentEvent::Allotted {
+            partner_id: SHOP,
+            definition_id: 1,
+            num: 10,
+            end_date: day("2026-11-23"),
+            employee_id: EMPLOYEE_ID,
+            at_ms: NOON,
+        }
+    }
+
+    fn stock(by: i64) -> AllotmentCommand {
+        AllotmentCommand::ChangeStock { by, employee_id: EMPLOYEE_ID }
+    }
+
+    fn end(end_date: &str) -> AllotmentCommand {
+        AllotmentCommand::ChangeEnd { end_date: day(end_date), employee_id: EMPLOYEE_ID }
+    }
+
+    #[test]
+    fn coupons_are_set_aside_for_a_partner_who_is_open_from_a_definition_that_is_on() {
+        when(vec![], allot("2026-11-23")).then_expect_events(vec![allotted()]);
+        let refused =
+            |facts: Facts, why: Refusal| when_with(facts, vec![], allot("2026-11-23")).then_expect_error(why);
+        refused(Facts { shop: Some(open_shop()), ..facts_of_partner() }, Refusal::NoSuchRule);
+        refused(Facts { shop: None, ..facts_of_partner() }, Refusal::NoSuchRule);
+        refused(
+            Facts { shop: Some(Shop { open: false, ..partner() }), ..facts_of_partner() },
+            Refusal::NoSuchShop,
+        );
+        refused(Facts { definition: None, ..facts_of_partner() }, Refusal::NoSuchDefinition);
+        let off = facts_of_partner().definition.map(|definition| Definition { on: false, ..definition });
+        refused(Facts { definition: off, ..facts_of_partner() }, Refusal::NotOnOffer);
+        let past = Refusal::field("end_time", Wrong::EndBeforeStart);
+        when(vec![], allot("2026-11-22")).then_expect_error(past);
+        when(vec![allotted()], allot("2026-11-23")).then_expect_error(Refusal::field("id", Wrong::Taken));
+    }
+
+    #[test]
+    fn its_number_and_its_end_are_changed_and_nothing_else() {
+        let changed =
+            |by, num| AllotmentEvent::StockChanged { by, num, employee_id: EMPLOYEE_ID, at_ms: NOON };
+        when(vec![allotted(), changed(5, 15)], stock(-15)).then_expect_events(vec![changed(-15, 0)]);
+        for by in [-11, MAX_ID, i64::MAX] {
+            let range = Refusal::field("num", Wrong::OutOfRange { min: 0, max: MAX_ID });
+            when(vec![allotted()], stock(by)).then_expect_error(range);
+        }
+        let moved =
+            AllotmentEvent::EndChanged { end_date: day("2026-11-01"), employee_id: EMPLOYEE_ID, at_ms: NOON };
+        when(vec![allotted()], end("2026-11-01")).then_expect_events(vec![moved]);
+        when(vec![allotted()], end("2026-11-23")).then_expect_events(vec![]);
+        for command in [stock(1), end("2026-11-01")] {
+            when(vec![], command).then_expect_error(Refusal::NoSuchRule);
+        }
+    }
+
+    #[test]
+    fn what_a_partner_hands_out_comes_from_an_open_allotment_of_his() {
+        let mut allotment = Allotment::default();
+        allotment.evolve(&allotted());
+        let member = Some(Membership::default());
+        let facts =
+            || Facts { allotment: Some(allotment.clone()), member: member.clone(), ..facts_of_partner() };
+        let take = |definition_id| CouponCommand::Issue {
+            definition_id,
+            member_id: ANNA,
+            origin: Origin { source_id: 7, ..Origin::of(Source::Partner, 0) },
+        };
+        let ask = |facts: Facts, definition| super::when_with(facts, Vec::new(), take(definition));
+        let expected = issued(|issue| {
+            (issue.source, issue.source_id, issue.employee_id) = (Source::Partner, 7, 0);
+        });
+        ask(facts(), 1).then_expect_events(vec![expected]);
+        ask(facts(), 2).then_expect_error(Refusal::NoSuchRule);
+        for unknown in [None, Some(Allotment::default())] {
+            ask(Facts { allotment: unknown, ..facts() }, 1).then_expect_error(Refusal::NoSuchRule);
+        }
+        let closed = Some(Shop { open: false, ..partner() });
+        ask(Facts { shop: closed, ..facts() }, 1).then_expect_error(Refusal::NoSuchShop);
+        let tomorrow = Zone::default().moment(NOON + DAY);
+        ask(Facts { at: tomorrow, ..facts() }, 1).then_expect_error(Refusal::NotOnOffer);
+        ask(Facts { member: None, ..facts() }, 1).then_expect_error(Refusal::NoSuchMember);
+    }
+}
+
 mod shops {
     use super::*;
+
+    #[test]
+    fn a_partner_is_not_found_among_the_shops_nor_a_shop_among_the_partners() {
+        let add =
+            ShopCommand::Open { details: shop_details("總店"), partner: true, employee_id: EMPLOYEE_ID };
+        let added = ShopEvent::Opened {
+            details: shop_details("總店"),
+            partner: true,
+            employee_id: EMPLOYEE_ID,
+            at_ms: NOON,
+        };
+        when(vec![], add).then_expect_events(vec![added.clone()]);
+        let edit_partner = || ShopCommand::Edit {
+            details: shop_details("分店"),
+            open: true,
+            partner: true,
+            employee_id: EMPLOYEE_ID,
+        };
+        when(vec![added.clone()], edit_partner()).then_expect_events(vec![edited()]);
+        when(vec![added], edit("分店", true)).then_expect_error(Refusal::NoSuchShop);
+        when(vec![opened()], edit_partner()).then_expect_error(Refusal::NoSuchRule);
+        when(vec![], edit_partner()).then_expect_error(Refusal::NoSuchRule);
+    }
 
     fn when(given: Vec<ShopEvent>, command: ShopCommand) -> AggregateResultValidator<Shop> {
         TestFramework::<Shop>::with(facts()).given(given).when(command)
     }
 
     fn opened() -> ShopEvent {
-        ShopEvent::Opened { details: shop_details("總店"), employee_id: EMPLOYEE_ID, at_ms: NOON }
+        ShopEvent::Opened {
+            details: shop_details("總店"),
+            partner: false,
+            employee_id: EMPLOYEE_ID,
+            at_ms: NOON,
+        }
     }
 
     fn open() -> ShopCommand {
-        ShopCommand::Open { details: shop_details("總店"), employee_id: EMPLOYEE_ID }
+        ShopCommand::Open { details: shop_details("總店"), partner: false, employee_id: EMPLOYEE_ID }
     }
 
     fn edit(name: &str, open: bool) -> ShopCommand {
-        ShopCommand::Edit { details: shop_details(name), open, employee_id: EMPLOYEE_ID }
+        ShopCommand::Edit { details: shop_details(name), open, partner: false, employee_id: EMPLOYEE_ID }
     }
 
     fn edited() -> ShopEvent {

@@ -30,6 +30,13 @@ pub const DAY: i64 = 24 * HOUR;
 pub const MEMBER: Caller = Caller::Member(439);
 pub const FRIEND: Caller = Caller::Member(442);
 pub const EMPLOYEE: Caller = Caller::Employee(1000);
+/// The first partner, where shop 1 is the only shop.
+pub const PARTNER: Caller = Caller::Partner(2);
+
+/// What a row of `({id}, '', '', '', '', '', {level}, {shop}, 0, 0, 0)` goes behind, past the API: it adds one at a time.
+pub const INSERT_MEMBERS: &str =
+    "INSERT INTO members (member_id, nickname, headimgurl, member_name, phone, member_card,
+    level_id, shop_id, birthday, card_end, joined_at_ms) VALUES";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {

@@ -9,7 +9,9 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 
-use crate::harness::{DAY, EMPLOYEE, Engine, FRIEND, Home, MEMBER, Server, World, definition};
+use crate::harness::{
+    DAY, EMPLOYEE, Engine, FRIEND, Home, INSERT_MEMBERS, MEMBER, Server, World, definition,
+};
 use crate::outside::{Api, assert_gapless, count, until};
 use crate::replay::assert_rows_equal_replay;
 
@@ -22,7 +24,7 @@ async fn add_members(home: &Home, count: i64) {
         format!("({id}, '', '', '', '', '', {level}, {shop}, 0, 0, 0)")
     };
     let members: Vec<String> = (1..=count).map(member).collect();
-    home.sql(&format!("INSERT INTO members VALUES {}", members.join(", "))).await.unwrap();
+    home.sql(&format!("{INSERT_MEMBERS} {}", members.join(", "))).await.unwrap();
     let tags: Vec<String> = (1..=count).filter(|id| id % 7 == 0).map(|id| format!("({id}, 9)")).collect();
     home.sql(&format!("INSERT INTO member_tags VALUES {}", tags.join(", "))).await.unwrap();
 }
@@ -104,6 +106,23 @@ on_both_engines! {
         let finished = world.home.sql("SELECT payload FROM events WHERE event_type = 'Finished'").await.unwrap();
         assert!(finished[0].contains(r#""done":28,"refused":{"310":1,"5002":3}"#), "{finished:?}");
         assert_rows_equal_replay(&world).await;
+        world.close().await;
+    }
+
+    async fn a_member_without_a_card_gives_nobody_else_his_reason(engine: Engine) {
+        let world = World::with_people(engine).await;
+        // Behind the two who have no card.
+        world.operator("/member/add", json!({"id": 900, "card_end": "2027-01-31"})).await.ok();
+        let changes = json!({"validity_type": 3, "get_limit_type": 2, "get_limit": 1});
+        let definition = world.define(changes).await;
+        world.issue(definition, 900).await;
+        let id = send(&world, json!({"coupon_id": definition})).await;
+        run_all(&world).await;
+        let done = info(&world, id).await;
+        assert_eq!((&done["send_num"], &done["refused"]), (&json!(0), &json!({"5002": 1, "5006": 2})));
+        let body = json!({"coupon_id": definition, "member_ids": [439, 900]});
+        let chunk = world.operator("/sendelecoupon/members", body).await;
+        assert_eq!((&chunk.ok()["send_num"], &chunk.ok()["refused"]), (&json!(0), &json!([439, 900])));
         world.close().await;
     }
 

@@ -4,12 +4,16 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use chrono::NaiveDate;
+use coupon_ledger::allotment::{Allotment, AllotmentEvent};
 use coupon_ledger::clock::Zone;
-use coupon_ledger::coupon::{Coupon, CouponEvent, Issue, Source};
+use coupon_ledger::coupon::{Coupon, CouponEvent, Issue, Past, Source};
 use coupon_ledger::definition::{Definition, DefinitionEvent, IssueLimit, Kind, Offer, Terms, Validity};
 use coupon_ledger::entity::{Entity, decode};
+use coupon_ledger::grant::{Cause, Grant, GrantEvent};
 use coupon_ledger::job::{Coupons, Job, JobEvent, Recipients, Work};
 use coupon_ledger::ledger::Ledger;
+use coupon_ledger::order::{KeptCoupon, Line, LineState, Order, OrderEvent, Placement, UsedCoupon};
+use coupon_ledger::rule::{GoodsGroup, GoodsGroupEvent, OrderAmount, OrderAmountEvent};
 use coupon_ledger::secrets::review_hash;
 use coupon_ledger::shop::{Shop, ShopDetails, ShopEvent};
 use coupon_ledger::store::{
@@ -200,7 +204,7 @@ on_both_engines! {
         let shop = json!({"shop_name": text, "phone": "1.0", "address": text});
         world.operator("/shop/add", shop).await.ok();
         let details = ShopDetails { name: text.to_owned(), phone: "1.0".to_owned(), address: text.to_owned() };
-        let event = ShopEvent::Opened { details, employee_id: 0, at_ms: NOON };
+        let event = ShopEvent::Opened { details, partner: false, employee_id: 0, at_ms: NOON };
         assert_eq!(whole_log(&world).await[0].payload, serde_json::to_string(&event).unwrap());
         let read = world.operator("/shop/get", json!({"id": 1})).await;
         assert_eq!((&read.ok()["shop_name"], &read.ok()["phone"]), (&json!(text), &json!("1.0")));
@@ -588,7 +592,15 @@ fn golden_coupons() -> Vec<CouponEvent> {
             reason: "延期".to_owned(),
             at_ms,
         },
+        imported(Past::Unused),
+        imported(Past::Used { redemption_id: 9, shop_id: 1, employee_id: 1000, at_ms }),
+        imported(Past::Voided { at_ms }),
     ]
+}
+
+fn imported(past: Past) -> CouponEvent {
+    let issue = Box::new(Issue { source: Source::Imported, employee_id: 0, ..issue() });
+    CouponEvent::Imported { issue, past, at_ms: 1_795_406_400_000 }
 }
 
 fn golden_jobs() -> Vec<JobEvent> {
@@ -611,6 +623,38 @@ fn golden_jobs() -> Vec<JobEvent> {
         JobEvent::Resumed { employee_id: 1000, at_ms },
         JobEvent::Cancelled { employee_id: 0, at_ms },
         JobEvent::Finished { done: 455, refused: [(310, 1), (5002, 4)].into(), at_ms },
+    ]
+}
+
+fn golden_orders() -> Vec<OrderEvent> {
+    let at_ms = 1_543_026_701_000;
+    let placement = Placement {
+        member_id: 439,
+        shop_id: 1,
+        employee_id: 1000,
+        order_no: "T-1".to_owned(),
+        lines: vec![
+            Line { goods_id: 7, price_cents: 10_000, state: LineState::Sold, count: 2 },
+            Line { goods_id: 9, price_cents: 500, state: LineState::Free, count: 1 },
+            Line { goods_id: 9, price_cents: 500, state: LineState::Returned, count: 1 },
+        ],
+        amount_cents: 19_500,
+        rule_id: 3,
+        used: vec![UsedCoupon { coupon_id: 12, redemption_id: 4, worth_cents: 1_000 }],
+        issued: vec![1001, 1002],
+        score: 30,
+        balance_cents: 1_250,
+        remark: "少冰".to_owned(),
+    };
+    vec![
+        OrderEvent::Placed { placement: Box::new(placement), at_ms },
+        OrderEvent::Cancelled {
+            returned: vec![12],
+            voided: vec![1001],
+            kept: vec![KeptCoupon { coupon_id: 1002, code: 3001 }],
+            employee_id: 1000,
+            at_ms,
+        },
     ]
 }
 
@@ -639,11 +683,60 @@ fn golden_shops() -> Vec<ShopEvent> {
         address: "天河路1號".to_owned(),
     };
     vec![
-        ShopEvent::Opened { details: details.clone(), employee_id: 1000, at_ms },
-        ShopEvent::Edited { details, employee_id: 1000, at_ms },
+        ShopEvent::Opened { details: details.clone(), partner: false, employee_id: 1000, at_ms },
+        ShopEvent::Edited { details: details.clone(), employee_id: 1000, at_ms },
         ShopEvent::Closed { employee_id: 1000, at_ms },
         ShopEvent::Reopened { employee_id: 1000, at_ms },
         ShopEvent::AuditKeyRotated { audit_key: 2, employee_id: 1000, at_ms },
+        ShopEvent::Opened { details, partner: true, employee_id: 0, at_ms },
+    ]
+}
+
+fn golden_allotments() -> Vec<AllotmentEvent> {
+    let at_ms = 1_543_026_701_000;
+    vec![
+        AllotmentEvent::Allotted {
+            partner_id: 3,
+            definition_id: 7,
+            num: 10,
+            end_date: day(2018, 12, 31),
+            employee_id: 1000,
+            at_ms,
+        },
+        AllotmentEvent::EndChanged { end_date: day(2028, 2, 29), employee_id: 0, at_ms },
+        AllotmentEvent::StockChanged { by: -4, num: 6, employee_id: 1000, at_ms },
+    ]
+}
+
+fn golden_grants() -> Vec<GrantEvent> {
+    let at_ms = 1_543_026_701_000;
+    let added = |cause| GrantEvent::Added { cause, definition_id: 7, num: 10, employee_id: 1000, at_ms };
+    vec![
+        added(Cause::OrderAmount(3)),
+        added(Cause::GoodsGroup(4)),
+        added(Cause::Level(2)),
+        added(Cause::Birthday),
+        GrantEvent::Changed { num: 5, employee_id: 0, at_ms },
+        GrantEvent::Removed { employee_id: 0, at_ms },
+    ]
+}
+
+fn golden_order_amounts() -> Vec<OrderAmountEvent> {
+    let at_ms = 1_543_026_701_000;
+    vec![
+        OrderAmountEvent::Defined { amount_cents: 10_000, employee_id: 1000, at_ms },
+        OrderAmountEvent::Changed { amount_cents: 20_000, employee_id: 0, at_ms },
+        OrderAmountEvent::Deleted { employee_id: 0, at_ms },
+    ]
+}
+
+fn golden_goods_groups() -> Vec<GoodsGroupEvent> {
+    let at_ms = 1_543_026_701_000;
+    vec![
+        GoodsGroupEvent::Created { title: "飲料".to_owned(), employee_id: 1000, at_ms },
+        GoodsGroupEvent::Renamed { title: "熱飲".to_owned(), employee_id: 0, at_ms },
+        GoodsGroupEvent::GoodsSet { goods_ids: vec![7, 8], employee_id: 0, at_ms },
+        GoodsGroupEvent::Deleted { employee_id: 0, at_ms },
     ]
 }
 
@@ -691,5 +784,10 @@ fn every_event_ever_written_is_read_as_what_it_meant() {
     assert_golden::<Coupon>(&golden_coupons(), CouponEvent::NAMES);
     assert_golden::<Definition>(&golden_definitions(), DefinitionEvent::NAMES);
     assert_golden::<Shop>(&golden_shops(), ShopEvent::NAMES);
+    assert_golden::<Allotment>(&golden_allotments(), AllotmentEvent::NAMES);
     assert_golden::<Job>(&golden_jobs(), JobEvent::NAMES);
+    assert_golden::<Order>(&golden_orders(), OrderEvent::NAMES);
+    assert_golden::<Grant>(&golden_grants(), GrantEvent::NAMES);
+    assert_golden::<OrderAmount>(&golden_order_amounts(), OrderAmountEvent::NAMES);
+    assert_golden::<GoodsGroup>(&golden_goods_groups(), GoodsGroupEvent::NAMES);
 }

@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use coupon_ledger::allotment::Allotment;
 use coupon_ledger::coupon::Coupon;
 use coupon_ledger::definition::Definition;
 use coupon_ledger::entity::{Entity, fold};
+use coupon_ledger::grant::Grant;
 use coupon_ledger::job::Job;
+use coupon_ledger::order::Order;
 use coupon_ledger::read_model::LIVE_TABLES;
 use coupon_ledger::replay;
+use coupon_ledger::rule::{GoodsGroup, OrderAmount};
 use coupon_ledger::shop::Shop;
 use coupon_ledger::store::{BUCKET, Cell, Column, LiveTable, Statement, StoredEvent};
 
@@ -88,6 +92,10 @@ fn replayed_rows(streams: &BTreeMap<(String, i64), Vec<StoredEvent>>) -> Rows {
                 let coupon = rows_of::<Coupon>(*id, events, &mut rows);
                 let counts = coupon.counts().unwrap();
                 *issued_of.entry(counts.definition_id).or_default() += counts.issued;
+                // An allotment's counter has the negative of its id.
+                if let Some(allotment_id) = counts.allotment_id {
+                    *issued_of.entry(-allotment_id).or_default() += counts.issued;
+                }
                 *issued_to.entry((counts.member_id, counts.definition_id)).or_default() += counts.issued;
             }
             "definition" => {
@@ -97,8 +105,24 @@ fn replayed_rows(streams: &BTreeMap<(String, i64), Vec<StoredEvent>>) -> Rows {
             "shop" => {
                 rows_of::<Shop>(*id, events, &mut rows);
             }
+            "allotment" => {
+                let allotment = rows_of::<Allotment>(*id, events, &mut rows);
+                stock.insert(-id, allotment.num().unwrap());
+            }
             "job" => {
                 rows_of::<Job>(*id, events, &mut rows);
+            }
+            "order" => {
+                rows_of::<Order>(*id, events, &mut rows);
+            }
+            "grant" => {
+                rows_of::<Grant>(*id, events, &mut rows);
+            }
+            "order_amount" => {
+                rows_of::<OrderAmount>(*id, events, &mut rows);
+            }
+            "goods_group" => {
+                rows_of::<GoodsGroup>(*id, events, &mut rows);
             }
             other => panic!("a stream of an unknown type: {other} {id}"),
         }

@@ -20,9 +20,9 @@ use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Map, Value, json};
 use tower::ServiceExt as _;
 
-use crate::harness::{EMPLOYEE, FRIEND, MEMBER, Reply, World, definition};
+use crate::harness::{EMPLOYEE, FRIEND, MEMBER, PARTNER, Reply, World, definition};
 
-const FORM: &str = "application/x-www-form-urlencoded";
+pub const FORM: &str = "application/x-www-form-urlencoded";
 
 async fn head(world: &World) -> i64 {
     let sql = "SELECT position FROM log_head WHERE bucket = $1";
@@ -41,6 +41,7 @@ fn a_caller_of(route: &Route) -> Caller {
     match route.callers[0] {
         Who::Member => MEMBER,
         Who::Employee => EMPLOYEE,
+        Who::Partner => PARTNER,
         Who::Operator => Caller::Operator,
         Who::Auditor => Caller::Auditor,
     }
@@ -106,6 +107,32 @@ fn garbage(field: &Field) -> Vec<Value> {
             json!([0, 1]),
             json!([-1]),
         ],
+        Holds::Rows => {
+            vec![
+                json!({}),
+                json!(true),
+                json!(1),
+                json!([1]),
+                json!("x"),
+                json!("{}"),
+                json!("[1]"),
+                json!("[{}"),
+                json!([{}]),
+            ]
+        }
+        Holds::Csv => vec![
+            json!({}),
+            json!(["id"]),
+            json!(true),
+            json!(1),
+            json!(""),
+            json!(" \r\n"),
+            Value::Null,
+            json!("id\u{0}"),
+            json!("id,id"),
+            json!("id,unheard_of\n1,2\n"),
+        ],
+        Holds::OneOf(_) => vec![json!("x"), json!(""), json!(1), json!({}), json!(["id"])],
         Holds::DayOrDays => vec![json!("x"), json!({}), json!(-1), json!(1.5), json!("2026-01-01")],
     }
 }
@@ -180,7 +207,7 @@ on_both_engines! {
         let world = World::with_people(engine).await;
         let before = head(&world).await;
         for route in routes::ALL.iter() {
-            for caller in [MEMBER, EMPLOYEE, Caller::Operator, Caller::Auditor] {
+            for caller in [MEMBER, EMPLOYEE, PARTNER, Caller::Operator, Caller::Auditor] {
                 if route.callers.iter().any(|who| who.includes(caller)) {
                     continue;
                 }
@@ -789,7 +816,7 @@ on_both_engines! {
 }
 
 /// A property of many random values, run on this test's runtime; a failure is shrunk and shown.
-fn property<S: Strategy>(cases: u32, values: S, test: impl AsyncFn(S::Value)) {
+pub fn property<S: Strategy>(cases: u32, values: S, test: impl AsyncFn(S::Value)) {
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 200, ..Config::default() };
     let outcome = TestRunner::new(config).run(&values, |value| {
         tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(test(value)));
@@ -801,7 +828,7 @@ fn property<S: Strategy>(cases: u32, values: S, test: impl AsyncFn(S::Value)) {
 }
 
 #[track_caller]
-fn assert_envelope(reply: &Reply) {
+pub fn assert_envelope(reply: &Reply) {
     assert!(reply.status.as_u16() < 500, "{} {}", reply.status, reply.body);
     let keys: Vec<&str> = reply.body.as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(keys, ["code", "info", "data"]);
@@ -844,7 +871,7 @@ fn fields() -> impl Strategy<Value = Vec<(usize, Value)>> {
 }
 
 /// A JSON object as a form: texts as they are, everything else as JSON.
-fn as_form(fields: &Map<String, Value>) -> String {
+pub fn as_form(fields: &Map<String, Value>) -> String {
     let mut form = form_urlencoded::Serializer::new(String::new());
     for (name, value) in fields {
         match value {

@@ -16,7 +16,7 @@ fn documented_grants() -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_under_the_documented_grants_serves_and_cannot_change_the_log() {
     let world = World::with_people(Engine::Postgres).await;
-    let definition = world.define(json!({"num": 5, "is_claim": 1})).await;
+    let definition = world.define(json!({"num": 50, "is_claim": 1})).await;
     let owner = world.close().await;
 
     let role = format!("server_{}", owner.database_url.as_ref().unwrap().rsplit_once('/').unwrap().1);
@@ -37,11 +37,53 @@ async fn a_server_under_the_documented_grants_serves_and_cannot_change_the_log()
         7003
     );
     world.operator("/member/add", json!({"nickname": "新"})).await.ok();
+    for (route, body) in [
+        ("/memberlevel/add", json!({"name": "金卡", "remark": "滿千"})),
+        ("/memberlevel/edit", json!({"id": 1, "name": "銀卡"})),
+        ("/tag/add", json!({"tag_name": "常客"})),
+        ("/tag/edit", json!({"id": 1, "color": "red"})),
+        ("/member/edit", json!({"id": 439, "level_id": 2, "tag_ids": "1"})),
+        ("/tag/del", json!({"id": 1})),
+        ("/memberlevel/del", json!({"id": 1})),
+        ("/user/edit", json!({"id": 1000, "phone": "139"})),
+        ("/member/erase", json!({"id": 439, "reason": "會員要求"})),
+    ] {
+        world.operator(route, body).await.ok();
+    }
+    world.operator("/member/import", json!({"csv": "id,tag_ids\n900,1\n,2\n", "dry_run": 0})).await.ok();
+    let row = format!("900000,{definition},900,2026-01-01,2026-12-31,unused");
+    let file = format!("id,coupon_id,member_id,start_date,end_date,state\n{row}\n");
+    let imported = world.operator("/elecoupons/import", json!({"csv": file, "dry_run": 0})).await;
+    assert_eq!(imported.ok()["ok_num"], 1, "{}", imported.body);
+    let rule = json!({"amount": 1, "json": [{"coupon_id": definition, "num": 1}]});
+    world.operator("/orderamount/add", rule).await.ok();
+    world.operator("/goodsgroup/add", json!({"title": "飲料"})).await.ok();
+    world.operator("/goodsgroup/setgoods", json!({"id": 1, "goods_ids": "7"})).await.ok();
+    let goods = json!([{"goods_id": 7, "price": "1", "state": 1, "count": 1}]);
+    let order = json!({"member_id": 442, "goods": goods, "ora_id": 1, "order_no": "T-1"});
+    let order = world.operator("/order/add", order).await.ok().clone();
+    world.operator("/order/cancel", order).await.ok();
     coupon_ledger::sweep::sweep(&world.ledger).await.unwrap();
     world.operator("/sendelecoupon/add", json!({"coupon_id": definition, "shop_ids": "0"})).await.ok();
+    let gift = json!({"coupon_ids": [{"id": definition, "num": 1}]});
+    world.operator("/birthdaycoupon/set", gift).await.ok();
+    world.operator("/memberelecoupon/add", json!({"level_id": 1, "coupon_id": [definition]})).await.ok();
+    world.operator("/member/add", json!({"level_id": 1, "birthday": "1990-11-23"})).await.ok();
+    assert_eq!(coupon_ledger::granting::grant_levels(&world.ledger).await.unwrap(), 1);
+    assert_eq!(coupon_ledger::granting::grant_birthdays(&world.ledger).await.unwrap(), Some(1));
+    world.operator("/orderamount/add", json!({"amount": 100})).await.ok();
+    world.operator("/goodsgroup/add", json!({"title": "a"})).await.ok();
+    world.operator("/goodsgroup/setgoods", json!({"id": 1, "goods_ids": "7"})).await.ok();
     for job_id in coupon_ledger::runner::open_jobs(world.store()).await.unwrap() {
         coupon_ledger::runner::run_job(&world.ledger, job_id).await.unwrap();
     }
+
+    let partner = json!({"shop_name": "隔壁", "phone": "1", "address": "a"});
+    world.operator("/business/add", partner).await.ok();
+    let allot = json!({"business_id": 2, "coupon_id": definition, "num": 1, "end_time": "2026-12-31"});
+    world.operator("/business/addattract", allot).await.ok();
+    let taken = world.call(MEMBER, "/wechat/receive", json!({"business_id": 2})).await;
+    assert_eq!(taken.ok()[0]["code"], 0);
 
     for change in [
         "UPDATE events SET payload = '{}'",

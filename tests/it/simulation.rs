@@ -2,6 +2,11 @@
 //!
 //! The seed is printed; `SIMULATION_SEED=<seed>` runs the same commands again.
 
+mod administer;
+mod choose;
+mod compare;
+mod jobs;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use chrono::{Days, NaiveDate};
@@ -9,14 +14,15 @@ use chrono_tz::Tz;
 use coupon_ledger::clock::Zone;
 use coupon_ledger::identity::Caller;
 use coupon_ledger::store::{BUCKET, Statement};
-use futures::future::join_all;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom as _, IteratorRandom as _};
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 
+use administer::shop;
+
 use crate::harness::{DAY, Engine, HOUR, NOON, Reply, World};
-use crate::model::{Data, Expected, Model, ModelDefinition, Who};
+use crate::model::{Data, Expected, Member, Model, Who};
 use crate::replay::assert_rows_equal_replay;
 
 const COMMANDS: usize = 3_000;
@@ -29,9 +35,9 @@ const MEMBERS: std::ops::RangeInclusive<i64> = 431..=442;
 const EMPLOYEES: std::ops::RangeInclusive<i64> = 1001..=1003;
 const SHOPS: std::ops::RangeInclusive<i64> = 1..=3;
 /// Codes that a run of full length meets a dozen times and more: one that misses any has not tried much.
-const OFTEN: [i64; 21] = [
-    0, 1002, 2001, 2002, 2003, 2004, 3001, 3002, 3003, 3004, 3006, 3007, 3008, 3012, 4002, 4003, 5003, 5006,
-    7001, 7002, 7003,
+const OFTEN: [i64; 27] = [
+    0, 310, 401, 1002, 2001, 2002, 2003, 2004, 2005, 3001, 3002, 3003, 3004, 3005, 3006, 3007, 3008, 3012,
+    4001, 4002, 4003, 5003, 5006, 7001, 7002, 7003, 7005,
 ];
 
 on_both_engines! {
@@ -52,6 +58,7 @@ async fn simulate(engine: Engine, scanned: Option<usize>) {
     for number in 1..=scanned.unwrap_or(COMMANDS) {
         simulation.pass_time();
         simulation.step().await;
+        simulation.check_counters().await;
         if number % LISTS_EVERY == 0 {
             simulation.compare_lists(false).await;
             simulation.compare_touched().await;
@@ -60,6 +67,8 @@ async fn simulate(engine: Engine, scanned: Option<usize>) {
             simulation.compare_infos().await;
         }
     }
+    simulation.finish_jobs().await;
+    simulation.check_counters().await;
     simulation.sweep().await;
     simulation.compare_lists(true).await;
     simulation.compare_infos().await;
@@ -67,6 +76,7 @@ async fn simulate(engine: Engine, scanned: Option<usize>) {
     assert_rows_equal_replay(&simulation.world).await;
     if scanned.is_none() {
         let missed: Vec<_> = OFTEN.iter().filter(|code| !simulation.answers.contains_key(code)).collect();
+        assert!(simulation.deaths > 0, "no server died at work");
         assert!(missed.is_empty(), "never answered: {missed:?}; {:?}", simulation.answers);
     }
     simulation.world.close().await;
@@ -117,7 +127,18 @@ struct Simulation {
     definitions: Vec<i64>,
     /// The stock of each definition; 0 = unlimited.
     stock: BTreeMap<i64, i64>,
+    /// What limits each definition has had, as (`get_limit_type`, `get_limit`).
+    limits: BTreeMap<i64, BTreeSet<(i64, i64)>>,
     coupons: Vec<i64>,
+    /// Every job: whether it is a send, and how long its pieces are.
+    jobs: BTreeMap<i64, (bool, usize)>,
+    last_job: Option<(&'static str, Value)>,
+    /// Whether an end was moved: what had ended can be back then beside what was issued since.
+    extended: bool,
+    /// How often a server died with a piece of a job written and not said.
+    deaths: usize,
+    /// The last codes for the counter.
+    counter_codes: VecDeque<String>,
     /// Every redemption with its coupon.
     redemptions: Vec<(i64, i64)>,
     /// Every gift there has been, with its code and when it lapses.
@@ -161,7 +182,13 @@ impl Simulation {
             scanning,
             definitions: Vec::new(),
             stock: BTreeMap::new(),
+            limits: BTreeMap::new(),
             coupons: Vec::new(),
+            jobs: BTreeMap::new(),
+            last_job: None,
+            extended: false,
+            deaths: 0,
+            counter_codes: VecDeque::new(),
             redemptions: Vec::new(),
             gifts: Vec::new(),
             keyed: Vec::new(),
@@ -190,14 +217,23 @@ impl Simulation {
             self.model.add_employee(id, id - 1000);
         }
         for id in MEMBERS {
-            let (nickname, picture, level) = (format!("會員{id}"), format!("http://p/{id}"), id % 4);
-            let card_end = (id % 3 != 0).then(|| self.today() + Days::new((id % 5 * 40) as u64));
-            let mut body = json!({"id": id, "nickname": nickname, "headimgurl": picture, "level_id": level});
-            if let Some(day) = card_end {
+            let member = Member {
+                nickname: format!("會員{id}"),
+                headimgurl: format!("http://p/{id}"),
+                level_id: id % 4,
+                shop_id: id % 3 + 1,
+                tag_ids: (1..=3).filter(|tag| id % (tag + 1) == 0).collect(),
+                card_end: (id % 3 != 0).then(|| self.today() + Days::new((id % 5 * 40) as u64)),
+            };
+            let mut body = json!({
+                "id": id, "nickname": member.nickname, "headimgurl": member.headimgurl, "level_id": member.level_id,
+                "shop_id": member.shop_id, "tag_ids": member.tag_ids,
+            });
+            if let Some(day) = member.card_end {
                 body["card_end"] = day.to_string().into();
             }
             self.world.operator("/member/add", body).await.ok();
-            self.model.add_member(id, &nickname, &picture, level, card_end);
+            self.model.add_member(id, member);
         }
     }
 
@@ -247,128 +283,20 @@ impl Simulation {
             6..9 => self.repeat().await,
             9 => self.sweep().await,
             10 => self.guess().await,
+            11..16 => self.employ().await,
+            16..18 => self.scan().await,
             _ => {
                 let (who, route, body) = self.choose();
-                let key = self.chance(25).then(|| format!("key-{:05}", self.keys));
-                self.keys += 1;
+                let key = self.key();
                 self.perform(who, route, body, key).await;
             }
         }
     }
 
-    /// A call that leads somewhere more often than not.
-    fn choose(&mut self) -> (Who, &'static str, Value) {
-        let id = self.coupon();
-        let member = self.member_of(id);
-        let employee = Who::Employee(EMPLOYEES.choose(&mut self.rng).unwrap());
-        match self.rng.random_range(0..100) {
-            0..11 => {
-                let coupon_id = self.definition();
-                let member_id = if self.chance(3) { 999 } else { self.member() };
-                let who = if self.chance(70) { Who::Operator } else { employee };
-                (who, "/sendelecoupon/one", json!({"coupon_id": coupon_id, "member_id": member_id}))
-            }
-            11..22 => {
-                let definition = self.definition();
-                (Who::Member(self.member()), "/client/claimcoupon", json!({"id": definition}))
-            }
-            22..36 => {
-                let shop_id = self.rng.random_range(1..=4);
-                let mut body = json!({"mem_coupon_id": id, "shop_id": shop_id});
-                if self.chance(50) {
-                    let shops_own = self.urls.iter().rev().find(|url| url.0 == shop_id).cloned();
-                    let url =
-                        if self.chance(70) { shops_own } else { self.urls.choose(&mut self.rng).cloned() };
-                    body["audit_url"] =
-                        url.map_or_else(|| "http://other/qr/1/1/AAAA".to_owned(), |url| url.1).into();
-                }
-                (member, "/client/auditcoupon", body)
-            }
-            36..45 => (employee, "/user/auditelecoupon", json!({"mem_coupon_id": id})),
-            45..48 => {
-                let who = if self.chance(50) { Who::Operator } else { employee };
-                (who, "/user/reverseelecoupon", json!({"id": self.redemption(), "reason": "按錯"}))
-            }
-            48 => (Who::Operator, "/user/voidelecoupon", json!({"mem_coupon_id": id, "reason": "發錯"})),
-            49..56 => {
-                let recent = self.redemptions.len().saturating_sub(5);
-                let used = self.redemptions[recent..].choose(&mut self.rng).map(|used| used.1);
-                let id = used.filter(|_| self.rng.random_ratio(2, 3)).unwrap_or(id);
-                let member = self.member_of(id);
-                let text = format!("評價 {id} 非常給力");
-                let score = self.rng.random_range(1..=5);
-                (member, "/client/evaluacoupon", json!({"id": id, "evaluation": text, "score": score}))
-            }
-            56..68 => (member, "/client/givecoupon", json!({"id": id})),
-            68..71 => (member, "/client/withdrawcoupon", json!({"id": id})),
-            71..86 => {
-                let recent = self.gifts.len().saturating_sub(3)..self.gifts.len();
-                let (id, right) = match recent.choose(&mut self.rng) {
-                    Some(number) if self.rng.random_ratio(19, 20) => {
-                        (self.gifts[number].0, self.gifts[number].1)
-                    }
-                    _ => (id, 123_456),
-                };
-                let code = if self.chance(30) { right } else { right ^ 1 };
-                let route = if self.chance(75) { "/client/getcoupon" } else { "/client/giftinfo" };
-                // One of them guesses more than the others.
-                let receiver = if self.chance(20) { *MEMBERS.start() } else { self.member() };
-                (Who::Member(receiver), route, json!({"id": id, "code": code}))
-            }
-            86..92 => (member, "/client/couponinfo", json!({"id": id})),
-            92..95 => (member, "/client/auditcouponinfo", json!({"id": self.redemption()})),
-            95..98 => {
-                let body = match self.rng.random_range(0..3) {
-                    0 => json!({}),
-                    1 => json!({"shop_id": self.rng.random_range(1..=4)}),
-                    _ => json!({"page": self.rng.random_range(1..=2), "limit": 2}),
-                };
-                (member, "/client/getauditcoupon", body)
-            }
-            98 => (member, "/client/couponcount", json!({})),
-            _ => (Who::Employee(1001), "/client/couponlist", json!({"state": 0})),
-        }
-    }
-
-    /// Mostly one with which something can still be done.
-    fn coupon(&mut self) -> i64 {
-        let now_ms = self.now_ms();
-        let coupon = match self.rng.random_range(0..100) {
-            0..2 => None,
-            2..12 => self.coupons.choose(&mut self.rng),
-            12..35 => self.coupons[self.coupons.len().saturating_sub(20)..].choose(&mut self.rng),
-            _ => {
-                let fresh = self.coupons.iter().rev().filter(|id| self.model.is_fresh(now_ms, **id)).take(25);
-                fresh.choose(&mut self.rng)
-            }
-        };
-        coupon.copied().unwrap_or(77_777)
-    }
-
-    fn member(&mut self) -> i64 {
-        MEMBERS.choose(&mut self.rng).unwrap()
-    }
-
-    /// Mostly the member in whose hand it is, or one who had it.
-    fn member_of(&mut self, coupon_id: i64) -> Who {
-        let holder = self.model.holder(coupon_id);
-        let member = match self.rng.random_range(0..100) {
-            0..70 => holder,
-            70..85 => self.model.holders(coupon_id).choose(&mut self.rng).copied(),
-            _ => None,
-        };
-        Who::Member(member.unwrap_or_else(|| self.member()))
-    }
-
-    fn definition(&mut self) -> i64 {
-        let recent = self.definitions.len().saturating_sub(12);
-        if self.chance(3) { 5_555 } else { *self.definitions[recent..].choose(&mut self.rng).unwrap() }
-    }
-
-    fn redemption(&mut self) -> i64 {
-        let recent = self.redemptions.len().saturating_sub(5);
-        let used = self.redemptions[recent..].choose(&mut self.rng);
-        used.filter(|_| self.rng.random_ratio(19, 20)).map_or(66_666, |used| used.0)
+    /// A quarter of all commands has a key.
+    fn key(&mut self) -> Option<String> {
+        self.keys += 1;
+        self.chance(25).then(|| format!("key-{:05}", self.keys))
     }
 
     /// Gives a command to both and compares what they answer.
@@ -383,6 +311,10 @@ impl Simulation {
         self.compare(who, route, &body, &reply);
         assert!(!reply.replayed(), "a key that was new: {route} {body}");
         let writes = reply.code() == 0 || reply.code() == 7001;
+        if let (0, "/sendelecoupon/add" | "/elecoupons/recall" | "/elecoupons/extend") = (reply.code(), route)
+        {
+            self.cut(reply.data()["id"].as_i64().unwrap(), route == "/sendelecoupon/add").await;
+        }
         assert!(writes || !wrote, "{route} {body} was refused and wrote something");
         if let (Some(key), true) = (key, route != "/client/couponinfo") {
             let answered = wrote.then_some(reply.body);
@@ -413,7 +345,7 @@ impl Simulation {
                 "/sendelecoupon/one" | "/client/claimcoupon" => {
                     self.coupons.push(data["id"].as_i64().unwrap());
                 }
-                "/client/auditcoupon" | "/user/auditelecoupon" => {
+                "/client/auditcoupon" | "/user/auditelecoupon" | "/user/auditbycode" => {
                     let number = |field: &str| data[field].as_str().unwrap().parse().unwrap();
                     self.redemptions.push((number("id"), number("mem_coupon_id")));
                 }
@@ -421,6 +353,11 @@ impl Simulation {
                     let id = data["id"].as_i64().unwrap();
                     self.gifts.push((id, data["code"].as_i64().unwrap(), now_ms + DAY));
                 }
+                "/client/auditcode" => {
+                    self.counter_codes.truncate(5);
+                    self.counter_codes.push_front(data["code"].as_str().unwrap().to_owned());
+                }
+                "/elecoupons/extend" => self.extended = true,
                 _ => {}
             }
         }
@@ -458,9 +395,11 @@ impl Simulation {
         let before = self.head().await;
         if self.chance(25) {
             let mut other = body.clone();
-            let field =
-                ["mem_coupon_id", "coupon_id", "id"].into_iter().find(|field| body.get(field).is_some());
-            other[field.unwrap()] = 88_888.into();
+            let is_given = |field: &&str| body.get(field).is_some_and(|value| !value.is_null());
+            match ["mem_coupon_id", "coupon_id", "send_id", "id"].into_iter().find(is_given) {
+                Some(field) => other[field] = 88_888.into(),
+                None => other["code"] = "another".into(),
+            }
             let reply = self.world.keyed(caller(who), &key, route, other.clone()).await;
             self.history.note(format!("{who:?} {key} again {route} {other} → {}", reply.body));
             assert_eq!((reply.code(), reply.data()), (6001, &Value::Null), "{route} {body}");
@@ -481,6 +420,7 @@ impl Simulation {
     /// Writes down what time has done; the comparisons that follow see that no answer changed.
     async fn sweep(&mut self) {
         let swept = coupon_ledger::sweep::sweep(&self.world.ledger).await.unwrap();
+        self.model.sweep(self.now_ms());
         self.history.note(format!("swept {swept} coupons"));
         self.compare_lists(false).await;
     }
@@ -495,219 +435,4 @@ impl Simulation {
             self.perform(member, "/client/getcoupon", json!({"id": id, "code": right ^ 2}), None).await;
         }
     }
-
-    /// What operators do beside issuing.
-    async fn administer(&mut self) {
-        let id = *self.definitions.choose(&mut self.rng).unwrap();
-        match self.rng.random_range(0..100) {
-            0..20 => {
-                let (shop_id, open) = (SHOPS.choose(&mut self.rng).unwrap(), self.rng.random_ratio(2, 3));
-                let mut body = shop(shop_id);
-                (body["id"], body["state"]) = (shop_id.into(), i64::from(open).into());
-                self.operate("/shop/edit", body, 0).await;
-                self.model.set_shop_open(shop_id, open);
-            }
-            20..30 => {
-                let shop_id = SHOPS.choose(&mut self.rng).unwrap();
-                let reply = self.operate("/shop/rotateauditkey", json!({"id": shop_id}), 0).await;
-                self.take_url(shop_id, reply["url"].as_str().unwrap());
-            }
-            30..50 => {
-                let on = self.chance(85);
-                self.operate("/elecoupons/state", json!({"id": id, "state": i64::from(on)}), 0).await;
-                self.model.set_definition_on(id, on);
-            }
-            50..70 => {
-                let (num, more) = (self.rng.random_range(1..6), self.chance(60));
-                let (stock, issued) = (self.stock[&id], self.model.issued(id));
-                let changed = if more { stock + num } else { stock - num };
-                if changed == 0 {
-                    return;
-                }
-                let code = if changed < issued || (stock == 0 && !more) { 401 } else { 0 };
-                let body = json!({"id": id, "num": num, "type": i64::from(more)});
-                let data = self.operate("/elecoupons/inventory", body, code).await;
-                if code == 0 {
-                    assert_eq!(data, json!({"id": id, "num": changed}));
-                    self.stock.insert(id, changed);
-                    self.model.change_stock(id, changed);
-                }
-            }
-            _ => {
-                let (validity_type, limit_type) =
-                    (self.rng.random_range(1..=3), self.rng.random_range(1..=4));
-                self.define(validity_type, limit_type).await;
-            }
-        }
-    }
-
-    async fn operate(&mut self, route: &str, body: Value, code: i64) -> Value {
-        let reply = self.world.operator(route, body.clone()).await;
-        self.history.note(format!("{} operator {route} {body} → {}", self.now_ms(), reply.body));
-        assert_eq!(reply.code(), code, "{route} {body}");
-        reply.data().clone()
-    }
-
-    async fn define(&mut self, validity_type: i64, get_limit_type: i64) {
-        let mut definition = self.some_definition(validity_type, get_limit_type);
-        let mut body = json!({
-            "type": definition.kind,
-            "title": definition.title,
-            "deduction": definition.deduction,
-            "validity_type": validity_type,
-            "start_num": definition.start_num,
-            "end_num": definition.end_num,
-            "use_week": definition.use_week,
-            "is_giving": i64::from(definition.is_giving),
-            "get_limit_type": get_limit_type,
-            "get_limit": definition.get_limit,
-            "level_ids": definition.level_ids,
-            "rules": definition.rules,
-            "shop_ids": definition.shop_ids,
-            "is_self": i64::from(definition.is_self),
-            "is_claim": i64::from(definition.is_claim),
-            "need_scan": i64::from(definition.need_scan),
-            "num": definition.num,
-        });
-        if definition.deduction.is_empty() {
-            body["deduction"] = Value::Null;
-        }
-        let data = self.operate("/elecoupons/add", body, 0).await;
-        definition.id = data["id"].as_i64().unwrap();
-        self.definitions.push(definition.id);
-        self.stock.insert(definition.id, definition.num);
-        self.model.add_definition(definition);
-    }
-
-    fn some_definition(&mut self, validity_type: i64, get_limit_type: i64) -> ModelDefinition {
-        let today = self.today();
-        let kind = self.rng.random_range(1..=2);
-        let (start_num, end_num) = match validity_type {
-            1 => {
-                let start = today - Days::new(3) + Days::new(self.rng.random_range(0..7));
-                (start.to_string(), (start + Days::new(self.rng.random_range(0..15))).to_string())
-            }
-            2 => (self.rng.random_range(0..3).to_string(), self.rng.random_range(1..20).to_string()),
-            _ => (String::new(), String::new()),
-        };
-        let deduction = if kind == 1 || self.chance(30) { "10.00" } else { "" };
-        let weekdays = self.rng.random_range(1..=5);
-        let shops = self.rng.random_range(1..=2);
-        let use_week = if self.chance(60) { Vec::new() } else { self.some_of(1..=7, weekdays) };
-        let shop_ids = if self.chance(60) { Vec::new() } else { self.some_of(SHOPS, shops) };
-        ModelDefinition {
-            id: 0,
-            kind,
-            title: format!("電子券 {}", self.definitions.len()),
-            deduction: deduction.to_owned(),
-            validity_type,
-            start_num,
-            end_num,
-            use_week: use_week.into_iter().map(|day| day as u8).collect(),
-            is_giving: self.chance(85),
-            get_limit_type,
-            get_limit: if get_limit_type == 2 { self.rng.random_range(1..5) } else { 0 },
-            level_ids: if get_limit_type == 4 { self.some_of(1..=3, 2) } else { Vec::new() },
-            use_limit: 0,
-            rules: "我是使用規則".to_owned(),
-            shop_ids,
-            is_self: self.chance(80),
-            is_claim: self.chance(65),
-            need_scan: self.scanning || self.chance(15),
-            num: if self.chance(60) { 0 } else { self.rng.random_range(2..30) },
-            on: true,
-        }
-    }
-
-    fn some_of(&mut self, range: std::ops::RangeInclusive<i64>, count: usize) -> Vec<i64> {
-        let mut some = range.choose_multiple(&mut self.rng, count);
-        some.sort_unstable();
-        some
-    }
-
-    /// Compares every list of every member, whole or page by page.
-    async fn compare_lists(&mut self, every_page: bool) {
-        let mut calls = Vec::new();
-        for member in MEMBERS {
-            calls.push((member, "/client/couponcount", json!({})));
-            calls.push((member, "/client/getauditcoupon", json!({})));
-            for state in 0..=2 {
-                calls.push((member, "/client/couponlist", json!({"state": state, "limit": 100})));
-                let limit = self.rng.random_range(1..=12);
-                let pages = if every_page { 1 + self.coupons.len() as i64 / limit } else { 2 };
-                for page in 1..=pages.min(40) {
-                    let body = json!({"state": state, "page": page, "limit": limit});
-                    calls.push((member, "/client/couponlist", body));
-                }
-                let before = self.coupon();
-                calls.push((
-                    member,
-                    "/client/couponlist",
-                    json!({"state": state, "before_id": before, "limit": limit}),
-                ));
-            }
-        }
-        self.compare_all(calls).await;
-        for member in MEMBERS {
-            let reply = self.world.call(Caller::Member(member), "/client/cangetcoupon", json!({})).await;
-            let listed: Vec<i64> =
-                reply.ok().as_array().unwrap().iter().map(|row| row["id"].as_i64().unwrap()).collect();
-            assert_eq!(listed, self.model.claimable(self.now_ms(), member), "what member {member} may claim");
-        }
-    }
-
-    /// Compares what each of its holders, and someone else, sees of every coupon touched since the last time.
-    async fn compare_touched(&mut self) {
-        let touched = std::mem::take(&mut self.touched);
-        // Whoever looks marks his row as read; half of them stay unread for a while.
-        let calls = touched.into_iter().filter(|_| self.rng.random_ratio(1, 2)).collect::<Vec<_>>();
-        let calls = self.infos_of(&calls);
-        self.compare_all(calls).await;
-    }
-
-    async fn compare_infos(&mut self) {
-        let calls = self.infos_of(&self.coupons);
-        self.compare_all(calls).await;
-    }
-
-    fn infos_of(&self, coupons: &[i64]) -> Vec<(i64, &'static str, Value)> {
-        let viewers = |id: &i64| {
-            let stranger = MEMBERS.start() + id % 12;
-            self.model.holders(*id).into_iter().chain([stranger])
-        };
-        let calls = coupons
-            .iter()
-            .flat_map(|id| viewers(id).map(move |member| (member, "/client/couponinfo", json!({"id": id}))));
-        calls.collect()
-    }
-
-    async fn compare_redemptions(&mut self) {
-        let member = |id: &i64| MEMBERS.start() + id % 12;
-        let calls =
-            self.redemptions.iter().map(|(id, _)| (member(id), "/client/auditcouponinfo", json!({"id": id})));
-        let calls = calls.collect();
-        self.compare_all(calls).await;
-    }
-
-    /// Asks side by side, as none of these changes another's answer, and compares one by one.
-    async fn compare_all(&mut self, calls: Vec<(i64, &'static str, Value)>) {
-        for some in calls.chunks(64) {
-            let asked = some
-                .iter()
-                .map(|(member, route, body)| self.world.call(Caller::Member(*member), route, body.clone()));
-            for ((member, route, body), reply) in some.iter().zip(join_all(asked).await) {
-                let now_ms = self.now_ms();
-                let expected = self.model.call(now_ms, &Who::Member(*member), route, body, &reply.body);
-                let asked = format!("{now_ms} {member} {route} {body} → {}", reply.body);
-                assert_eq!(reply.code(), expected.code, "{asked}");
-                if let Data::Exactly(data) = &expected.data {
-                    assert_eq!(reply.data(), data, "{asked}");
-                }
-            }
-        }
-    }
-}
-
-fn shop(id: i64) -> Value {
-    json!({"shop_name": format!("門店{id}"), "phone": "020-88888888", "address": "人民路1號"})
 }

@@ -5,7 +5,7 @@ use futures::future::join_all;
 use serde_json::{Value, json};
 
 use crate::commit::Behind;
-use crate::harness::{Engine, MEMBER, World};
+use crate::harness::{Engine, INSERT_MEMBERS, MEMBER, World};
 use crate::outside::until;
 
 /// Where nobody else writes: everything in one statement, which commits.
@@ -70,7 +70,7 @@ async fn a_chunk_costs_no_more_than_a_single_issue() {
         members.iter().map(|id| format!("({id}, '', '', '', '', '', 0, 0, 0, 0, 0)")).collect();
     let others = values.iter().filter(|row| !row.starts_with("(439,") && !row.starts_with("(442,"));
     let others: Vec<&str> = others.map(String::as_str).collect();
-    behind.direct.sql(&format!("INSERT INTO members VALUES {}", others.join(", "))).await.unwrap();
+    behind.direct.sql(&format!("{INSERT_MEMBERS} {}", others.join(", "))).await.unwrap();
     let chunk = async || {
         let body = json!({"coupon_id": 1, "member_ids": members});
         let sent = behind.world.operator("/sendelecoupon/members", body).await;

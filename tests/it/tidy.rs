@@ -224,7 +224,8 @@ fn every_projection_is_migrated_and_is_a_live_table_or_a_counter() {
     }
     let known = LIVE_TABLES.iter().map(|table| table.name).chain(COUNTERS.iter().copied());
     assert_eq!(made, known.map(ToOwned::to_owned).collect());
-    let declared = code("src/read_model.rs").into_iter().filter(|(_, line)| line.contains(": LiveTable = "));
+    let sources = files("src", &[".rs"]).into_iter().filter(|path| module_of(path) == "read_model");
+    let declared = sources.flat_map(|path| code(&path)).filter(|(_, line)| line.contains(": LiveTable = "));
     assert_eq!(declared.count(), LIVE_TABLES.len(), "a live table that this test does not know");
 }
 

@@ -92,7 +92,7 @@ pub(super) const ROUTES: &[Route] = &[
         callers: STAFF,
         writes: true,
         fields: &[required("id", Holds::Id, "核銷ID"), required("reason", Holds::Text(200), "why")],
-        refusals: &[2004, 3012],
+        refusals: &[310, 2004, 3012],
         request: r#"{"id":2,"reason":"按錯"}"#,
         data: r#"{"id":2,"mem_coupon_id":1}"#,
         run: Run::Counter(Counter::ReverseCoupon),

@@ -1,0 +1,123 @@
+//! Issuing.
+
+use std::collections::BTreeMap;
+
+use chrono::NaiveDate;
+use serde_json::{Value, json};
+
+use super::rules::{date, validity};
+use super::wire::{ensure, int, refusal};
+use super::{
+    Answer, COME_CLAIMED, COME_ONE_TO_ONE, Call, Coupon, Data, Model, ModelDefinition, Origin, Refusal, Row,
+    code,
+};
+
+impl Model {
+    pub(super) fn sendelecoupon_one(&mut self, call: &Call, user_id: i64) -> Answer {
+        let definition_id = int(call.body, "coupon_id");
+        let member_id = int(call.body, "member_id");
+        self.issue(call, definition_id, member_id, Origin { come: COME_ONE_TO_ONE, user_id, send_id: 0 })
+    }
+
+    /// "only definitions with `is_claim`=1": the others are not on offer to members.
+    pub(super) fn claimcoupon(&mut self, call: &Call, member_id: i64) -> Answer {
+        let definition_id = int(call.body, "id");
+        let definition = self.definitions.get(&definition_id).ok_or(refusal(code::NO_SUCH_DEFINITION))?;
+        ensure(definition.is_claim, code::NOT_ON_OFFER)?;
+        self.issue(call, definition_id, member_id, Origin { come: COME_CLAIMED, ..Origin::default() })
+    }
+
+    /// Issue, claim: 2002 5006 310 5003 5002 5001. Answers the first and last day.
+    pub(super) fn can_issue(
+        &self,
+        now_ms: i64,
+        definition_id: i64,
+        member_id: i64,
+    ) -> Result<(NaiveDate, NaiveDate), Refusal> {
+        let today = self.today(now_ms);
+        let definition = self.definitions.get(&definition_id).ok_or(refusal(code::NO_SUCH_DEFINITION))?;
+        ensure(self.is_on_offer(now_ms, definition), code::NOT_ON_OFFER)?;
+        let member = self.members.get(&member_id).ok_or(refusal(code::NO_SUCH_PERSON))?;
+        // "no card end" is 5006 too, but can only be said of a member who is there.
+        let (start, end) = validity(definition, member, today).ok_or(refusal(code::NOT_ON_OFFER))?;
+        let is_eligible = definition.get_limit_type != 4 || definition.level_ids.contains(&member.level_id);
+        ensure(is_eligible, code::LEVEL_NOT_ELIGIBLE)?;
+        ensure(!self.limit_is_reached(definition, member_id, today), code::LIMIT_REACHED)?;
+        let issued = self.issued_of(definition_id).count() as i64;
+        ensure(definition.num == 0 || issued < definition.num, code::SOLD_OUT)?;
+        Ok((start, end))
+    }
+
+    /// "not on offer (switched off, ended …)".
+    pub(super) fn is_on_offer(&self, now_ms: i64, definition: &ModelDefinition) -> bool {
+        let today = self.today(now_ms);
+        let has_ended =
+            definition.validity_type == 1 && date(&definition.end_num).is_none_or(|end| end < today);
+        definition.on && !has_ended
+    }
+
+    fn issue(&mut self, call: &Call, definition_id: i64, member_id: i64, origin: Origin) -> Answer {
+        let days = self.can_issue(call.now_ms, definition_id, member_id)?;
+        let answered_id = call.answered.get("id").and_then(Value::as_i64);
+        let Some(id) = answered_id.filter(|id| !self.coupons.contains_key(id)) else {
+            return Ok(Data::Exactly(json!({ "id": "a new member coupon id" })));
+        };
+        self.put_coupon(call.now_ms, id, definition_id, member_id, days, origin);
+        Ok(Data::Exactly(json!({ "id": id })))
+    }
+
+    /// Puts a new coupon into the member's hand, under the terms of today.
+    pub(super) fn put_coupon(
+        &mut self,
+        now_ms: i64,
+        id: i64,
+        definition_id: i64,
+        member_id: i64,
+        (start, end): (NaiveDate, NaiveDate),
+        origin: Origin,
+    ) {
+        let Some(definition) = self.definitions.get(&definition_id).cloned() else {
+            return;
+        };
+        let first_row = Row { give_id: 0, is_read: false, passed_on: None };
+        let coupon = Coupon {
+            id,
+            definition,
+            start,
+            end,
+            issued_ms: now_ms,
+            issued_to: member_id,
+            origin,
+            holder: member_id,
+            rows: BTreeMap::from([(member_id, first_row)]),
+            used_by_redemption: None,
+            voided: false,
+            gift: None,
+            received_with_code: None,
+            review: None,
+            changes: 0,
+        };
+        self.coupons.insert(id, coupon);
+    }
+
+    /// `get_limit_type` "2 at most `get_limit` issued per member (gifts not counted, voided not counted); 3 one at a
+    /// time until its end date, used or not". What was issued to him counts, wherever it is now.
+    pub(super) fn limit_is_reached(
+        &self,
+        definition: &ModelDefinition,
+        member_id: i64,
+        today: NaiveDate,
+    ) -> bool {
+        let mut issued_to_him = self.issued_of(definition.id).filter(|coupon| coupon.issued_to == member_id);
+        match definition.get_limit_type {
+            2 => issued_to_him.count() as i64 >= definition.get_limit,
+            3 => issued_to_him.any(|coupon| today <= coupon.end),
+            _ => false,
+        }
+    }
+
+    /// The coupons that count as issued: "voided not counted".
+    pub(super) fn issued_of(&self, definition_id: i64) -> impl Iterator<Item = &Coupon> {
+        self.coupons.values().filter(move |coupon| coupon.definition.id == definition_id && !coupon.voided)
+    }
+}
