@@ -5,10 +5,12 @@ use crate::refusal::Wrong;
 /// The largest id: what a JSON number holds exactly in every client.
 pub const MAX_ID: i64 = (1 << 53) - 1;
 
-/// Cents as the manual prints money: `10.00`.
+/// Cents as the manual prints money: `10.00`, and `-0.05` where more was returned than sold.
 #[must_use]
 pub fn money_text(cents: i64) -> String {
-    format!("{}.{:02}", cents / 100, cents % 100)
+    let sign = if cents < 0 { "-" } else { "" };
+    let cents = cents.unsigned_abs();
+    format!("{sign}{}.{:02}", cents / 100, cents % 100)
 }
 
 /// A decimal integer and nothing else. One too large for us is out of range, not "not a number"; whether any other lies
@@ -75,5 +77,6 @@ mod tests {
             assert_eq!(parse_money(bad), None, "{bad}");
         }
         assert_eq!((money_text(1000), money_text(5)), ("10.00".to_owned(), "0.05".to_owned()));
+        assert_eq!((money_text(-3455), money_text(-5)), ("-34.55".to_owned(), "-0.05".to_owned()));
     }
 }
