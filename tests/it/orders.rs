@@ -4,6 +4,7 @@ use coupon_ledger::identity::Caller;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
+use sqlx::{Connection as _, Executor as _};
 
 use crate::commit::Behind;
 use crate::harness::{DAY, EMPLOYEE, FRIEND, HOUR, Home, MEMBER, Reply, Server, World, definition};
@@ -502,6 +503,124 @@ on_both_engines! {
         assert_eq!(count(&home, parts).await, orders);
         assert_gapless(&home).await;
         server.unwrap().kill().await;
+    }
+
+    /// Whatever of the append the process was at: all of it is there afterwards, or nothing.
+    async fn an_order_killed_within_any_statement_of_its_append_is_whole_or_not_there(engine: Engine) {
+        let home = Home::new(engine).await;
+        let server = Server::start(&home, &[]).await;
+        let api = Api::new(&home, &server);
+        api.operator("/shop/add", json!({"shop_name": "總店", "phone": "1", "address": "a"})).await.ok();
+        api.operator("/member/add", json!({"id": 439})).await.ok();
+        let offer = definition(json!({"use_limit": 1, "money": "0", "get_limit_type": 2, "get_limit": 100}));
+        let cash = api.operator("/elecoupons/add", offer).await.ok()["id"].clone();
+        let rule = json!({"amount": 1, "json": [{"coupon_id": cash, "num": 2}]});
+        let rule = api.operator("/orderamount/add", rule).await.ok()["id"].clone();
+        let mut server = Some(server);
+        let tables =
+            ["log_head", "events", "receipts", "stock_v1", "member_counts_v1", "wallet_v1", "redemptions_v1", "orders_v1"];
+        for table in tables {
+            let api = Api::new(&home, server.as_ref().unwrap());
+            let coupon = json!({"coupon_id": cash, "member_id": 439});
+            let coupon = api.operator("/sendelecoupon/one", coupon).await.ok()["id"].clone();
+            let body = order(json!({
+                "shop_id": 1, "use_coupon_list": [coupon], "ora_id": rule, "order_no": table,
+                "order_coupon_list": [{"coupon_id": cash, "num": 2}],
+            }));
+            let before = count(&home, "SELECT position FROM log_head").await;
+            let obstacle = Obstacle::before(&home, table).await;
+            let placing = tokio::spawn(async move { api.try_call(Caller::Operator, None, "/order/add", &body).await });
+            obstacle.is_met(&home).await;
+            assert!(!placing.is_finished(), "{table}");
+            server.take().unwrap().kill().await;
+            placing.await.unwrap().unwrap_err();
+            obstacle.clear(&home).await;
+            server = Some(Server::start(&home, &[]).await);
+            let written = count(&home, "SELECT position FROM log_head").await - before;
+            assert!([0, 4].contains(&written), "{table}: {written} events of one use, two coupons and the order");
+            let api = Api::new(&home, server.as_ref().unwrap());
+            let body = order(json!({
+                "shop_id": 1, "use_coupon_list": [coupon], "ora_id": rule, "order_no": table,
+                "order_coupon_list": [{"coupon_id": cash, "num": 2}],
+            }));
+            let again = api.operator("/order/add", body).await;
+            assert_eq!((again.code(), again.replayed()), (0, written == 4), "{table}: {}", again.body);
+            assert_eq!(count(&home, "SELECT position FROM log_head").await, before + 4, "{table}");
+        }
+        let orders = tables.len() as i64;
+        assert_eq!((events(&home, "Placed").await, events(&home, "Redeemed").await), (orders, orders));
+        assert_eq!(count(&home, "SELECT issued FROM stock_v1").await, 3 * orders);
+        assert_eq!(count(&home, "SELECT count(*) FROM redemptions_v1").await, orders);
+        assert_gapless(&home).await;
+        server.unwrap().kill().await;
+    }
+}
+
+/// Holds up whoever writes a table, from before he does: for as long as it takes to kill him there.
+enum Obstacle {
+    /// A trigger that counts for minutes.
+    Trigger,
+    /// A lock that readers pass.
+    Lock(sqlx::PgConnection),
+}
+
+impl Obstacle {
+    async fn before(home: &Home, table: &str) -> Self {
+        let Some(url) = &home.database_url else {
+            let endless =
+                "WITH RECURSIVE c (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 4000000000)
+                           SELECT max(x) FROM c";
+            for change in ["INSERT", "UPDATE"] {
+                let trigger = format!(
+                    "CREATE TRIGGER obstacle_{change} BEFORE {change} ON {table} BEGIN {endless}; END"
+                );
+                home.sql(&trigger).await.unwrap();
+            }
+            return Self::Trigger;
+        };
+        let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
+        connection.execute("BEGIN").await.unwrap();
+        let lock = format!("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE");
+        connection.execute(lock.as_str()).await.unwrap();
+        Self::Lock(connection)
+    }
+
+    /// Waits until someone is held up.
+    async fn is_met(&self, home: &Home) {
+        match self {
+            Self::Trigger => {
+                let connection = rusqlite::Connection::open(home.database_file()).unwrap();
+                connection.busy_timeout(std::time::Duration::from_millis(100)).unwrap();
+                // No append of this test takes so long by itself.
+                until("the writer is held up", async || {
+                    connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_err()
+                })
+                .await;
+            }
+            Self::Lock(_) => {
+                let waiting = "SELECT count(*) FROM pg_stat_activity
+                               WHERE datname = current_database() AND wait_event_type = 'Lock'";
+                until("the writer is held up", async || count(home, waiting).await > 0).await;
+            }
+        }
+    }
+
+    async fn clear(self, home: &Home) {
+        match self {
+            Self::Trigger => {
+                for change in ["INSERT", "UPDATE"] {
+                    home.sql(&format!("DROP TRIGGER obstacle_{change}")).await.unwrap();
+                }
+            }
+            Self::Lock(connection) => {
+                connection.close().await.unwrap();
+                // What was held up goes on to its end, whoever is gone: it is either whole or rolled back then.
+                let working = "SELECT count(*) FROM pg_stat_activity
+                               WHERE datname = current_database() AND pid <> pg_backend_pid() AND state = 'active'";
+                until("the killed server's statements have ended", async || count(home, working).await == 0)
+                    .await;
+            }
+        }
     }
 }
 
