@@ -1,4 +1,4 @@
-//! An independent, naive model of the HTTP API: members, the counter, issuing, mass sends, recalls and extensions.
+//! An independent, naive model of the HTTP API: members, the counter, issuing, jobs and orders.
 //!
 //! It is written from the contract alone and shares no code with the server, so that a seeded simulation can send
 //! every call to both and compare the whole answers. It keeps plain lists in memory and computes every answer from
@@ -12,6 +12,7 @@ mod counter;
 mod gifts;
 mod issue;
 mod jobs;
+mod orders;
 mod redeem;
 mod rules;
 mod wallet;
@@ -24,6 +25,7 @@ use chrono_tz::Tz;
 use serde_json::Value;
 
 pub use jobs::{Shift, State};
+pub use orders::{Chosen, Grants};
 use wire::refusal;
 
 const HOUR_MS: i64 = 60 * 60 * 1000;
@@ -47,6 +49,7 @@ mod code {
     pub const NO_SUCH_SHOP: i64 = 2003;
     pub const NO_SUCH_REDEMPTION: i64 = 2004;
     pub const NO_SUCH_RULE: i64 = 2005;
+    pub const NO_SUCH_ORDER: i64 = 2006;
     pub const ALREADY_USED: i64 = 3001;
     pub const NOT_AT_THIS_SHOP: i64 = 3002;
     pub const BEING_GIVEN: i64 = 3003;
@@ -57,6 +60,7 @@ mod code {
     pub const NOT_GIVABLE: i64 = 3008;
     pub const GIVEN_AWAY: i64 = 3009;
     pub const QR_REQUIRED: i64 = 3010;
+    pub const ORDER_CANCELLED: i64 = 3011;
     pub const NOT_REVERSIBLE: i64 = 3012;
     pub const NOT_STARTED: i64 = 4001;
     pub const EXPIRED: i64 = 4002;
@@ -64,6 +68,8 @@ mod code {
     pub const SOLD_OUT: i64 = 5001;
     pub const LIMIT_REACHED: i64 = 5002;
     pub const LEVEL_NOT_ELIGIBLE: i64 = 5003;
+    pub const AMOUNT_TOO_LOW: i64 = 5004;
+    pub const NOT_COMBINABLE: i64 = 5005;
     pub const NOT_ON_OFFER: i64 = 5006;
     pub const WRONG_GIFT_CODE: i64 = 7001;
     pub const GIFT_LOCKED: i64 = 7002;
@@ -75,6 +81,8 @@ mod code {
 
 /// "How it was born": the ways a coupon is born on the modelled routes.
 const COME_MASS_SEND: i64 = 0;
+const COME_ORDER_AMOUNT: i64 = 1;
+const COME_PRODUCT_GROUP: i64 = 2;
 const COME_ONE_TO_ONE: i64 = 5;
 const COME_CLAIMED: i64 = 8;
 
@@ -126,8 +134,10 @@ pub struct ModelDefinition {
     pub get_limit_type: i64,
     pub get_limit: i64,
     pub level_ids: Vec<i64>,
-    #[expect(dead_code, reason = "only orders read it, and they are not modelled")]
+    /// "0 may not be combined with other coupons in an order, 1 may".
     pub use_limit: i64,
+    /// The order amount from which a cash coupon counts, in cents.
+    pub money: i64,
     pub rules: String,
     /// Empty = every own shop.
     pub shop_ids: Vec<i64>,
@@ -186,6 +196,8 @@ struct Origin {
     come: i64,
     user_id: i64,
     send_id: i64,
+    order_id: i64,
+    goods_id: i64,
 }
 
 /// What one member sees of a coupon beyond what all its rows share.
@@ -268,6 +280,13 @@ pub struct Model {
     gift_failures_ms: BTreeMap<i64, Vec<i64>>,
     counter_codes: BTreeMap<String, CounterCode>,
     jobs: BTreeMap<i64, jobs::Job>,
+    orders: BTreeMap<i64, orders::Order>,
+    /// Of orders' amounts.
+    rules: BTreeMap<i64, Grants>,
+    /// Of goods.
+    groups: BTreeMap<i64, Grants>,
+    /// The ids that the server chose for the call that comes next, where its answer does not tell them.
+    pub chosen: Chosen,
 }
 
 impl Model {
@@ -286,6 +305,10 @@ impl Model {
             gift_failures_ms: BTreeMap::new(),
             counter_codes: BTreeMap::new(),
             jobs: BTreeMap::new(),
+            orders: BTreeMap::new(),
+            rules: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            chosen: Chosen::default(),
         }
     }
 
@@ -296,10 +319,10 @@ impl Model {
         self.members.insert(id, member);
     }
 
-    /// Moves a member to another shop and level.
-    pub fn move_member(&mut self, id: i64, shop_id: i64, level_id: i64) {
+    /// Moves a member to another shop and level, with other tags.
+    pub fn move_member(&mut self, id: i64, shop_id: i64, level_id: i64, tag_ids: Vec<i64>) {
         if let Some(member) = self.members.get_mut(&id) {
-            (member.shop_id, member.level_id) = (shop_id, level_id);
+            (member.shop_id, member.level_id, member.tag_ids) = (shop_id, level_id, tag_ids);
         }
     }
 
@@ -473,7 +496,10 @@ impl Model {
             "/user/auditbycode" => self.auditbycode(call, employee_id),
             "/user/auditelecouponlist" => self.auditelecouponlist(call, Some(employee_id)),
             "/auditelecoupon/getlist" => self.redemption_list(call, Some(employee_id)),
-            _ => self.read_job(call, route),
+            "/order/add" => self.order_add(call, Some(employee_id)),
+            "/order/cancel" => self.order_cancel(call, Some(employee_id), true),
+            "/order/cancelago" => self.order_cancel(call, Some(employee_id), false),
+            _ => self.read_order(call, Some(employee_id), route),
         }
     }
 
@@ -490,7 +516,10 @@ impl Model {
             "/sendelecoupon/pause" | "/job/pause" => self.change_job(call, jobs::State::Paused),
             "/sendelecoupon/resume" | "/job/resume" => self.change_job(call, jobs::State::Running),
             "/sendelecoupon/cancel" | "/job/cancel" => self.change_job(call, jobs::State::Cancelled),
-            _ => self.read_job(call, route),
+            "/order/add" => self.order_add(call, None),
+            "/order/cancel" => self.order_cancel(call, None, true),
+            "/order/cancelago" => self.order_cancel(call, None, false),
+            _ => self.read_order(call, None, route),
         }
     }
 }

@@ -6,6 +6,7 @@ mod administer;
 mod choose;
 mod compare;
 mod jobs;
+mod orders;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -22,7 +23,7 @@ use serde_json::{Value, json};
 use administer::shop;
 
 use crate::harness::{DAY, Engine, HOUR, NOON, Reply, World};
-use crate::model::{Data, Expected, Member, Model, Who};
+use crate::model::{Chosen, Data, Expected, Member, Model, Who};
 use crate::replay::assert_rows_equal_replay;
 
 const COMMANDS: usize = 3_000;
@@ -35,9 +36,9 @@ const MEMBERS: std::ops::RangeInclusive<i64> = 431..=442;
 const EMPLOYEES: std::ops::RangeInclusive<i64> = 1001..=1003;
 const SHOPS: std::ops::RangeInclusive<i64> = 1..=3;
 /// Codes that a run of full length meets a dozen times and more: one that misses any has not tried much.
-const OFTEN: [i64; 27] = [
-    0, 310, 401, 1002, 2001, 2002, 2003, 2004, 2005, 3001, 3002, 3003, 3004, 3005, 3006, 3007, 3008, 3012,
-    4001, 4002, 4003, 5003, 5006, 7001, 7002, 7003, 7005,
+const OFTEN: [i64; 29] = [
+    0, 310, 401, 1002, 2001, 2002, 2003, 2004, 2005, 2006, 3001, 3002, 3003, 3004, 3005, 3006, 3007, 3008,
+    3011, 3012, 4001, 4002, 4003, 5003, 5006, 7001, 7002, 7003, 7005,
 ];
 
 on_both_engines! {
@@ -62,6 +63,7 @@ async fn simulate(engine: Engine, scanned: Option<usize>) {
         if number % LISTS_EVERY == 0 {
             simulation.compare_lists(false).await;
             simulation.compare_touched().await;
+            simulation.compare_orders(1).await;
         }
         if number % INFOS_EVERY == 0 {
             simulation.compare_infos().await;
@@ -73,10 +75,12 @@ async fn simulate(engine: Engine, scanned: Option<usize>) {
     simulation.compare_lists(true).await;
     simulation.compare_infos().await;
     simulation.compare_redemptions().await;
+    simulation.compare_orders(usize::MAX).await;
     assert_rows_equal_replay(&simulation.world).await;
     if scanned.is_none() {
         let missed: Vec<_> = OFTEN.iter().filter(|code| !simulation.answers.contains_key(code)).collect();
         assert!(simulation.deaths > 0, "no server died at work");
+        assert!(simulation.orders.len() > 5, "only {} orders were placed", simulation.orders.len());
         assert!(missed.is_empty(), "never answered: {missed:?}; {:?}", simulation.answers);
     }
     simulation.world.close().await;
@@ -135,6 +139,9 @@ struct Simulation {
     last_job: Option<(&'static str, Value)>,
     /// Whether an end was moved: what had ended can be back then beside what was issued since.
     extended: bool,
+    orders: Vec<i64>,
+    /// Those that have a number of their own.
+    numbered: Vec<orders::Numbered>,
     /// How often a server died with a piece of a job written and not said.
     deaths: usize,
     /// The last codes for the counter.
@@ -187,6 +194,8 @@ impl Simulation {
             jobs: BTreeMap::new(),
             last_job: None,
             extended: false,
+            orders: Vec::new(),
+            numbered: Vec::new(),
             deaths: 0,
             counter_codes: VecDeque::new(),
             redemptions: Vec::new(),
@@ -200,6 +209,9 @@ impl Simulation {
         simulation.add_people().await;
         for number in 0..12 {
             simulation.define(number % 3 + 1, number % 4 + 1).await;
+        }
+        for _ in 0..8 {
+            simulation.regulate().await;
         }
         simulation
     }
@@ -285,6 +297,7 @@ impl Simulation {
             10 => self.guess().await,
             11..16 => self.employ().await,
             16..18 => self.scan().await,
+            18..28 => self.trade().await,
             _ => {
                 let (who, route, body) = self.choose();
                 let key = self.key();
@@ -308,6 +321,10 @@ impl Simulation {
             Some(key) => self.world.keyed(caller(who), key, route, loose).await,
         };
         let wrote = self.head().await > before;
+        self.model.chosen = match route {
+            "/order/add" => self.chosen_since(before).await,
+            _ => Chosen::default(),
+        };
         self.compare(who, route, &body, &reply);
         assert!(!reply.replayed(), "a key that was new: {route} {body}");
         let writes = reply.code() == 0 || reply.code() == 7001;
@@ -357,6 +374,7 @@ impl Simulation {
                     self.counter_codes.truncate(5);
                     self.counter_codes.push_front(data["code"].as_str().unwrap().to_owned());
                 }
+                "/order/add" => self.orders.push(data["id"].as_i64().unwrap()),
                 "/elecoupons/extend" => self.extended = true,
                 _ => {}
             }
@@ -396,7 +414,7 @@ impl Simulation {
         if self.chance(25) {
             let mut other = body.clone();
             let is_given = |field: &&str| body.get(field).is_some_and(|value| !value.is_null());
-            match ["mem_coupon_id", "coupon_id", "send_id", "id"].into_iter().find(is_given) {
+            match ["mem_coupon_id", "coupon_id", "send_id", "id", "member_id"].into_iter().find(is_given) {
                 Some(field) => other[field] = 88_888.into(),
                 None => other["code"] = "another".into(),
             }

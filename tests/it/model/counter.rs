@@ -79,8 +79,8 @@ impl Model {
                     "give_id": row.give_id,
                     "come": coupon.origin.come,
                     "user_id": coupon.origin.user_id,
-                    "order_id": 0,
-                    "goods_id": 0,
+                    "order_id": coupon.origin.order_id,
+                    "goods_id": coupon.origin.goods_id,
                 }),
             ))
         });

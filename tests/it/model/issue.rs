@@ -12,11 +12,19 @@ use super::{
     code,
 };
 
+/// The first and the last day.
+type Days = (NaiveDate, NaiveDate);
+
 impl Model {
     pub(super) fn sendelecoupon_one(&mut self, call: &Call, user_id: i64) -> Answer {
         let definition_id = int(call.body, "coupon_id");
         let member_id = int(call.body, "member_id");
-        self.issue(call, definition_id, member_id, Origin { come: COME_ONE_TO_ONE, user_id, send_id: 0 })
+        self.issue(
+            call,
+            definition_id,
+            member_id,
+            Origin { come: COME_ONE_TO_ONE, user_id, ..Origin::default() },
+        )
     }
 
     /// "only definitions with `is_claim`=1": the others are not on offer to members.
@@ -28,24 +36,35 @@ impl Model {
     }
 
     /// Issue, claim: 2002 5006 310 5003 5002 5001. Answers the first and last day.
-    pub(super) fn can_issue(
+    pub(super) fn can_issue(&self, now_ms: i64, definition_id: i64, member_id: i64) -> Result<Days, Refusal> {
+        let days = self.is_eligible(now_ms, definition_id, member_id)?;
+        ensure(!self.limit_is_reached(now_ms, definition_id, member_id), code::LIMIT_REACHED)?;
+        ensure(self.left_of(definition_id).is_none_or(|left| left > 0), code::SOLD_OUT)?;
+        Ok(days)
+    }
+
+    /// What can be said without counting: 2002 5006 310 5003.
+    pub(super) fn is_eligible(
         &self,
         now_ms: i64,
         definition_id: i64,
         member_id: i64,
-    ) -> Result<(NaiveDate, NaiveDate), Refusal> {
+    ) -> Result<Days, Refusal> {
         let today = self.today(now_ms);
         let definition = self.definitions.get(&definition_id).ok_or(refusal(code::NO_SUCH_DEFINITION))?;
         ensure(self.is_on_offer(now_ms, definition), code::NOT_ON_OFFER)?;
         let member = self.members.get(&member_id).ok_or(refusal(code::NO_SUCH_PERSON))?;
         // "no card end" is 5006 too, but can only be said of a member who is there.
-        let (start, end) = validity(definition, member, today).ok_or(refusal(code::NOT_ON_OFFER))?;
+        let days = validity(definition, member, today).ok_or(refusal(code::NOT_ON_OFFER))?;
         let is_eligible = definition.get_limit_type != 4 || definition.level_ids.contains(&member.level_id);
         ensure(is_eligible, code::LEVEL_NOT_ELIGIBLE)?;
-        ensure(!self.limit_is_reached(definition, member_id, today), code::LIMIT_REACHED)?;
-        let issued = self.issued_of(definition_id).count() as i64;
-        ensure(definition.num == 0 || issued < definition.num, code::SOLD_OUT)?;
-        Ok((start, end))
+        Ok(days)
+    }
+
+    /// How many more may be issued, none = any number.
+    pub(super) fn left_of(&self, definition_id: i64) -> Option<i64> {
+        let num = self.definitions.get(&definition_id)?.num;
+        (num != 0).then(|| num - self.issued(definition_id))
     }
 
     /// "not on offer (switched off, ended …)".
@@ -73,7 +92,7 @@ impl Model {
         id: i64,
         definition_id: i64,
         member_id: i64,
-        (start, end): (NaiveDate, NaiveDate),
+        (start, end): Days,
         origin: Origin,
     ) {
         let Some(definition) = self.definitions.get(&definition_id).cloned() else {
@@ -102,12 +121,11 @@ impl Model {
 
     /// `get_limit_type` "2 at most `get_limit` issued per member (gifts not counted, voided not counted); 3 one at a
     /// time until its end date, used or not". What was issued to him counts, wherever it is now.
-    pub(super) fn limit_is_reached(
-        &self,
-        definition: &ModelDefinition,
-        member_id: i64,
-        today: NaiveDate,
-    ) -> bool {
+    pub(super) fn limit_is_reached(&self, now_ms: i64, definition_id: i64, member_id: i64) -> bool {
+        let Some(definition) = self.definitions.get(&definition_id) else {
+            return false;
+        };
+        let today = self.today(now_ms);
         let mut issued_to_him = self.issued_of(definition.id).filter(|coupon| coupon.issued_to == member_id);
         match definition.get_limit_type {
             2 => issued_to_him.count() as i64 >= definition.get_limit,

@@ -323,7 +323,8 @@ impl Model {
         shift: Shift,
         wrote: &[(i64, i64)],
     ) -> Vec<(i64, i64)> {
-        let origin = Origin { come: COME_MASS_SEND, user_id: job.user_id, send_id: job_id };
+        let origin =
+            Origin { come: COME_MASS_SEND, user_id: job.user_id, send_id: job_id, ..Origin::default() };
         let mut written = Vec::new();
         for number in 0.. {
             let piece: Vec<i64> = job.left.iter().copied().take(shift.piece).collect();

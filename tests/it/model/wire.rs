@@ -60,6 +60,12 @@ pub(super) fn ids(body: &Value, key: &str) -> Vec<i64> {
     ids
 }
 
+/// `12.50` in cents; nothing is 0.
+pub(super) fn money(amount: &str) -> i64 {
+    let (whole, cents) = amount.split_once('.').unwrap_or((amount, "00"));
+    whole.parse().map_or(0, |whole: i64| whole * 100) + cents.parse().unwrap_or(0)
+}
+
 /// The fields of two objects in one.
 pub(super) fn merged(mut fields: Value, more: Value) -> Value {
     if let (Value::Object(fields), Value::Object(more)) = (&mut fields, more) {

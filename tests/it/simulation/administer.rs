@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use chrono::Days;
-use coupon_ledger::store::{Cell, Statement};
 use rand::Rng as _;
 use rand::seq::{IndexedRandom as _, IteratorRandom as _};
 use serde_json::{Value, json};
@@ -49,15 +48,15 @@ impl Simulation {
                     self.model.change_stock(id, changed);
                 }
             }
-            70..78 => self.edit().await,
+            70..75 => self.edit().await,
+            75..78 => self.regulate().await,
             78..84 => {
-                let (member_id, shop_id) = (self.member(), self.rng.random_range(1..=4));
-                let level_id = self.rng.random_range(0..=4);
-                let sql = "UPDATE members SET shop_id = $2, level_id = $3 WHERE member_id = $1";
-                let moved = Statement::new(sql, [member_id, shop_id, level_id].map(Cell::from));
-                self.world.store().write(vec![moved]).await.unwrap();
-                self.model.move_member(member_id, shop_id, level_id);
-                self.history.note(format!("member {member_id} is of shop {shop_id} and level {level_id}"));
+                let (member_id, shop_id) = (self.member(), self.rng.random_range(1..=3));
+                let (level_id, tag_ids) = (self.rng.random_range(0..=4), self.some_of(1..=3, 1));
+                let body =
+                    json!({"id": member_id, "shop_id": shop_id, "level_id": level_id, "tag_ids": tag_ids});
+                self.operate("/member/edit", body, 0).await;
+                self.model.move_member(member_id, shop_id, level_id, tag_ids);
             }
             _ => {
                 let (validity_type, limit_type) =
@@ -126,11 +125,12 @@ impl Simulation {
             start_num,
             end_num,
             use_week: use_week.into_iter().map(|day| day as u8).collect(),
-            is_giving: self.chance(85),
+            is_giving: self.chance(75),
             get_limit_type,
             get_limit: if get_limit_type == 2 { self.rng.random_range(1..5) } else { 0 },
             level_ids: if get_limit_type == 4 { self.some_of(1..=3, 2) } else { Vec::new() },
-            use_limit: 0,
+            use_limit: i64::from(self.chance(60)),
+            money: if self.chance(40) { 0 } else { 100 * self.rng.random_range(1..250) },
             rules: "我是使用規則".to_owned(),
             shop_ids,
             is_self: self.chance(80),
@@ -171,6 +171,8 @@ fn offer(definition: &ModelDefinition) -> Value {
         "is_self": i64::from(definition.is_self),
         "is_claim": i64::from(definition.is_claim),
         "need_scan": i64::from(definition.need_scan),
+        "use_limit": definition.use_limit,
+        "money": format!("{}.{:02}", definition.money / 100, definition.money % 100),
     });
     if definition.deduction.is_empty() {
         body["deduction"] = Value::Null;

@@ -24,7 +24,7 @@ impl Simulation {
                 let key = self.key();
                 self.perform(Who::Operator, route, body, key).await;
             }
-            35..55 => {
+            35..50 => {
                 let route = *[
                     "/sendelecoupon/pause",
                     "/job/pause",
@@ -38,7 +38,7 @@ impl Simulation {
                 let (job, key) = (self.job(), self.key());
                 self.perform(Who::Operator, route, json!({"id": job}), key).await;
             }
-            55..90 => self.work().await,
+            50..92 => self.work().await,
             _ => self.read_jobs().await,
         }
     }
@@ -101,7 +101,7 @@ impl Simulation {
         let (is_send, piece) = self.jobs[&job_id];
         let left = self.model.job_left(job_id).to_vec();
         let mut dies_after = None;
-        if self.model.job_state(job_id) == Some(State::Running) && !left.is_empty() && self.chance(40) {
+        if self.model.job_state(job_id) == Some(State::Running) && !left.is_empty() && self.chance(60) {
             let pieces = if is_send { left.len().div_ceil(piece) } else { 1 };
             let after = self.rng.random_range(0..pieces);
             let position = if is_send { left[((after + 1) * piece).min(left.len()) - 1] } else { 1 };
