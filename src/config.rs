@@ -200,6 +200,7 @@ pub fn running_server(folder: &Path) -> Option<RunningServer> {
 
 /// Says that a server runs on this folder.
 pub fn announce_server(folder: &Path, server: &RunningServer) -> std::io::Result<()> {
+    make_folder(folder)?;
     let draft = folder.join(format!("{SERVER_FILE}.{}", server.pid));
     std::fs::write(&draft, serde_json::to_vec(server)?)?;
     std::fs::rename(draft, folder.join(SERVER_FILE))

@@ -89,7 +89,7 @@ impl Together for Place {
     }
 
     /// 310 2005 401, then of each coupon 2001 3004 3001 3003 4002 4001 4003 2003 3002 7005, then 5004 5005, then 2003 of an
-    /// order without coupons, then of each coupon that it earns 5006 5003 5002 5001.
+    /// order without coupons, then of what it earns 5006 and 5003, coupon by coupon, and 5002 before 5001 over all of it.
     async fn plan(&self, unit: &mut Unit<'_>) -> Result<Executed<Order>, ExecuteError> {
         let mut placement = self.placement.clone();
         placement.lines = self.sales.iter().map(|sale| sale.line.clone()).collect();
