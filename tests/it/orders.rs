@@ -319,6 +319,39 @@ on_both_engines! {
         world.close().await;
     }
 
+    /// He has paid for it: that it comes back takes an operator's word.
+    async fn a_partners_coupon_is_returned_by_an_operators_word_only(engine: Engine) {
+        let world = World::with_people(engine).await;
+        let cash = world.define(json!({"money": "0", "use_limit": 1})).await;
+        let partner = json!({"shop_name": "夥伴店", "phone": "1", "address": "a"});
+        let partner = world.operator("/business/add", partner).await.ok()["id"].clone();
+        let allotment = json!({"business_id": partner, "coupon_id": cash, "num": 2, "end_time": "2027-12-31"});
+        world.operator("/business/addattract", allotment).await.ok();
+        let taken = world.call(MEMBER, "/wechat/receive", json!({"business_id": partner})).await.ok()[0]["id"].clone();
+        let own = world.issue(cash, 439).await;
+        let uses = json!({"use_coupon_list": [taken, own]});
+        let (first, second) = (placed(&world, uses.clone()).await, placed(&world, json!({})).await);
+        let left = json!({"id": first, "returned": [own], "voided": [], "kept": [{"id": taken, "code": 1002}]});
+        for caller in [EMPLOYEE, Caller::Operator] {
+            let ago = world.call(caller, "/order/cancelago", json!({"id": first})).await;
+            assert_eq!(ago.ok(), &left, "nobody has said the word");
+        }
+        assert_eq!(cancel(&world, first).await.ok(), &left);
+        assert_eq!(coupons(&world, MEMBER, 0).await, [own]);
+        // What an order keeps stays used, and another order's cancel does not touch it.
+        cancel(&world, second).await.ok();
+        assert_eq!(place(&world, uses).await.code(), 3001);
+
+        let again = world.call(FRIEND, "/wechat/receive", json!({"business_id": partner})).await.ok()[0]["id"].clone();
+        let order = placed(&world, json!({"member_id": 442, "use_coupon_list": [again]})).await;
+        let word = json!({"id": order, "return_partner": 1});
+        let done = world.operator("/order/cancel", word).await;
+        assert_eq!(done.ok(), &json!({"id": order, "returned": [again], "voided": [], "kept": []}));
+        assert_eq!(json!(coupons(&world, FRIEND, 0).await), json!([again]));
+        assert_rows_equal_replay(&world).await;
+        world.close().await;
+    }
+
     async fn employees_see_and_cancel_only_the_orders_of_their_shop(engine: Engine) {
         let world = World::with_people(engine).await;
         world.operator("/shop/add", json!({"shop_name": "二", "phone": "1", "address": "a"})).await.ok();
