@@ -87,6 +87,11 @@ impl<'a> Unit<'a> {
         id: i64,
         command: &A::Command,
     ) -> Result<Executed<A>, ExecuteError> {
+        // The second would be decided on what the first has changed already: a coupon would be used twice.
+        let stream = stream_of::<A>(id);
+        if self.entry.streams.iter().any(|part| part.stream == stream) {
+            return Err(ExecuteError::Conflict);
+        }
         // A new stream need not be read to be begun: the writer checks that it is one.
         let (before, version) =
             if A::begins(command) { (A::default(), 0) } else { self.load::<A>(id).await? };
@@ -96,7 +101,7 @@ impl<'a> Unit<'a> {
         let events = before.decide(command, &facts)?;
         if events.is_empty() {
             // Not appended to, but what follows rests on it.
-            self.shared.unchanged.push((stream_of::<A>(id), version));
+            self.shared.unchanged.push((stream, version));
             return Ok(Executed { id, state: before, events, replayed: false });
         }
         let (entry, executed) = prepare::<A>(id, (before, version), command, &facts, events)?;

@@ -1,6 +1,10 @@
 //! Orders: their coupons all or none, what they earn, what a cancel gives back; whatever conflicts or is killed meanwhile.
 
+use coupon_ledger::coupon::Redeemer;
 use coupon_ledger::identity::Caller;
+use coupon_ledger::ledger::{ExecuteError, Meta};
+use coupon_ledger::order::Placement;
+use coupon_ledger::ordering::{Place, Use};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
@@ -463,6 +467,23 @@ on_both_engines! {
         assert_eq!(orders + lost, 20);
         assert_rows_equal_replay(&world).await;
         assert_gapless(&world.home).await;
+    }
+
+    /// HTTP refuses it before; whoever else makes a plan cannot use one coupon twice either.
+    async fn a_plan_that_changes_one_stream_twice_is_not_written(engine: Engine) {
+        let world = World::with_people(engine).await;
+        let cash = world.define(json!({"use_limit": 1, "money": "0"})).await;
+        let coupon_id = world.issue(cash, 439).await;
+        let once = Use { coupon_id, redeemer: Redeemer::Employee(1000) };
+        let placement = Placement { member_id: 439, shop_id: 1, ..Placement::default() };
+        let place = Place { order_id: 1, placement, sales: Vec::new(), earned: Vec::new(), uses: vec![once; 2], once: None };
+        let meta = Meta {
+            caller: EMPLOYEE, at: world.ledger.now(), request_id: "twice".to_owned(), receipt: None, job_id: None,
+        };
+        let twice = world.ledger.execute_together(&place, &meta).await;
+        assert!(matches!(twice, Err(ExecuteError::Conflict)), "{twice:?}");
+        assert_eq!((events(&world.home, "Redeemed").await, events(&world.home, "Placed").await), (0, 0));
+        world.close().await;
     }
 
     async fn a_number_that_comes_at_once_under_many_keys_is_one_order(engine: Engine) {
