@@ -167,13 +167,6 @@ pub enum Redeemer {
     },
 }
 
-/// The order in which a coupon is used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InOrder {
-    /// The buyer, in whose hand the coupon must be.
-    pub member_id: i64,
-}
-
 /// What a code that a member shows at the counter says of the coupon that it names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CounterCode {
@@ -397,8 +390,8 @@ pub enum CouponCommand {
     },
     /// Use it in an order, at its shop; together with the order itself.
     UseInOrder {
-        /// The order.
-        order: InOrder,
+        /// The buyer, in whose hand it must be.
+        member_id: i64,
         /// Who takes its value.
         redeemer: Redeemer,
         /// Where; the shop itself is among the facts.

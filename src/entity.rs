@@ -42,18 +42,19 @@ pub struct Needs<'a> {
     pub audit_url: Option<&'a str>,
 }
 
-/// An aggregate that the ledger can run commands on.
-pub trait Entity:
-    Aggregate<Error = Refusal, Services = Facts, Command: Send + Sync> + Clone + PartialEq + 'static
-{
-    /// The shape of every event today.
-    const EVENT_VERSION: &'static str = "1.0";
-
+/// The two functions that an aggregate is.
+pub trait Decider: Aggregate<Error = Refusal, Services = Facts, Command: Send + Sync> {
     /// What follows from a command, or why nothing does. Pure.
     fn decide(&self, command: &Self::Command, facts: &Facts) -> Result<Vec<Self::Event>, Refusal>;
 
     /// What an event makes of it. Pure and total.
     fn evolve(&mut self, event: &Self::Event);
+}
+
+/// An aggregate that the ledger can run commands on.
+pub trait Entity: Decider + Clone + PartialEq + 'static {
+    /// The shape of every event today.
+    const EVENT_VERSION: &'static str = "1.0";
 
     /// Which facts a command needs.
     fn needs(_command: &Self::Command) -> Needs<'_> {
@@ -237,14 +238,6 @@ pub fn stream_of<A: Entity>(id: i64) -> StreamId {
 }
 
 impl Entity for Coupon {
-    fn decide(&self, command: &CouponCommand, facts: &Facts) -> Result<Vec<CouponEvent>, Refusal> {
-        Coupon::decide(self, command, facts)
-    }
-
-    fn evolve(&mut self, event: &CouponEvent) {
-        Coupon::evolve(self, event);
-    }
-
     fn needs(command: &CouponCommand) -> Needs<'_> {
         match command {
             CouponCommand::Issue { definition_id, member_id, origin } => Needs {
@@ -332,14 +325,6 @@ impl Entity for Coupon {
 }
 
 impl Entity for Definition {
-    fn decide(&self, command: &DefinitionCommand, facts: &Facts) -> Result<Vec<DefinitionEvent>, Refusal> {
-        Definition::decide(self, command, facts)
-    }
-
-    fn evolve(&mut self, event: &DefinitionEvent) {
-        Definition::evolve(self, event);
-    }
-
     fn rows(&self, id: i64) -> Vec<LiveRow> {
         definition_rows(id, self)
     }
@@ -350,28 +335,12 @@ impl Entity for Definition {
 }
 
 impl Entity for Shop {
-    fn decide(&self, command: &ShopCommand, facts: &Facts) -> Result<Vec<ShopEvent>, Refusal> {
-        Shop::decide(self, command, facts)
-    }
-
-    fn evolve(&mut self, event: &ShopEvent) {
-        Shop::evolve(self, event);
-    }
-
     fn rows(&self, id: i64) -> Vec<LiveRow> {
         shop_rows(id, self)
     }
 }
 
 impl Entity for Allotment {
-    fn decide(&self, command: &AllotmentCommand, facts: &Facts) -> Result<Vec<AllotmentEvent>, Refusal> {
-        Allotment::decide(self, command, facts)
-    }
-
-    fn evolve(&mut self, event: &AllotmentEvent) {
-        Allotment::evolve(self, event);
-    }
-
     fn needs(command: &AllotmentCommand) -> Needs<'_> {
         match command {
             AllotmentCommand::Allot { partner_id, definition_id, .. } => {
@@ -391,28 +360,12 @@ impl Entity for Allotment {
 }
 
 impl Entity for Job {
-    fn decide(&self, command: &JobCommand, facts: &Facts) -> Result<Vec<JobEvent>, Refusal> {
-        Job::decide(self, command, facts)
-    }
-
-    fn evolve(&mut self, event: &JobEvent) {
-        Job::evolve(self, event);
-    }
-
     fn rows(&self, id: i64) -> Vec<LiveRow> {
         job_rows(id, self)
     }
 }
 
 impl Entity for Order {
-    fn decide(&self, command: &OrderCommand, facts: &Facts) -> Result<Vec<OrderEvent>, Refusal> {
-        Order::decide(self, command, facts)
-    }
-
-    fn evolve(&mut self, event: &OrderEvent) {
-        Order::evolve(self, event);
-    }
-
     fn begins(command: &OrderCommand) -> bool {
         matches!(command, OrderCommand::Place(_))
     }
@@ -423,14 +376,6 @@ impl Entity for Order {
 }
 
 impl Entity for Grant {
-    fn decide(&self, command: &GrantCommand, facts: &Facts) -> Result<Vec<GrantEvent>, Refusal> {
-        Grant::decide(self, command, facts)
-    }
-
-    fn evolve(&mut self, event: &GrantEvent) {
-        Grant::evolve(self, event);
-    }
-
     fn needs(command: &GrantCommand) -> Needs<'_> {
         match command {
             GrantCommand::Add { definition_id, .. } => {
@@ -450,14 +395,6 @@ impl Entity for Grant {
 }
 
 impl Entity for OrderAmount {
-    fn decide(&self, command: &OrderAmountCommand, facts: &Facts) -> Result<Vec<OrderAmountEvent>, Refusal> {
-        OrderAmount::decide(self, command, facts)
-    }
-
-    fn evolve(&mut self, event: &OrderAmountEvent) {
-        OrderAmount::evolve(self, event);
-    }
-
     fn begins(command: &OrderAmountCommand) -> bool {
         matches!(command, OrderAmountCommand::Define { .. })
     }
@@ -468,14 +405,6 @@ impl Entity for OrderAmount {
 }
 
 impl Entity for GoodsGroup {
-    fn decide(&self, command: &GoodsGroupCommand, facts: &Facts) -> Result<Vec<GoodsGroupEvent>, Refusal> {
-        GoodsGroup::decide(self, command, facts)
-    }
-
-    fn evolve(&mut self, event: &GoodsGroupEvent) {
-        GoodsGroup::evolve(self, event);
-    }
-
     fn begins(command: &GoodsGroupCommand) -> bool {
         matches!(command, GoodsGroupCommand::Create { .. })
     }
@@ -487,6 +416,16 @@ impl Entity for GoodsGroup {
 
 macro_rules! aggregate {
     ($aggregate:ty, $name:literal, $command:ty, $event:ty) => {
+        impl Decider for $aggregate {
+            fn decide(&self, command: &$command, facts: &Facts) -> Result<Vec<$event>, Refusal> {
+                <$aggregate>::decide(self, command, facts)
+            }
+
+            fn evolve(&mut self, event: &$event) {
+                <$aggregate>::evolve(self, event);
+            }
+        }
+
         impl Aggregate for $aggregate {
             const TYPE: &'static str = $name;
             type Command = $command;

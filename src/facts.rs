@@ -3,6 +3,8 @@
 //! `decide` is pure: the ledger reads these before it asks, states in the append which streams they came from, and the
 //! writer refuses the append if one of those streams has moved meanwhile.
 
+use std::sync::Arc;
+
 use chrono::NaiveDate;
 
 use crate::allotment::Allotment;
@@ -34,13 +36,13 @@ pub struct Facts {
     /// The keyed function that makes gift codes: deterministic, and no copy of the database holds its key.
     pub gift_codes: GiftCodes,
     /// The definition to issue from, as issuing reads it.
-    pub definition: Option<Definition>,
+    pub definition: Option<Arc<Definition>>,
     /// The member to issue to.
     pub member: Option<Membership>,
     /// The partner's allotment to issue from.
-    pub allotment: Option<Allotment>,
+    pub allotment: Option<Arc<Allotment>>,
     /// The shop where a coupon is redeemed, or the partner whose allotment it is.
-    pub shop: Option<Shop>,
+    pub shop: Option<Arc<Shop>>,
     /// Whether the member scanned that very shop's QR.
     pub scanned: bool,
 }

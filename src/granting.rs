@@ -8,19 +8,24 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{Datelike as _, Days, NaiveDate};
 
 use crate::clock::{day_number, day_text, parse_day};
-use crate::coupon::{Coupon, CouponCommand, Origin};
+use crate::coupon::{Coupon, CouponCommand, Origin, Source};
+use crate::definition::{Definition, IssueLimit};
+use crate::directory;
+use crate::facts::Facts;
 use crate::grant::Cause;
 use crate::identity::Caller;
 use crate::lease;
 use crate::ledger::writer::WriteError;
 use crate::ledger::{ExecuteError, Ledger, Many, Meta};
+use crate::read_model::pages;
 use crate::read_model::rules::{self, GrantRow};
-use crate::rulebook::source_of;
+use crate::refusal::Refusal;
 use crate::store::{Cell, ReceiptKey, Statement, Store, StoreError};
 use crate::sweep::{checkpoint, set_checkpoint};
 use crate::value::{hex, random};
@@ -252,6 +257,61 @@ async fn members_born(store: &Store, born: i64, behind: i64) -> Result<Vec<i64>,
                ORDER BY member_id LIMIT $3";
     let rows = store.query(Statement::new(sql, [born, behind, PAGE].map(Cell::from))).await?;
     Ok(rows.iter().map(|row| row.int(0)).collect())
+}
+
+/// How a coupon is born that a cause earned.
+#[must_use]
+pub fn source_of(cause: Cause) -> Source {
+    match cause {
+        Cause::OrderAmount(_) => Source::OrderAmount,
+        Cause::GoodsGroup(_) => Source::ProductGroup,
+        Cause::Level(_) => Source::MemberLevel,
+        Cause::Birthday => Source::Birthday,
+    }
+}
+
+/// How many coupons of a grant a member would be issued now, and what he would be refused the next one with. Decided as
+/// issuing decides, on a coupon that is never written; what counters say then is as of this moment. `level_id` is the level
+/// that he would have by then, where that is what is asked.
+///
+/// # Errors
+/// None of the domain's: a refusal is the answer.
+pub async fn would_give(
+    ledger: &Ledger,
+    member_id: i64,
+    level_id: Option<i64>,
+    grant: &GrantRow,
+) -> Result<(i64, Option<Refusal>), ExecuteError> {
+    let definition_id = grant.definition_id;
+    let at = ledger.now();
+    let mut facts = Facts::at(0, at, ledger.zone(), ledger.secrets().gift_codes().clone());
+    facts.definition = Some(Arc::new(ledger.load::<Definition>(definition_id).await?.0));
+    facts.member = directory::membership(ledger.store(), member_id).await?;
+    if let (Some(member), Some(level_id)) = (&mut facts.member, level_id) {
+        member.level_id = level_id;
+    }
+    let origin = Origin { source_id: grant.id, ..Origin::of(source_of(grant.cause), 0) };
+    let issue = CouponCommand::Issue { definition_id, member_id, origin };
+    if let Err(refusal) = Coupon::default().decide(&issue, &facts) {
+        return Ok((0, Some(refusal)));
+    }
+    let (issued, ends_at_ms) = rules::issued_to(ledger.store(), member_id, definition_id).await?;
+    let offer = facts.definition.as_ref().and_then(|definition| definition.offer.as_ref());
+    let allowed = match offer.map(|offer| (&offer.issue_limit, offer.get_limit)) {
+        Some((IssueLimit::PerMember, limit)) => (limit - issued).max(0),
+        Some((IssueLimit::OneAtATime, _)) => i64::from(ends_at_ms <= at.ms),
+        _ => i64::MAX,
+    };
+    let row = pages::definition(ledger.store(), definition_id).await?;
+    let left = row.map_or(0, |row| row.inventory());
+    let left = if left < 0 { i64::MAX } else { left };
+    let given = grant.num.min(allowed).min(left);
+    let why = match given {
+        given if given == grant.num => None,
+        given if given == allowed => Some(Refusal::LimitReached),
+        _ => Some(Refusal::SoldOut),
+    };
+    Ok((given, why))
 }
 
 #[cfg(test)]

@@ -231,6 +231,11 @@ impl Answer {
         Ok(Self { data, replayed: false })
     }
 
+    /// The answer to a command that was run, marked where it is a replay.
+    pub fn of<A: Entity>(done: &Executed<A>, data: &impl Serialize) -> Result<Self, Failure> {
+        Self::new(data).map(|answer| answer.replayed(done.replayed))
+    }
+
     /// Marks the answer as a replay.
     #[must_use]
     pub fn replayed(mut self, replayed: bool) -> Self {

@@ -6,43 +6,38 @@
 //! decision: both come in with [`Meta`] and the command.
 
 mod event_store;
+mod grounds;
 mod many;
 mod turns;
 pub mod unit;
 pub mod writer;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use cqrs_es::Aggregate as _;
 pub use many::Many;
 use tokio::sync::Semaphore;
 
-use crate::allotment::Allotment;
 use crate::clock::{Clock, Moment, Zone};
 use crate::coupon::Coupon;
-use crate::definition::Definition;
-use crate::directory;
-use crate::entity::{CorruptEvent, Entity, Needs, decode, effects, encode, fold, stream_of};
+use crate::entity::{CorruptEvent, Entity, decode, effects, encode, fold, stream_of};
 use crate::facts::Facts;
 use crate::identity::Caller;
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::secrets::Secrets;
-use crate::shop::Shop;
 use crate::store::{
     Append, AttemptGuard, EPOCH, Effects, Entry, Outcome, ReceiptKey, Store, StoreError, StoredEvent,
     StreamAppend, StreamId,
 };
 use crate::value::{hex, random};
+use grounds::{Grounds, Memory};
 use turns::Turns;
 use writer::{WriteError, Writer};
 
 /// How often a command is decided again after its stream moved under it.
 const MAX_CONFLICTS: u32 = 3;
-
-/// How many definitions, shops and allotments are remembered of each; beyond it the memory starts anew.
-const MAX_REMEMBERED: usize = 10_000;
 
 /// How many ids are reserved at a time.
 const ID_BLOCK: i64 = 1_000;
@@ -136,27 +131,8 @@ struct Inner {
     zone: Zone,
     clock: Clock,
     metrics: Arc<Metrics>,
-    definitions: Remembered<Definition>,
-    shops: Remembered<Shop>,
-    allotments: Remembered<Allotment>,
+    memory: Memory,
     ids: tokio::sync::Mutex<HashMap<&'static str, VecDeque<i64>>>,
-}
-
-/// States of small, hot streams, each with the version the writer will check. Never a ground for a refusal.
-struct Remembered<A>(Mutex<HashMap<i64, (A, i64)>>);
-
-impl<A: Clone> Remembered<A> {
-    fn get(&self, id: i64) -> Option<(A, i64)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
-    }
-
-    fn put(&self, id: i64, state: &A, version: i64) {
-        let mut remembered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if remembered.len() >= MAX_REMEMBERED {
-            remembered.clear();
-        }
-        remembered.insert(id, (state.clone(), version));
-    }
 }
 
 /// What the ledger is built from.
@@ -171,13 +147,6 @@ pub struct LedgerOptions {
     pub clock: Clock,
     /// How many commands may be under way.
     pub capacity: usize,
-}
-
-/// Facts read for a command, and the streams they came from.
-struct Read {
-    facts: Facts,
-    unchanged: Vec<(StreamId, i64)>,
-    remembered: bool,
 }
 
 impl Ledger {
@@ -196,9 +165,7 @@ impl Ledger {
             zone,
             clock,
             metrics,
-            definitions: Remembered(Mutex::default()),
-            shops: Remembered(Mutex::default()),
-            allotments: Remembered(Mutex::default()),
+            memory: Memory::default(),
             ids: tokio::sync::Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
@@ -300,14 +267,15 @@ impl Ledger {
             // A new stream need not be read to be begun: the writer checks that it is one.
             let assumed_new = may_remember && A::begins(command);
             let (before, version) = if assumed_new { (A::default(), 0) } else { self.load::<A>(id).await? };
-            let Read { mut facts, unchanged, remembered } =
-                self.read_facts(id, A::needs(command), meta, may_remember).await?;
-            facts.version = version;
+            let mut grounds = Grounds::default();
+            let needs = A::needs(command);
+            self.read_grounds(&mut grounds, std::iter::once(needs), may_remember).await?;
+            let facts = Facts { version, ..self.facts(id, needs, meta, &grounds) };
             let decided = before.decide(command, &facts);
             let events = match decided {
                 Ok(events) if !events.is_empty() => events,
                 // A refusal must not rest on what was remembered or assumed: read it and ask again.
-                _ if remembered || assumed_new => {
+                _ if grounds.remembered || assumed_new => {
                     may_remember = false;
                     continue;
                 }
@@ -324,7 +292,7 @@ impl Ledger {
                 }
             };
             let (entry, executed) = prepare::<A>(id, (before, version), command, &facts, events)?;
-            let append = new_append(vec![entry], unchanged, meta);
+            let append = new_append(vec![entry], grounds.unchanged, meta);
             match self.inner.writer.submit(append).await? {
                 Outcome::Committed { .. } => {
                     self.inner.metrics.count_events::<A>(&executed.events);
@@ -400,64 +368,6 @@ impl Ledger {
             };
         }
         Err(ExecuteError::Conflict)
-    }
-
-    async fn read_facts(
-        &self,
-        id: i64,
-        needs: Needs<'_>,
-        meta: &Meta,
-        may_remember: bool,
-    ) -> Result<Read, ExecuteError> {
-        let inner = &self.inner;
-        let mut facts = Facts::at(id, meta.at, inner.zone, inner.secrets.gift_codes().clone());
-        let mut unchanged = Vec::new();
-        let mut remembered = false;
-        if let Some(definition_id) = needs.definition_id {
-            let (definition, version, old) =
-                self.recall(&inner.definitions, definition_id, may_remember).await?;
-            remembered |= old;
-            unchanged.push((stream_of::<Definition>(definition_id), version));
-            facts.definition = Some(definition);
-        }
-        if let Some(member_id) = needs.member_id {
-            facts.member = directory::membership(&inner.store, member_id).await?;
-        }
-        let mut shop_id = needs.shop_id;
-        if let Some(allotment_id) = needs.allotment_id {
-            let (allotment, version, old) =
-                self.recall(&inner.allotments, allotment_id, may_remember).await?;
-            remembered |= old;
-            unchanged.push((stream_of::<Allotment>(allotment_id), version));
-            shop_id = Some(allotment.partner_id);
-            facts.allotment = Some(allotment);
-        }
-        if let Some(shop_id) = shop_id {
-            let (shop, version, old) = self.recall(&inner.shops, shop_id, may_remember).await?;
-            remembered |= old;
-            unchanged.push((stream_of::<Shop>(shop_id), version));
-            let scanned = needs.audit_url.and_then(|url| inner.secrets.signed_shop(url));
-            facts.scanned = scanned == Some((shop_id, shop.audit_key));
-            facts.shop = Some(shop);
-        }
-        Ok(Read { facts, unchanged, remembered })
-    }
-
-    /// A small hot stream's state: remembered if that may be, else read. The last part tells which.
-    async fn recall<A: Entity>(
-        &self,
-        known: &Remembered<A>,
-        id: i64,
-        may_remember: bool,
-    ) -> Result<(A, i64, bool), ExecuteError> {
-        if may_remember && let Some((state, version)) = known.get(id) {
-            return Ok((state, version, true));
-        }
-        let (state, version) = self.load::<A>(id).await?;
-        if version > 0 {
-            known.put(id, &state, version);
-        }
-        Ok((state, version, false))
     }
 }
 

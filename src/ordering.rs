@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::coupon::{Coupon, CouponCommand, InOrder, Origin, Redeemer, Source};
+use crate::coupon::{Coupon, CouponCommand, Origin, Redeemer, Source};
 use crate::definition::Terms;
 use crate::directory;
 use crate::entity::stream_of;
@@ -130,9 +130,8 @@ async fn use_coupons(
     let mut terms: Vec<Terms> = Vec::with_capacity(uses.len());
     for Use { coupon_id, redeemer } in uses {
         let redemption_id = unit.ledger().next_id("redemption", false).await?;
-        let order = InOrder { member_id: placement.member_id };
-        let (redeemer, shop_id) = (*redeemer, placement.shop_id);
-        let command = CouponCommand::UseInOrder { order, redeemer, shop_id, redemption_id };
+        let (member_id, redeemer, shop_id) = (placement.member_id, *redeemer, placement.shop_id);
+        let command = CouponCommand::UseInOrder { member_id, redeemer, shop_id, redemption_id };
         let done = unit.run::<Coupon>(*coupon_id, &command).await?;
         terms.extend(done.state.issue.map(|issue| issue.terms));
         used.push(UsedCoupon { coupon_id: *coupon_id, redemption_id, worth_cents: 0 });
@@ -343,9 +342,8 @@ pub async fn value(
     unit.fetch(uses.iter().map(|used| stream_of::<Coupon>(used.coupon_id)).collect()).await?;
     let mut valued = Vec::with_capacity(uses.len());
     for Use { coupon_id, redeemer } in uses {
-        let order = InOrder { member_id: placement.member_id };
-        let (redeemer, shop_id) = (*redeemer, placement.shop_id);
-        let command = CouponCommand::UseInOrder { order, redeemer, shop_id, redemption_id: 0 };
+        let (member_id, redeemer, shop_id) = (placement.member_id, *redeemer, placement.shop_id);
+        let command = CouponCommand::UseInOrder { member_id, redeemer, shop_id, redemption_id: 0 };
         let coupon = unit.read::<Coupon>(*coupon_id).await?.unwrap_or_default();
         let holds = coupon.holder_id == placement.member_id;
         let terms = coupon.issue.filter(|_| holds).map(|issue| issue.terms);

@@ -5,16 +5,11 @@
 //! of one rule queue within a server; on two servers at the same instant both may add what neither has seen, and then both
 //! rows stand and can be removed.
 
-use crate::coupon::{Coupon, CouponCommand, Origin, Source};
-use crate::definition::{Definition, IssueLimit};
-use crate::directory;
 use crate::entity::{Entity, stream_of};
-use crate::facts::Facts;
 use crate::grant::{Cause, Grant, GrantCommand};
 use crate::ledger::unit::{Together, Unit};
-use crate::ledger::{ExecuteError, Executed, Ledger};
-use crate::read_model::pages;
-use crate::read_model::rules::{self, GrantRow};
+use crate::ledger::{ExecuteError, Executed};
+use crate::read_model::rules;
 use crate::refusal::{Refusal, Wrong};
 use crate::rule::{GoodsGroup, OrderAmount, OrderAmountCommand};
 use crate::store::StreamId;
@@ -35,61 +30,6 @@ impl NewGrant {
         let Self { definition_id, num, .. } = self;
         GrantCommand::Add { cause, definition_id, num, employee_id }
     }
-}
-
-/// How a coupon is born that a cause earned.
-#[must_use]
-pub fn source_of(cause: Cause) -> Source {
-    match cause {
-        Cause::OrderAmount(_) => Source::OrderAmount,
-        Cause::GoodsGroup(_) => Source::ProductGroup,
-        Cause::Level(_) => Source::MemberLevel,
-        Cause::Birthday => Source::Birthday,
-    }
-}
-
-/// How many coupons of a grant a member would be issued now, and what he would be refused the next one with. Decided as
-/// issuing decides, on a coupon that is never written; what counters say then is as of this moment. `level_id` is the level
-/// that he would have by then, where that is what is asked.
-///
-/// # Errors
-/// None of the domain's: a refusal is the answer.
-pub async fn would_give(
-    ledger: &Ledger,
-    member_id: i64,
-    level_id: Option<i64>,
-    grant: &GrantRow,
-) -> Result<(i64, Option<Refusal>), ExecuteError> {
-    let definition_id = grant.definition_id;
-    let at = ledger.now();
-    let mut facts = Facts::at(0, at, ledger.zone(), ledger.secrets().gift_codes().clone());
-    facts.definition = Some(ledger.load::<Definition>(definition_id).await?.0);
-    facts.member = directory::membership(ledger.store(), member_id).await?;
-    if let (Some(member), Some(level_id)) = (&mut facts.member, level_id) {
-        member.level_id = level_id;
-    }
-    let origin = Origin { source_id: grant.id, ..Origin::of(source_of(grant.cause), 0) };
-    let issue = CouponCommand::Issue { definition_id, member_id, origin };
-    if let Err(refusal) = Coupon::default().decide(&issue, &facts) {
-        return Ok((0, Some(refusal)));
-    }
-    let (issued, ends_at_ms) = rules::issued_to(ledger.store(), member_id, definition_id).await?;
-    let offer = facts.definition.as_ref().and_then(|definition| definition.offer.as_ref());
-    let allowed = match offer.map(|offer| (&offer.issue_limit, offer.get_limit)) {
-        Some((IssueLimit::PerMember, limit)) => (limit - issued).max(0),
-        Some((IssueLimit::OneAtATime, _)) => i64::from(ends_at_ms <= at.ms),
-        _ => i64::MAX,
-    };
-    let row = pages::definition(ledger.store(), definition_id).await?;
-    let left = row.map_or(0, |row| row.inventory());
-    let left = if left < 0 { i64::MAX } else { left };
-    let given = grant.num.min(allowed).min(left);
-    let why = match given {
-        given if given == grant.num => None,
-        given if given == allowed => Some(Refusal::LimitReached),
-        _ => Some(Refusal::SoldOut),
-    };
-    Ok((given, why))
 }
 
 /// Whether a grant hangs where the caller says that it does.

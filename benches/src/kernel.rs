@@ -53,8 +53,8 @@ pub fn run(kernel: Kernel, times: u64) -> anyhow::Result<()> {
     for event in shop.decide(&ShopCommand::Open { details, partner: false, employee_id: 0 }, &facts)? {
         shop.evolve(&event);
     }
-    facts.definition = Some(definition);
-    facts.shop = Some(shop);
+    facts.definition = Some(definition.into());
+    facts.shop = Some(shop.into());
     facts.member = Some(Membership::default());
 
     let mut coupon = Coupon::default();

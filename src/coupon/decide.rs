@@ -51,7 +51,7 @@ impl Coupon {
                 Ok(self.try_code(*member_id, *code, facts)?.into_iter().collect())
             }
             // Of someone else's coupon a till learns nothing.
-            CouponCommand::UseInOrder { order, .. } if self.holder_id != order.member_id => {
+            CouponCommand::UseInOrder { member_id, .. } if self.holder_id != *member_id => {
                 Err(Refusal::NoSuchCoupon)
             }
             CouponCommand::Redeem { redeemer, shop_id, redemption_id, .. }

@@ -233,7 +233,7 @@ async fn audit_coupon(mut call: Call) -> Result<Answer, Failure> {
     let redeemer = Redeemer::Member(call.member_id());
     let command = CouponCommand::Redeem { redeemer, shop_id, redemption_id, audit_url };
     let done = call.execute::<Coupon>(id, &command).await?;
-    Answer::new(&redeemed(&done, None)).map(|answer| answer.replayed(done.replayed))
+    Answer::of(&done, &redeemed(&done, None))
 }
 
 /// The answer of a redemption, rendered from the coupon right after it. The two ids are strings, as the manual has them.
@@ -282,13 +282,15 @@ async fn evalua_coupon(mut call: Call) -> Result<Answer, Failure> {
     };
     let done = call.execute::<Coupon>(id, &command).await?;
     let review = done.state.review.clone().unwrap_or_default();
-    Answer::new(&json!({
-        "id": done.id.to_string(),
-        "evaluation": text,
-        "score": review.score.to_string(),
-        "evaluation_time": review.at_ms / 1000,
-    }))
-    .map(|answer| answer.replayed(done.replayed))
+    Answer::of(
+        &done,
+        &json!({
+            "id": done.id.to_string(),
+            "evaluation": text,
+            "score": review.score.to_string(),
+            "evaluation_time": review.at_ms / 1000,
+        }),
+    )
 }
 
 async fn give_coupon(mut call: Call) -> Result<Answer, Failure> {
@@ -299,19 +301,21 @@ async fn give_coupon(mut call: Call) -> Result<Answer, Failure> {
     let done = call.execute::<Coupon>(id, &command).await?;
     let gift = done.state.gift.clone().unwrap_or_default();
     let ledger = &call.app.ledger;
-    Answer::new(&json!({
-        "id": done.id,
-        "code": ledger.secrets().gift_codes().code(done.id, gift.number),
-        "lapse_date": ledger.zone().date_time(gift.lapses_at_ms),
-    }))
-    .map(|answer| answer.replayed(done.replayed))
+    Answer::of(
+        &done,
+        &json!({
+            "id": done.id,
+            "code": ledger.secrets().gift_codes().code(done.id, gift.number),
+            "lapse_date": ledger.zone().date_time(gift.lapses_at_ms),
+        }),
+    )
 }
 
 async fn withdraw_coupon(mut call: Call) -> Result<Answer, Failure> {
     let id = call.form.id("id");
     call.checked()?;
     let done = call.execute::<Coupon>(id, &CouponCommand::Withdraw { member_id: call.member_id() }).await?;
-    Answer::new(&json!({"id": done.id})).map(|answer| answer.replayed(done.replayed))
+    Answer::of(&done, &json!({"id": done.id}))
 }
 
 async fn get_coupon(mut call: Call) -> Result<Answer, Failure> {
@@ -321,7 +325,7 @@ async fn get_coupon(mut call: Call) -> Result<Answer, Failure> {
     let done =
         call.execute::<Coupon>(id, &CouponCommand::Receive { member_id: call.member_id(), code }).await?;
     refuse_wrong_code(&done)?;
-    Answer::new(&json!({"id": done.id})).map(|answer| answer.replayed(done.replayed))
+    Answer::of(&done, &json!({"id": done.id}))
 }
 
 async fn gift_info(mut call: Call) -> Result<Answer, Failure> {
@@ -458,5 +462,5 @@ async fn claim_coupon(mut call: Call) -> Result<Answer, Failure> {
         origin: Origin::of(Source::Claimed, 0),
     };
     let done = call.execute::<Coupon>(id, &command).await?;
-    Answer::new(&json!({"id": done.id})).map(|answer| answer.replayed(done.replayed))
+    Answer::of(&done, &json!({"id": done.id}))
 }

@@ -116,7 +116,7 @@ async fn redeem(call: Call, id: i64, redeemer: Redeemer, shop_id: i64) -> Result
     let command = CouponCommand::Redeem { redeemer, shop_id, redemption_id, audit_url: None };
     let done = call.execute::<Coupon>(id, &command).await?;
     let member_id = done.state.redemptions.last().map_or(0, |used| used.member_id);
-    Answer::new(&client::redeemed(&done, Some(member_id))).map(|answer| answer.replayed(done.replayed))
+    Answer::of(&done, &client::redeemed(&done, Some(member_id)))
 }
 
 /// What of a member's coupons could be redeemed at the employee's shop; today's weekday is told, not asked.
@@ -216,8 +216,7 @@ async fn reverse_coupon(mut call: Call) -> Result<Answer, Failure> {
         within_ms: call.app.options.reverse_within_ms,
     };
     let done = call.execute::<Coupon>(redemption.coupon_id, &command).await?;
-    Answer::new(&json!({"id": redemption_id, "mem_coupon_id": done.id}))
-        .map(|answer| answer.replayed(done.replayed))
+    Answer::of(&done, &json!({"id": redemption_id, "mem_coupon_id": done.id}))
 }
 
 async fn void_coupon(mut call: Call) -> Result<Answer, Failure> {
@@ -226,5 +225,5 @@ async fn void_coupon(mut call: Call) -> Result<Answer, Failure> {
     call.checked()?;
     let command = CouponCommand::Void { employee_id: call.caller.employee_id(), reason };
     let done = call.execute::<Coupon>(id, &command).await?;
-    Answer::new(&json!({"id": done.id})).map(|answer| answer.replayed(done.replayed))
+    Answer::of(&done, &json!({"id": done.id}))
 }

@@ -344,6 +344,5 @@ async fn change(mut call: Call, command: impl FnOnce(i64) -> JobCommand) -> Resu
     let id = call.form.id("id");
     call.checked()?;
     let done = call.execute::<Job>(id, &command(call.caller.employee_id())).await?;
-    Answer::new(&json!({"id": done.id, "state": done.state.state.number()}))
-        .map(|answer| answer.replayed(done.replayed))
+    Answer::of(&done, &json!({"id": done.id, "state": done.state.state.number()}))
 }

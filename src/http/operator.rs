@@ -150,7 +150,7 @@ async fn definition_add(mut call: Call) -> Result<Answer, Failure> {
     let id = call.app.ledger.next_id("definition", true).await?;
     let command = DefinitionCommand::Define { offer, stock, employee_id: call.caller.employee_id() };
     let done = call.execute::<Definition>(id, &command).await?;
-    Answer::new(&json!({"id": done.id})).map(|answer| answer.replayed(done.replayed))
+    Answer::of(&done, &json!({"id": done.id}))
 }
 
 async fn definition_edit(mut call: Call) -> Result<Answer, Failure> {
@@ -159,7 +159,7 @@ async fn definition_edit(mut call: Call) -> Result<Answer, Failure> {
     call.checked()?;
     let command = DefinitionCommand::Edit { offer, employee_id: call.caller.employee_id() };
     let done = call.execute::<Definition>(id, &command).await?;
-    Answer::new(&json!({"id": done.id})).map(|answer| answer.replayed(done.replayed))
+    Answer::of(&done, &json!({"id": done.id}))
 }
 
 /// A definition with the keys of the manual's `/elecoupons/info`, then ours.
@@ -220,8 +220,7 @@ async fn definition_state(mut call: Call) -> Result<Answer, Failure> {
     call.checked()?;
     let command = DefinitionCommand::ChangeState { on, employee_id: call.caller.employee_id() };
     let done = call.execute::<Definition>(id, &command).await?;
-    Answer::new(&json!({"id": done.id, "state": i64::from(done.state.on)}))
-        .map(|answer| answer.replayed(done.replayed))
+    Answer::of(&done, &json!({"id": done.id, "state": i64::from(done.state.on)}))
 }
 
 async fn definition_inventory(mut call: Call) -> Result<Answer, Failure> {
@@ -232,8 +231,7 @@ async fn definition_inventory(mut call: Call) -> Result<Answer, Failure> {
     let by = if more { num } else { -num };
     let command = DefinitionCommand::ChangeStock { by, employee_id: call.caller.employee_id() };
     let done = call.execute::<Definition>(id, &command).await?;
-    Answer::new(&json!({"id": done.id, "num": done.state.stock.unwrap_or_default()}))
-        .map(|answer| answer.replayed(done.replayed))
+    Answer::of(&done, &json!({"id": done.id, "num": done.state.stock.unwrap_or_default()}))
 }
 
 fn read_shop_details(call: &mut Call) -> ShopDetails {
@@ -250,13 +248,15 @@ pub(super) async fn open_shop(mut call: Call, partner: bool) -> Result<Answer, F
     call.checked()?;
     let done = make_room(&call, details, partner).await?;
     let details = done.state.details.clone().unwrap_or_default();
-    Answer::new(&json!({
-        "shop_name": details.name,
-        "phone": details.phone,
-        "address": details.address,
-        "id": done.id.to_string(),
-    }))
-    .map(|answer| answer.replayed(done.replayed))
+    Answer::of(
+        &done,
+        &json!({
+            "shop_name": details.name,
+            "phone": details.phone,
+            "address": details.address,
+            "id": done.id.to_string(),
+        }),
+    )
 }
 
 /// Opens a shop where there is room for one more; a partner needs none. Whoever counts has the turn until his shop is there; servers beside this
@@ -293,14 +293,16 @@ pub(super) async fn edit_shop(mut call: Call, partner: bool) -> Result<Answer, F
     let command = ShopCommand::Edit { details, open, partner, employee_id: call.caller.employee_id() };
     let done = call.execute::<Shop>(id, &command).await?;
     let details = done.state.details.clone().unwrap_or_default();
-    Answer::new(&json!({
-        "id": done.id,
-        "shop_name": details.name,
-        "phone": details.phone,
-        "address": details.address,
-        "state": i64::from(done.state.open),
-    }))
-    .map(|answer| answer.replayed(done.replayed))
+    Answer::of(
+        &done,
+        &json!({
+            "id": done.id,
+            "shop_name": details.name,
+            "phone": details.phone,
+            "address": details.address,
+            "state": i64::from(done.state.open),
+        }),
+    )
 }
 
 pub(super) fn shop_json(shop: &ShopRow) -> Value {
@@ -378,7 +380,7 @@ async fn send_one(mut call: Call) -> Result<Answer, Failure> {
         origin: Origin::of(Source::OneToOne, call.caller.employee_id()),
     };
     let done = call.execute::<Coupon>(id, &command).await?;
-    Answer::new(&json!({"id": done.id})).map(|answer| answer.replayed(done.replayed))
+    Answer::of(&done, &json!({"id": done.id}))
 }
 
 async fn send_members(mut call: Call) -> Result<Answer, Failure> {

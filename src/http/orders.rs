@@ -4,9 +4,11 @@ use serde_json::{Value, json};
 
 use super::counter::{coupon_list, read_code, refuse_unknown};
 use super::form::Form;
+use super::rules::grant_json;
 use super::{Answer, Call, Failure};
 use crate::coupon::Redeemer;
-use crate::directory::Employee;
+use crate::directory::{self, Employee};
+use crate::grant::Cause;
 use crate::identity::Caller;
 use crate::order::{Fates, Line, LineState, Order, Placement, amount_cents};
 use crate::ordering::{self, Cancel, Earned, MAX_COUPONS, Place, Sale, Use, Valued};
@@ -158,8 +160,8 @@ async fn add(mut call: Call) -> Result<Answer, Failure> {
     };
     let order_id = call.app.ledger.next_id("order", false).await?;
     let place = Place { order_id, placement, sales, earned, uses: uses(&call, &coupons, &codes), once };
-    let done = call.app.ledger.execute_together(&place, &call.meta).await?;
-    Answer::new(&json!({"id": done.id})).map(|answer| answer.replayed(done.replayed))
+    let done = call.execute_together(&place).await?;
+    Answer::of(&done, &json!({"id": done.id}))
 }
 
 fn fates_json(id: i64, fates: &Fates) -> Value {
@@ -189,9 +191,9 @@ async fn cancel_ago(mut call: Call) -> Result<Answer, Failure> {
 
 async fn cancel(mut call: Call) -> Result<Answer, Failure> {
     let cancel = read_cancel(&mut call)?;
-    let done = call.app.ledger.execute_together(&cancel, &call.meta).await?;
+    let done = call.execute_together(&cancel).await?;
     let Order { fates, .. } = &done.state;
-    Answer::new(&fates_json(done.id, fates)).map(|answer| answer.replayed(done.replayed))
+    Answer::of(&done, &fates_json(done.id, fates))
 }
 
 /// An order with the keys of the manual's lists, then ours.
@@ -273,21 +275,9 @@ async fn granted(mut call: Call) -> Result<Answer, Failure> {
     let Some(rule) = rules::best_order_amount(store, amount).await? else {
         return Answer::new(&Value::Null);
     };
-    let grants = rules::grants_of(store, crate::grant::Cause::OrderAmount(rule.id)).await?;
-    let row = |grant: rules::GrantRow| {
-        json!({
-            "id": grant.id,
-            "ora_id": rule.id,
-            "coupon_id": grant.definition_id,
-            "user_id": grant.employee_id,
-            "create_date": grant.added_at_ms / 1000,
-            "num": grant.num,
-            "coupon_title": grant.title,
-            "type": grant.kind,
-            "deduction": money_text(grant.deduction_cents),
-        })
-    };
-    let coupons: Vec<Value> = slice.cut(grants.into_iter(), |grant| grant.id).into_iter().map(row).collect();
+    let grants = rules::grants_of(store, Cause::OrderAmount(rule.id)).await?;
+    let grants = slice.cut(grants.into_iter(), |grant| grant.id);
+    let coupons: Vec<_> = grants.iter().map(grant_json).collect();
     Answer::new(&json!({"id": rule.id, "amount": rule.amount_cents / 100, "coupon_list": coupons}))
 }
 
@@ -331,7 +321,7 @@ async fn check_coupons(mut call: Call) -> Result<Answer, Failure> {
         Some(amount) => amount,
         None => amount_cents(&lines)?,
     };
-    crate::directory::membership(call.app.ledger.store(), member_id).await?.ok_or(Refusal::NoSuchMember)?;
+    directory::membership(call.app.ledger.store(), member_id).await?.ok_or(Refusal::NoSuchMember)?;
     let placement = Placement { member_id, shop_id, amount_cents: amount, ..Placement::default() };
     let uses = uses(&call, &coupons, &codes);
     let valued = ordering::value(&call.app.ledger, &call.meta, &placement, &uses).await?;

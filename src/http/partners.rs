@@ -154,14 +154,16 @@ async fn add_attract(mut call: Call) -> Result<Answer, Failure> {
         let id = call.app.ledger.next_id("allotment", true).await?;
         call.execute::<Allotment>(id, &command).await?
     };
-    Answer::new(&json!({
-        "id": done.id,
-        "business_id": done.state.partner_id,
-        "coupon_id": done.state.definition_id,
-        "num": done.state.num().unwrap_or_default(),
-        "end_time": done.state.end_date.to_string(),
-    }))
-    .map(|answer| answer.replayed(done.replayed))
+    Answer::of(
+        &done,
+        &json!({
+            "id": done.id,
+            "business_id": done.state.partner_id,
+            "coupon_id": done.state.definition_id,
+            "num": done.state.num().unwrap_or_default(),
+            "end_time": done.state.end_date.to_string(),
+        }),
+    )
 }
 
 /// A member takes every open allotment in one call, so there are not too many of them.
@@ -189,8 +191,7 @@ async fn edit_attract(mut call: Call) -> Result<Answer, Failure> {
         let employee_id = call.caller.employee_id();
         call.execute::<Allotment>(id, &AllotmentCommand::ChangeEnd { end_date, employee_id }).await?
     };
-    Answer::new(&json!({"id": done.id, "end_time": done.state.end_date.to_string()}))
-        .map(|answer| answer.replayed(done.replayed))
+    Answer::of(&done, &json!({"id": done.id, "end_time": done.state.end_date.to_string()}))
 }
 
 async fn get_attract(mut call: Call) -> Result<Answer, Failure> {
@@ -223,8 +224,7 @@ async fn inventory(mut call: Call) -> Result<Answer, Failure> {
     let by = if more { num } else { -num };
     let command = AllotmentCommand::ChangeStock { by, employee_id: call.caller.employee_id() };
     let done = call.execute::<Allotment>(id, &command).await?;
-    Answer::new(&json!({"bc_id": done.id, "num": done.state.num().unwrap_or_default()}))
-        .map(|answer| answer.replayed(done.replayed))
+    Answer::of(&done, &json!({"bc_id": done.id, "num": done.state.num().unwrap_or_default()}))
 }
 
 async fn inven_list(mut call: Call) -> Result<Answer, Failure> {

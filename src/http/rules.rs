@@ -9,13 +9,14 @@ use super::{Answer, Call, Failure};
 use crate::directory;
 use crate::entity::Entity;
 use crate::grant::{Cause, MAX_NUM};
+use crate::granting;
 use crate::ledger::unit::Together;
 use crate::read_model::pages::{self, DefinitionRow, Slice};
 use crate::read_model::rules::{self, GoodsGroupRow, GrantRow, OrderAmountRow};
 use crate::refusal::{Refusal, Wrong};
 use crate::rule::{GoodsGroup, GoodsGroupCommand, OrderAmount, OrderAmountCommand};
 use crate::rulebook::{
-    self, AddGrants, ChangeGrants, DefineOrderAmount, Delete, EditOrderAmount, NewGrant, On, RemoveGrant,
+    AddGrants, ChangeGrants, DefineOrderAmount, Delete, EditOrderAmount, NewGrant, On, RemoveGrant,
     SetBirthday,
 };
 use crate::value::{MAX_ID, list_text, money_text};
@@ -165,7 +166,7 @@ async fn new_grants(call: &Call, rows: &[(i64, i64)]) -> Result<Vec<NewGrant>, F
 /// Runs a change of many grants, whose answer is always the same.
 async fn change<T: Together>(call: &Call, together: &T, data: &Value) -> Result<Answer, Failure> {
     let done = call.execute_together(together).await?;
-    Answer::new(data).map(|answer| answer.replayed(done.replayed))
+    Answer::of(&done, data)
 }
 
 async fn add_grants(
@@ -264,7 +265,7 @@ async fn coupon_list(
 }
 
 /// A grant with the keys of the manual's `/orderelecoupon/getlist`, under the name its page has for what it hangs on.
-fn grant_json(grant: &GrantRow) -> Map<String, Value> {
+pub(super) fn grant_json(grant: &GrantRow) -> Map<String, Value> {
     let cause = match grant.cause {
         Cause::OrderAmount(id) => Some(("ora_id", id)),
         Cause::GoodsGroup(id) => Some(("goodsgroup_id", id)),
@@ -294,7 +295,7 @@ async fn checked_json(
     level_id: Option<i64>,
     grant: &GrantRow,
 ) -> Result<Map<String, Value>, Failure> {
-    let (num, why) = rulebook::would_give(&call.app.ledger, member_id, level_id, grant).await?;
+    let (num, why) = granting::would_give(&call.app.ledger, member_id, level_id, grant).await?;
     let mut fields = grant_json(grant);
     fields.insert("state".to_owned(), i64::from(why.is_none()).into());
     fields.insert("give_num".to_owned(), num.into());
@@ -355,8 +356,7 @@ async fn group_edit(mut call: Call) -> Result<Answer, Failure> {
 
 async fn group_answer(call: &Call, id: i64, command: &GoodsGroupCommand) -> Result<Answer, Failure> {
     let done = call.execute::<GoodsGroup>(id, command).await?;
-    Answer::new(&json!({"title": done.state.title, "id": done.id.to_string()}))
-        .map(|answer| answer.replayed(done.replayed))
+    Answer::of(&done, &json!({"title": done.state.title, "id": done.id.to_string()}))
 }
 
 async fn group_del(call: Call) -> Result<Answer, Failure> {
@@ -370,8 +370,7 @@ async fn group_set_goods(mut call: Call) -> Result<Answer, Failure> {
     call.checked()?;
     let command = GoodsGroupCommand::SetGoods { goods_ids, employee_id: call.caller.employee_id() };
     let done = call.execute::<GoodsGroup>(id, &command).await?;
-    Answer::new(&json!({"id": done.id, "goods_ids": list_text(&done.state.goods_ids())}))
-        .map(|answer| answer.replayed(done.replayed))
+    Answer::of(&done, &json!({"id": done.id, "goods_ids": list_text(&done.state.goods_ids())}))
 }
 
 async fn group_coupon_add(mut call: Call) -> Result<Answer, Failure> {
@@ -461,13 +460,15 @@ async fn amount_add(mut call: Call) -> Result<Answer, Failure> {
     let id = call.app.ledger.next_id("order_amount", true).await?;
     let define = DefineOrderAmount { id, amount_cents, grants, employee_id: call.caller.employee_id() };
     let done = call.execute_together(&define).await?;
-    Answer::new(&json!({
-        "amount": amount_text(&done.state),
-        "user_id": done.state.employee_id,
-        "create_date": done.state.defined_at_ms / 1000,
-        "id": done.id.to_string(),
-    }))
-    .map(|answer| answer.replayed(done.replayed))
+    Answer::of(
+        &done,
+        &json!({
+            "amount": amount_text(&done.state),
+            "user_id": done.state.employee_id,
+            "create_date": done.state.defined_at_ms / 1000,
+            "id": done.id.to_string(),
+        }),
+    )
 }
 
 async fn amount_edit(mut call: Call) -> Result<Answer, Failure> {
@@ -477,8 +478,7 @@ async fn amount_edit(mut call: Call) -> Result<Answer, Failure> {
     call.checked()?;
     let edit = EditOrderAmount { id, amount_cents, nums, employee_id: call.caller.employee_id() };
     let done = call.execute_together(&edit).await?;
-    Answer::new(&json!({"id": done.id.to_string(), "amount": amount_text(&done.state)}))
-        .map(|answer| answer.replayed(done.replayed))
+    Answer::of(&done, &json!({"id": done.id.to_string(), "amount": amount_text(&done.state)}))
 }
 
 async fn amount_del(call: Call) -> Result<Answer, Failure> {

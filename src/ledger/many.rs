@@ -5,15 +5,12 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::grounds::Grounds;
 use super::{ExecuteError, Executed, Ledger, MAX_CONFLICTS, Meta, new_append, prepare};
-use crate::allotment::Allotment;
-use crate::definition::Definition;
-use crate::directory;
-use crate::entity::{Entity, Needs, fold, stream_of};
-use crate::facts::{Facts, Membership};
+use crate::entity::{Entity, fold, stream_of};
+use crate::facts::Facts;
 use crate::job::Job;
 use crate::refusal::Refusal;
-use crate::shop::Shop;
 use crate::store::{AttemptGuard, Entry, Outcome, Receipt, StreamId};
 
 /// What became of many commands.
@@ -23,25 +20,6 @@ pub enum Many<A: Entity> {
     Done(Vec<Result<Executed<A>, ExecuteError>>),
     /// The key had been used: this is what it left then, and nothing was done now.
     Replayed(Receipt),
-}
-
-/// Facts that many commands share, and the streams they came from.
-#[derive(Default)]
-pub(super) struct Shared {
-    definitions: HashMap<i64, Definition>,
-    shops: HashMap<i64, Shop>,
-    allotments: HashMap<i64, Allotment>,
-    /// Who was asked for; None = the directory does not have him.
-    members: HashMap<i64, Option<Membership>>,
-    pub(super) unchanged: Vec<(StreamId, i64)>,
-}
-
-impl Shared {
-    /// The shop that a command needs: its own, or the partner of the allotment it issues from.
-    fn shop_of(&self, needs: Needs<'_>) -> Option<i64> {
-        let partner = needs.allotment_id.and_then(|id| self.allotments.get(&id));
-        needs.shop_id.or(partner.map(|allotment| allotment.partner_id))
-    }
 }
 
 impl Ledger {
@@ -141,19 +119,18 @@ impl Ledger {
         may_assume: bool,
     ) -> Result<Decided<A>, ExecuteError> {
         let open: Vec<&(i64, A::Command)> = open.iter().filter_map(|place| commands.get(*place)).collect();
-        let mut shared = Shared::default();
-        self.read_shared(&mut shared, open.iter().map(|one| A::needs(&one.1))).await?;
+        let mut grounds = Grounds::default();
+        self.read_grounds(&mut grounds, open.iter().map(|one| A::needs(&one.1)), false).await?;
         if let Some(job_id) = meta.job_id {
             // A job that is paused or cancelled meanwhile moves its stream, and with it these appends are refused.
             let (job, version) = self.load::<Job>(job_id).await?;
             if !job.is_running() {
                 return Err(ExecuteError::Conflict);
             }
-            shared.unchanged.push((stream_of::<Job>(job_id), version));
+            grounds.unchanged.push((stream_of::<Job>(job_id), version));
         }
         let decide = |(id, command): &(i64, A::Command), state: (A, i64)| {
-            let mut facts = self.facts_for(*id, A::needs(command), meta, &shared);
-            facts.version = state.1;
+            let facts = Facts { version: state.1, ..self.facts(*id, A::needs(command), meta, &grounds) };
             let decided = state.0.decide(command, &facts);
             (state, facts, decided)
         };
@@ -192,56 +169,7 @@ impl Ledger {
             });
             attempts.extend(guard);
         }
-        Ok(Decided { decisions, unchanged: shared.unchanged, attempts })
-    }
-
-    /// Reads what these commands need and is not there yet.
-    pub(super) async fn read_shared<'c>(
-        &self,
-        shared: &mut Shared,
-        needs: impl Iterator<Item = Needs<'c>>,
-    ) -> Result<(), ExecuteError> {
-        let mut members = HashSet::new();
-        for needs in needs {
-            members.extend(needs.member_id.filter(|id| !shared.members.contains_key(id)));
-            if let Some(id) = needs.definition_id.filter(|id| !shared.definitions.contains_key(id)) {
-                let (definition, version, _) = self.recall(&self.inner.definitions, id, false).await?;
-                shared.unchanged.push((stream_of::<Definition>(id), version));
-                shared.definitions.insert(id, definition);
-            }
-            if let Some(id) = needs.allotment_id.filter(|id| !shared.allotments.contains_key(id)) {
-                let (allotment, version, _) = self.recall(&self.inner.allotments, id, false).await?;
-                shared.unchanged.push((stream_of::<Allotment>(id), version));
-                shared.allotments.insert(id, allotment);
-            }
-            if let Some(id) = shared.shop_of(needs).filter(|id| !shared.shops.contains_key(id)) {
-                let (shop, version, _) = self.recall(&self.inner.shops, id, false).await?;
-                shared.unchanged.push((stream_of::<Shop>(id), version));
-                shared.shops.insert(id, shop);
-            }
-        }
-        if !members.is_empty() {
-            let members: Vec<i64> = members.into_iter().collect();
-            let found = directory::memberships(&self.inner.store, &members).await?;
-            shared.members.extend(members.into_iter().zip(found));
-        }
-        Ok(())
-    }
-
-    pub(super) fn facts_for(&self, id: i64, needs: Needs<'_>, meta: &Meta, shared: &Shared) -> Facts {
-        let inner = &self.inner;
-        let mut facts = Facts::at(id, meta.at, inner.zone, inner.secrets.gift_codes().clone());
-        facts.definition = needs.definition_id.and_then(|id| shared.definitions.get(&id).cloned());
-        facts.member = needs.member_id.and_then(|id| shared.members.get(&id).cloned().flatten());
-        facts.allotment = needs.allotment_id.and_then(|id| shared.allotments.get(&id).cloned());
-        if let Some((id, shop)) =
-            shared.shop_of(needs).and_then(|id| Some((id, shared.shops.get(&id)?.clone())))
-        {
-            let scanned = needs.audit_url.and_then(|url| inner.secrets.signed_shop(url));
-            facts.scanned = scanned == Some((id, shop.audit_key));
-            facts.shop = Some(shop);
-        }
-        facts
+        Ok(Decided { decisions, unchanged: grounds.unchanged, attempts })
     }
 }
 

@@ -6,9 +6,10 @@
 
 use std::collections::HashMap;
 
-use super::many::Shared;
+use super::grounds::Grounds;
 use super::{ExecuteError, Executed, Ledger, MAX_CONFLICTS, Meta, new_append, prepare};
 use crate::entity::{Entity, fold, stream_of};
+use crate::facts::Facts;
 use crate::metrics::Metrics;
 use crate::store::{Entry, Outcome, ReceiptKey, StoredEvent, StreamId};
 
@@ -42,7 +43,7 @@ pub struct Unit<'a> {
     ledger: &'a Ledger,
     meta: &'a Meta,
     entry: Entry,
-    shared: Shared,
+    grounds: Grounds,
     fetched: HashMap<StreamId, Vec<StoredEvent>>,
     counted: Vec<Counted>,
 }
@@ -51,8 +52,8 @@ impl<'a> Unit<'a> {
     /// An empty one. On its own it writes nothing: it tells what would come of commands.
     #[must_use]
     pub fn new(ledger: &'a Ledger, meta: &'a Meta) -> Self {
-        let (entry, shared) = (Entry::default(), Shared::default());
-        Self { ledger, meta, entry, shared, fetched: HashMap::new(), counted: Vec::new() }
+        let (entry, grounds) = (Entry::default(), Grounds::default());
+        Self { ledger, meta, entry, grounds, fetched: HashMap::new(), counted: Vec::new() }
     }
 
     /// The ledger, for what is asked and not decided: ids, pages.
@@ -77,7 +78,7 @@ impl<'a> Unit<'a> {
     /// The state of a stream that the plan rests on: the append is refused where it has moved. None = there is none.
     pub async fn read<A: Entity>(&mut self, id: i64) -> Result<Option<A>, ExecuteError> {
         let (state, version) = self.load::<A>(id).await?;
-        self.shared.unchanged.push((stream_of::<A>(id), version));
+        self.grounds.unchanged.push((stream_of::<A>(id), version));
         Ok((version > 0).then_some(state))
     }
 
@@ -95,13 +96,13 @@ impl<'a> Unit<'a> {
         // A new stream need not be read to be begun: the writer checks that it is one.
         let (before, version) =
             if A::begins(command) { (A::default(), 0) } else { self.load::<A>(id).await? };
-        self.ledger.read_shared(&mut self.shared, std::iter::once(A::needs(command))).await?;
-        let mut facts = self.ledger.facts_for(id, A::needs(command), self.meta, &self.shared);
-        facts.version = version;
+        let needs = A::needs(command);
+        self.ledger.read_grounds(&mut self.grounds, std::iter::once(needs), false).await?;
+        let facts = Facts { version, ..self.ledger.facts(id, needs, self.meta, &self.grounds) };
         let events = before.decide(command, &facts)?;
         if events.is_empty() {
             // Not appended to, but what follows rests on it.
-            self.shared.unchanged.push((stream, version));
+            self.grounds.unchanged.push((stream, version));
             return Ok(Executed { id, state: before, events, replayed: false });
         }
         let (entry, executed) = prepare::<A>(id, (before, version), command, &facts, events)?;
@@ -152,7 +153,7 @@ impl Ledger {
                 }
                 Err(error) => return Err(error),
             };
-            let mut append = new_append(vec![unit.entry], unit.shared.unchanged, meta);
+            let mut append = new_append(vec![unit.entry], unit.grounds.unchanged, meta);
             append.receipts.extend(together.once());
             match self.inner.writer.submit(append).await? {
                 Outcome::Committed { .. } => {

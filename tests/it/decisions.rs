@@ -1,5 +1,7 @@
 //! Given/when/then for every command and every refusal of the three aggregates: what a decision says, without an engine.
 
+use std::sync::Arc;
+
 use chrono::NaiveDate;
 use coupon_ledger::clock::Zone;
 use coupon_ledger::coupon::{
@@ -41,7 +43,7 @@ fn code(gift: u32) -> i64 {
 pub fn facts_at(ms: i64) -> Facts {
     let zone = Zone::default();
     let mut facts = Facts::at(COUPON, zone.moment(ms), zone, secrets().gift_codes().clone());
-    facts.shop = Some(open_shop());
+    facts.shop = Some(open_shop().into());
     facts
 }
 
@@ -227,7 +229,7 @@ pub mod issuing {
 
     fn facts_of(definition: Definition) -> Facts {
         let member = Some(Membership { level_id: 1, card_end: Some(day("2026-12-31")) });
-        Facts { definition: Some(definition), member, ..facts() }
+        Facts { definition: Some(definition.into()), member, ..facts() }
     }
 
     fn ask(source: Source) -> CouponCommand {
@@ -687,6 +689,7 @@ mod redeeming {
     fn nothing_is_redeemed_at_a_shop_that_is_closed_or_unknown() {
         let closed = Some(Shop { open: false, ..open_shop() });
         for shop in [closed, Some(Shop::default()), None] {
+            let shop = shop.map(Arc::new);
             refused_to_both(&[plain()], &Facts { shop, ..facts() }, &Refusal::NoSuchShop);
         }
     }
@@ -700,7 +703,7 @@ mod redeeming {
 
     #[test]
     fn a_coupon_for_every_own_shop_is_not_redeemed_at_a_partner() {
-        let partner = || Facts { shop: Some(Shop { partner: true, ..open_shop() }), ..facts() };
+        let partner = || Facts { shop: Some(Shop { partner: true, ..open_shop() }.into()), ..facts() };
         refused_to_both(&[plain()], &partner(), &Refusal::NotAtThisShop);
         let listed = issued(|issue| issue.terms.shop_ids = vec![SHOP]);
         when_with(partner(), vec![listed], redeem(ANNA)).then_expect_events(vec![redeemed(ANNA)]);
@@ -1000,7 +1003,7 @@ mod allotments {
     fn facts_of_partner() -> Facts {
         let offer = Some(Box::new(issuing::offer()));
         let definition = Definition { offer, on: true, ..Definition::default() };
-        Facts { shop: Some(partner()), definition: Some(definition), ..facts() }
+        Facts { shop: Some(partner().into()), definition: Some(definition.into()), ..facts() }
     }
 
     fn when_with(
@@ -1050,14 +1053,15 @@ mod allotments {
         when(vec![], allot("2026-11-23")).then_expect_events(vec![allotted()]);
         let refused =
             |facts: Facts, why: Refusal| when_with(facts, vec![], allot("2026-11-23")).then_expect_error(why);
-        refused(Facts { shop: Some(open_shop()), ..facts_of_partner() }, Refusal::NoSuchRule);
+        refused(Facts { shop: Some(open_shop().into()), ..facts_of_partner() }, Refusal::NoSuchRule);
         refused(Facts { shop: None, ..facts_of_partner() }, Refusal::NoSuchRule);
         refused(
-            Facts { shop: Some(Shop { open: false, ..partner() }), ..facts_of_partner() },
+            Facts { shop: Some(Shop { open: false, ..partner() }.into()), ..facts_of_partner() },
             Refusal::NoSuchShop,
         );
         refused(Facts { definition: None, ..facts_of_partner() }, Refusal::NoSuchDefinition);
-        let off = facts_of_partner().definition.map(|definition| Definition { on: false, ..definition });
+        let off = facts_of_partner().definition.as_deref().cloned();
+        let off = off.map(|definition| Arc::new(Definition { on: false, ..definition }));
         refused(Facts { definition: off, ..facts_of_partner() }, Refusal::NotOnOffer);
         let past = Refusal::field("end_time", Wrong::EndBeforeStart);
         when(vec![], allot("2026-11-22")).then_expect_error(past);
@@ -1087,8 +1091,11 @@ mod allotments {
         let mut allotment = Allotment::default();
         allotment.evolve(&allotted());
         let member = Some(Membership::default());
-        let facts =
-            || Facts { allotment: Some(allotment.clone()), member: member.clone(), ..facts_of_partner() };
+        let facts = || Facts {
+            allotment: Some(allotment.clone().into()),
+            member: member.clone(),
+            ..facts_of_partner()
+        };
         let take = |definition_id| CouponCommand::Issue {
             definition_id,
             member_id: ANNA,
@@ -1101,9 +1108,10 @@ mod allotments {
         ask(facts(), 1).then_expect_events(vec![expected]);
         ask(facts(), 2).then_expect_error(Refusal::NoSuchRule);
         for unknown in [None, Some(Allotment::default())] {
-            ask(Facts { allotment: unknown, ..facts() }, 1).then_expect_error(Refusal::NoSuchRule);
+            let allotment = unknown.map(Arc::new);
+            ask(Facts { allotment, ..facts() }, 1).then_expect_error(Refusal::NoSuchRule);
         }
-        let closed = Some(Shop { open: false, ..partner() });
+        let closed = Some(Arc::new(Shop { open: false, ..partner() }));
         ask(Facts { shop: closed, ..facts() }, 1).then_expect_error(Refusal::NoSuchShop);
         let tomorrow = Zone::default().moment(NOON + DAY);
         ask(Facts { at: tomorrow, ..facts() }, 1).then_expect_error(Refusal::NotOnOffer);

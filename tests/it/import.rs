@@ -11,6 +11,7 @@ use coupon_ledger::import::{self, Asked, Import, MAX_ERRORS, MAX_FILE_BYTES, Wha
 use coupon_ledger::ledger::ExecuteError;
 use coupon_ledger::refusal::{Refusal, Wrong};
 use coupon_ledger::replay;
+use coupon_ledger::shop::Shop;
 use coupon_ledger::value::MAX_ID;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -639,7 +640,8 @@ fn taken_over(past: Past) -> CouponCommand {
 /// Everything is there that an import needs.
 fn facts(now_ms: i64) -> Facts {
     let mut facts = facts_at(now_ms);
-    facts.definition = Some(Definition { offer: Some(Box::new(issuing::offer())), ..Definition::default() });
+    facts.definition =
+        Some(Definition { offer: Some(Box::new(issuing::offer())), ..Definition::default() }.into());
     facts.member = Some(Membership::default());
     facts
 }
@@ -670,7 +672,7 @@ fn an_import_is_refused_in_the_order_of_the_contract() {
     assert!(decide(&[], &taken_over(Past::Unused), &bare).is_ok());
     // A shop that has closed since was a shop.
     let mut closed = facts(NOON);
-    closed.shop.as_mut().unwrap().open = false;
+    closed.shop = Some(Shop { open: false, ..closed.shop.as_deref().unwrap().clone() }.into());
     assert!(decide(&[], &taken_over(used), &closed).is_ok());
     let late = Past::Used { redemption_id: 1, shop_id: 3, employee_id: 0, at_ms: NOON + 1 };
     assert_eq!(decide(&[], &taken_over(late), &facts(NOON)), field("use_date", Wrong::InTheFuture));
