@@ -18,6 +18,7 @@ pub mod routes;
 pub mod rules;
 pub mod server;
 mod site;
+pub mod v1;
 
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -142,6 +143,7 @@ impl App {
         }
         router
             .merge(site::router())
+            .merge(v1::router())
             .fallback(|headers: HeaderMap| async move { no_such_route(StatusCode::NOT_FOUND, &headers) })
             .method_not_allowed_fallback(|headers: HeaderMap| async move {
                 no_such_route(StatusCode::METHOD_NOT_ALLOWED, &headers)

@@ -6,10 +6,11 @@
 //! ```text
 //! value, clock, refusal ← secrets ← coupon, definition, shop, allotment, job, grant, rule, order, facts ← identity, config
 //!   ← store ← read_model, directory ← entity ← metrics ← ledger
-//!   ← lease, bulk, import, sweep, runner, rulebook, granting, ordering, replay, demo ← http ← cli ← main
+//!   ← lease, bulk, import, sweep, runner, rulebook, granting, ordering, replay, demo ← audit ← http ← cli ← main
 //! ```
 
 pub mod allotment;
+pub mod audit;
 pub mod bulk;
 pub mod cli;
 pub mod clock;

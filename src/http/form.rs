@@ -67,6 +67,11 @@ impl Form {
         Ok(Self { file: Some(body), ..Self::from_form(query.as_bytes())? })
     }
 
+    /// Adds the parts of a path; they win over a query that has the same names.
+    pub fn put_all(&mut self, parts: impl IntoIterator<Item = (String, String)>) {
+        self.fields.extend(parts.into_iter().map(|(name, value)| (name, Value::String(value))));
+    }
+
     /// The errors, if there are any, or else the request in its canonical form.
     pub fn finish(&mut self) -> Result<String, Vec<(&'static str, Wrong)>> {
         if self.errors.is_empty() {

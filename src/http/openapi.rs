@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value, json};
 
 use super::routes::{ALL, Field, Holds, Route};
+use super::v1::{self, Method, Resource};
 use crate::refusal::{ALL_WORDINGS, Language};
 use crate::value::MAX_ID;
 
@@ -14,6 +15,14 @@ pub fn document() -> Value {
     let mut paths = Map::new();
     for route in ALL.iter() {
         paths.insert(route.path.to_owned(), json!({"post": operation(route)}));
+    }
+    for resource in v1::ALL.iter() {
+        let method = match resource.method {
+            Method::Get => "get",
+            Method::Post => "post",
+        };
+        let path = paths.entry(resource.path).or_insert_with(|| json!({}));
+        path[method] = resource_operation(resource);
     }
     for (path, about, kind) in [
         ("/healthz", "Whether the process runs", "text/plain"),
@@ -116,6 +125,38 @@ fn operation(route: &Route) -> Value {
     })
 }
 
+fn resource_operation(resource: &Resource) -> Value {
+    let parameter = |place: &str, field: &Field| {
+        json!({
+            "name": field.name, "in": place, "required": field.required, "schema": schema(field),
+            "description": field.about,
+        })
+    };
+    let parts = resource.parts.iter().map(|field| parameter("path", field));
+    let parameters: Vec<_> =
+        parts.chain(resource.query.iter().map(|field| parameter("query", field))).collect();
+    let callers: Vec<_> = resource.callers.iter().map(|who| who.name()).collect();
+    let example = match resource.produces {
+        "application/json" => serde_json::from_str(resource.example).unwrap_or_default(),
+        _ => Value::from(resource.example),
+    };
+    json!({
+        "summary": resource.about,
+        "description": format!("Callers: {}.", callers.join(", ")),
+        "operationId": resource.path.trim_start_matches('/').replace(['/', '{', '}'], "_"),
+        "tags": ["v1"],
+        "parameters": parameters,
+        "responses": {
+            "200": {"description": "OK", "content": {resource.produces: {"example": example}}},
+            "400": {"description": "401: a parameter is wrong; info says which"},
+            "401": {"description": "1001: no token, not ours, or expired"},
+            "403": {"description": "1002: not for this kind of caller"},
+            "404": {"description": "310, 2001 …: there is no such thing"},
+            "503": {"description": "9002: try again after Retry-After seconds"},
+        },
+    })
+}
+
 fn refusals(route: &Route) -> String {
     let mut codes = vec![1001, 1002, 401];
     if route.writes {
@@ -192,6 +233,31 @@ pub fn markdown() -> String {
             let _ = writeln!(text, "| {star}{} | {} | {} |", field.name, holds(field), field.about);
         }
         let _ = write!(text, "\n```json\n{}\n{}\n```\n", route.request, route.data);
+    }
+    text.push_str("\n## Resources\n");
+    for resource in v1::ALL.iter() {
+        let callers: Vec<_> = resource.callers.iter().map(|who| who.name()).collect();
+        let method = match resource.method {
+            Method::Get => "GET",
+            Method::Post => "POST",
+        };
+        let _ = write!(
+            text,
+            "\n### {method} {}\n\n{}. Callers: {}. Answers `{}`.\n\n",
+            resource.path,
+            resource.about,
+            callers.join(", "),
+            resource.produces
+        );
+        let fields: Vec<&Field> = resource.parts.iter().chain(resource.query).collect();
+        if !fields.is_empty() {
+            text.push_str("| field | holds | |\n|---|---|---|\n");
+        }
+        for field in fields {
+            let star = if field.required { "\\*" } else { "" };
+            let _ = writeln!(text, "| {star}{} | {} | {} |", field.name, holds(field), field.about);
+        }
+        let _ = write!(text, "\n```\n{}\n```\n", resource.example.trim_end());
     }
     text
 }

@@ -159,11 +159,11 @@ impl Route {
     }
 }
 
-const fn required(name: &'static str, holds: Holds, about: &'static str) -> Field {
+pub(super) const fn required(name: &'static str, holds: Holds, about: &'static str) -> Field {
     Field { name, holds, required: true, about }
 }
 
-const fn optional(name: &'static str, holds: Holds, about: &'static str) -> Field {
+pub(super) const fn optional(name: &'static str, holds: Holds, about: &'static str) -> Field {
     Field { name, holds, required: false, about }
 }
 

@@ -298,6 +298,12 @@ impl World {
         self.raw("POST", route, headers, body.as_bytes().to_vec()).await
     }
 
+    /// A GET, as a kind of caller.
+    pub async fn get(&self, caller: Caller, path: &str) -> Reply {
+        let bearer = format!("Bearer {}", self.token(caller));
+        self.raw("GET", path, &[("authorization", &bearer)], Vec::new()).await
+    }
+
     pub async fn raw(&self, method: &str, route: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Reply {
         let mut request = Request::builder().method(method).uri(route);
         for (name, value) in headers {

@@ -41,3 +41,4 @@ mod statements;
 mod sweep;
 mod tidy;
 mod time;
+mod v1;

@@ -1,0 +1,7 @@
+//! The auditor's side: what happened, what was shown when, whether every figure follows from the events, and whether
+//! anything was changed afterwards.
+//!
+//! A library that `cli` and `http` are thin over. It reads while the server runs, and reads the log for itself: it must
+//! never take an answer from a live row where the question is what the events say.
+
+pub mod feed;

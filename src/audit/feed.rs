@@ -1,0 +1,103 @@
+//! The log as lines: every event by position, as it is stored.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::store::{Store, StoreError, StoredEvent};
+
+/// Which events are wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// The event's name; None = any.
+    pub event_type: Option<String>,
+    /// `coupon`, or `coupon/439`; None = any.
+    pub stream: Option<String>,
+}
+
+impl Filter {
+    fn wants(&self, event: &StoredEvent) -> bool {
+        let of_stream = |stream: &String| match stream.split_once('/') {
+            Some((kind, id)) => event.aggregate_type == kind && event.aggregate_id == id,
+            None => event.aggregate_type == *stream,
+        };
+        self.event_type.as_ref().is_none_or(|name| event.event_type == *name)
+            && self.stream.as_ref().is_none_or(of_stream)
+    }
+}
+
+/// What is asked of the feed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Behind this position.
+    pub after: i64,
+    /// At most so many positions are looked at.
+    pub limit: i64,
+    /// Which of them are wanted.
+    pub filter: Filter,
+}
+
+/// A part of the feed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lines {
+    /// One JSON object a line.
+    pub lines: String,
+    /// The last position that was looked at: where to go on.
+    pub next_after: i64,
+}
+
+/// An event as one line of the feed and of exports.
+#[derive(Serialize)]
+struct Line<'a> {
+    position: i64,
+    stream: String,
+    sequence: i64,
+    r#type: &'a str,
+    version: &'a str,
+    recorded_at_ms: i64,
+    payload: &'a RawValue,
+    metadata: &'a RawValue,
+}
+
+/// An event as a line, with payload and metadata byte for byte as they are stored.
+///
+/// # Errors
+/// Where one of the two is no JSON on one line: this program never wrote that.
+pub fn line(event: &StoredEvent) -> Result<String, StoreError> {
+    let raw = |column: &str, text| match serde_json::from_str::<&RawValue>(text) {
+        // The framing is by lines; and RawValue leaves out white space around the value, which would be lost.
+        Ok(raw) if raw.get() == text && !text.contains('\n') => Ok(raw),
+        _ => Err(corrupt(event, column, "no JSON on one line")),
+    };
+    let line = Line {
+        position: event.position,
+        stream: format!("{}/{}", event.aggregate_type, event.aggregate_id),
+        sequence: event.sequence,
+        r#type: &event.event_type,
+        version: &event.event_version,
+        recorded_at_ms: event.recorded_at_ms,
+        payload: raw("payload", &event.payload)?,
+        metadata: raw("metadata", &event.metadata)?,
+    };
+    serde_json::to_string(&line).map_err(|error| corrupt(event, "payload", &error.to_string()))
+}
+
+fn corrupt(event: &StoredEvent, column: &str, what: &str) -> StoreError {
+    StoreError::Corrupt {
+        table: format!("events, position {}", event.position),
+        column: column.to_owned(),
+        what: what.to_owned(),
+    }
+}
+
+/// Events behind a position, as lines.
+pub async fn feed(store: &Store, asked: &Asked) -> Result<Lines, StoreError> {
+    let events = store.events_after(asked.after, asked.limit).await?;
+    let next_after = events.last().map_or(asked.after, |event| event.position);
+    let mut lines = String::new();
+    for event in events.iter().filter(|event| asked.filter.wants(event)) {
+        let _ = writeln!(lines, "{}", line(event)?);
+    }
+    Ok(Lines { lines, next_after })
+}

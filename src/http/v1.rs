@@ -1,0 +1,189 @@
+//! `/v1`: what auditors and machines read and ask for, beside the manual's routes.
+//!
+//! Resources with paths and queries, in one table ([`ALL`]) from which the router, the OpenAPI description and docs/api.md
+//! are made. An answer is the resource itself; a refusal is an HTTP status with the same `{code, info, data}` as everywhere.
+//! Thin: what is answered is computed by `audit`.
+
+mod events;
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+
+use super::form::Form;
+use super::routes::{Field, Who};
+use super::{App, Failure, language, refusal_response, request_id};
+use crate::identity::Caller;
+use crate::refusal::Wrong;
+
+/// How many times longer a resource may take than a request of the manual: an auditor's question may read much of the log.
+const PATIENCE: u32 = 20;
+
+/// Auditors, who read everything and change nothing.
+pub(super) const AUDITOR: &[Who] = &[Who::Auditor];
+
+/// Which handler answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Run {
+    /// `/v1/events`
+    Events,
+}
+
+/// What a resource is asked with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Reads.
+    Get,
+    /// Changes something.
+    Post,
+}
+
+/// A resource.
+#[derive(Clone, Copy, Debug)]
+pub struct Resource {
+    /// How it is asked.
+    pub method: Method,
+    /// Its path, with `{names}` of its parts.
+    pub path: &'static str,
+    /// What it is.
+    pub about: &'static str,
+    /// Who may ask.
+    pub callers: &'static [Who],
+    /// The parts of the path.
+    pub parts: &'static [Field],
+    /// The query.
+    pub query: &'static [Field],
+    /// The answer's content type.
+    pub produces: &'static str,
+    /// An example of an answer.
+    pub example: &'static str,
+    /// Which handler answers.
+    pub run: Run,
+}
+
+/// Every resource.
+pub static ALL: LazyLock<Vec<Resource>> = LazyLock::new(|| [events::RESOURCES].concat());
+
+/// One question, on its way to a handler.
+pub(super) struct Ask {
+    /// Everything it may touch.
+    pub(super) app: App,
+    /// Who asks.
+    #[expect(dead_code, reason = "every resource of today answers every auditor the same")]
+    pub(super) caller: Caller,
+    /// The parts of the path and the query, as fields.
+    pub(super) form: Form,
+}
+
+impl Ask {
+    /// Ends the reading of fields.
+    fn checked(&mut self) -> Result<(), Failure> {
+        self.form.finish().map(drop).map_err(Failure::Fields)
+    }
+}
+
+/// What a question is answered.
+pub(super) struct Page {
+    content_type: &'static str,
+    body: Body,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Page {
+    /// An answer of a type.
+    pub(super) fn new(content_type: &'static str, body: impl Into<Body>) -> Self {
+        Self { content_type, body: body.into(), headers: Vec::new() }
+    }
+
+    /// The same with one more header; a number, because that is what ours hold.
+    pub(super) fn with(mut self, name: &'static str, value: i64) -> Self {
+        self.headers.push((HeaderName::from_static(name), value.into()));
+        self
+    }
+}
+
+pub(super) fn router() -> Router<App> {
+    ALL.iter().fold(Router::new(), |router, resource| {
+        let answer = move |State(app): State<App>,
+                           Path(parts): Path<HashMap<String, String>>,
+                           request: Request| serve(app, resource, parts, request);
+        let method = match resource.method {
+            Method::Get => get(answer),
+            Method::Post => post(answer),
+        };
+        router.route(resource.path, method)
+    })
+}
+
+async fn serve(
+    app: App,
+    resource: &'static Resource,
+    parts: HashMap<String, String>,
+    request: Request,
+) -> Response {
+    let started = Instant::now();
+    let (language, request_id) = (language(request.headers()), request_id(request.headers()));
+    let (timeout, metrics) = (app.options.request_timeout * PATIENCE, app.ledger.metrics().clone());
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let answering = tokio::spawn(answer(app, resource, parts, query, request.headers().clone()));
+    let outcome = match tokio::time::timeout(timeout, answering).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_)) => Err(Failure::Panicked),
+        Err(_) => Err(Failure::TooSlow),
+    };
+    let (code, mut response) = match outcome {
+        Ok(Page { content_type, body, headers }) => {
+            let mut response = ([(header::CONTENT_TYPE, content_type)], body).into_response();
+            response.headers_mut().extend(headers);
+            (0, response)
+        }
+        Err(failure) => {
+            let mut refused = failure.answer(language, &request_id);
+            if refused.status == StatusCode::OK {
+                refused.status = status_of(refused.wording.code);
+            }
+            (refused.wording.code, refusal_response(refused, language))
+        }
+    };
+    if let Ok(id) = HeaderValue::from_str(&request_id) {
+        response.headers_mut().insert("x-request-id", id);
+    }
+    metrics.count_request(resource.path, code, started.elapsed().as_secs_f64());
+    response
+}
+
+/// The HTTP status of a refusal: 400 for what was asked wrongly, 404 for what is not there, 409 for the rest.
+fn status_of(code: i64) -> StatusCode {
+    match code {
+        401 => StatusCode::BAD_REQUEST,
+        310 | 2001..=2999 => StatusCode::NOT_FOUND,
+        _ => StatusCode::CONFLICT,
+    }
+}
+
+async fn answer(
+    app: App,
+    resource: &'static Resource,
+    parts: HashMap<String, String>,
+    query: String,
+    headers: HeaderMap,
+) -> Result<Page, Failure> {
+    let caller = app.caller(&headers).ok_or(Failure::NotSignedIn)?;
+    if !resource.callers.iter().any(|kind| kind.includes(caller)) {
+        return Err(Failure::NotAllowed);
+    }
+    let mut form = Form::from_form(query.as_bytes())
+        .map_err(|_| Failure::Body(StatusCode::BAD_REQUEST, Wrong::BodyUnreadable))?;
+    form.put_all(parts);
+    let ask = Ask { app, caller, form };
+    match resource.run {
+        Run::Events => events::events(ask).await,
+    }
+}

@@ -1,0 +1,47 @@
+//! The feed: every event by position.
+
+use super::{AUDITOR, Ask, Method, Page, Resource, Run};
+use crate::audit::feed::{Asked, Filter, feed};
+use crate::http::Failure;
+use crate::http::routes::{Holds, optional};
+use crate::value::MAX_ID;
+
+/// The most events of one answer.
+const MAX_EVENTS: i64 = 1_000;
+
+pub(super) const RESOURCES: &[Resource] = &[Resource {
+    method: Method::Get,
+    path: "/v1/events",
+    about: "Events behind a position, in order, one JSON object a line; the header next-after is where to go on. A \
+            position names the same event for ever",
+    callers: AUDITOR,
+    parts: &[],
+    query: &[
+        optional(
+            "after",
+            Holds::Int(0, MAX_ID),
+            "the last position already seen; default 0: from the first event",
+        ),
+        optional("limit", Holds::Int(1, MAX_EVENTS), "at most so many positions are looked at; default 100"),
+        optional("type", Holds::Text(64), "only events of this name, as `Redeemed`"),
+        optional("stream", Holds::Text(64), "only of these streams, as `coupon`, or of one, as `coupon/439`"),
+    ],
+    produces: "application/x-ndjson",
+    example: r#"{"position":7,"stream":"coupon/439","sequence":1,"type":"Issued","version":"1.0","recorded_at_ms":1543026701000,"payload":{"Issued":{"definition_id":1,"member_id":431}},"metadata":{"caller":"operator"}}"#,
+    run: Run::Events,
+}];
+
+pub(super) async fn events(mut ask: Ask) -> Result<Page, Failure> {
+    let form = &mut ask.form;
+    let asked = Asked {
+        after: form.optional_int("after", 0, MAX_ID).unwrap_or_default(),
+        limit: form.optional_int("limit", 1, MAX_EVENTS).unwrap_or(100),
+        filter: Filter {
+            event_type: form.optional_text("type", 64).filter(|name| !name.is_empty()),
+            stream: form.optional_text("stream", 64).filter(|stream| !stream.is_empty()),
+        },
+    };
+    ask.checked()?;
+    let page = feed(ask.app.ledger.store(), &asked).await?;
+    Ok(Page::new("application/x-ndjson", page.lines).with("next-after", page.next_after))
+}
