@@ -29,7 +29,7 @@ use crate::refusal::Refusal;
 use crate::secrets::Secrets;
 use crate::store::{
     Append, AttemptGuard, EPOCH, Effects, Entry, Outcome, ReceiptKey, Store, StoreError, StoredEvent,
-    StreamAppend, StreamId,
+    StreamAppend, StreamId, receipts_hash,
 };
 use crate::value::{hex, random};
 use grounds::{Grounds, Memory};
@@ -292,7 +292,7 @@ impl Ledger {
                 }
             };
             let (entry, executed) = prepare::<A>(id, (before, version), command, &facts, events)?;
-            let append = new_append(vec![entry], grounds.unchanged, meta);
+            let append = new_append(vec![entry], grounds.unchanged, meta, None);
             match self.inner.writer.submit(append).await? {
                 Outcome::Committed { .. } => {
                     self.inner.metrics.count_events::<A>(&executed.events);
@@ -394,7 +394,14 @@ fn prepare<A: Entity>(
     Ok((entry, Executed { id, state: after, events, replayed: false }))
 }
 
-fn new_append(entries: Vec<Entry>, unchanged: Vec<(StreamId, i64)>, meta: &Meta) -> Append {
+/// An append of these entries. It leaves the receipt of the request's key, and `once`: that of what can be done once only.
+fn new_append(
+    entries: Vec<Entry>,
+    unchanged: Vec<(StreamId, i64)>,
+    meta: &Meta,
+    once: Option<(ReceiptKey, String)>,
+) -> Append {
+    let receipts: Vec<(ReceiptKey, String)> = meta.receipt.iter().cloned().chain(once).collect();
     let append_id = hex(&random::<16>());
     let caller = meta.caller.to_string();
     let mut metadata = serde_json::Map::new();
@@ -410,7 +417,10 @@ fn new_append(entries: Vec<Entry>, unchanged: Vec<(StreamId, i64)>, meta: &Meta)
     if let Some((key, _)) = &meta.receipt {
         put("idempotency_key", &key.key);
     }
+    if !receipts.is_empty() {
+        let columns = receipts.iter().map(|(key, mac)| [key.caller.as_str(), key.operation, &key.key, mac]);
+        put("receipts_hash", &receipts_hash(columns));
+    }
     let metadata = serde_json::Value::Object(metadata).to_string().into();
-    let receipts = meta.receipt.iter().cloned().collect();
     Append { append_id, epoch: EPOCH, entries, unchanged, receipts, metadata }
 }

@@ -138,7 +138,9 @@ fn print_banner(context: &Context, ledger: &Ledger, url: &str, demo: bool) -> Re
         token.sign(ledger.secrets())
     } else {
         let program = std::env::current_exe().unwrap_or_else(|_| "coupon-ledger".into());
-        format!("$({} token --data-dir {} --member 439)", program.display(), folder.display())
+        let secret = context.place.secret_file.as_ref();
+        let secret = secret.map(|file| format!(" --secret-file {}", file.display())).unwrap_or_default();
+        format!("$({} token --data-dir {}{secret} --member 439)", program.display(), folder.display())
     };
     let mut out = std::io::stdout().lock();
     writeln!(out, "coupon-ledger {}", env!("CARGO_PKG_VERSION"))?;

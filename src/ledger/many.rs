@@ -61,7 +61,7 @@ impl Ledger {
             if entries.is_empty() {
                 break;
             }
-            let append = new_append(entries, decided.unchanged, &meta);
+            let append = new_append(entries, decided.unchanged, &meta, None);
             for ((place, done), outcome) in
                 executed.into_iter().zip(self.inner.writer.submit_background(append).await?)
             {

@@ -153,8 +153,7 @@ impl Ledger {
                 }
                 Err(error) => return Err(error),
             };
-            let mut append = new_append(vec![unit.entry], unit.grounds.unchanged, meta);
-            append.receipts.extend(together.once());
+            let append = new_append(vec![unit.entry], unit.grounds.unchanged, meta, together.once());
             match self.inner.writer.submit(append).await? {
                 Outcome::Committed { .. } => {
                     unit.counted.into_iter().for_each(|count| count(&self.inner.metrics));

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sha2::{Digest as _, Sha256};
+
 use super::{EPOCH, ReceiptKey, StoreError, StreamAppend, StreamId};
 use crate::refusal::Refusal;
+use crate::value::hex;
 
 /// Whose stock it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +28,20 @@ impl StockOf {
             Self::Allotment(id) => -id,
         }
     }
+}
+
+/// What binds receipts to the log: the events of an append carry it in their metadata, because a receipt is a row beside
+/// the log that no event would miss. `[caller, operation, key, request_mac]` of each, every text behind its length.
+#[must_use]
+pub fn receipts_hash<'a>(receipts: impl Iterator<Item = [&'a str; 4]>) -> String {
+    let mut hash = Sha256::new();
+    for text in receipts.flatten() {
+        hash.update((text.len() as u64).to_be_bytes());
+        hash.update(text);
+    }
+    let mut text = hex(&hash.finalize());
+    text.truncate(32);
+    text
 }
 
 /// A change of a stock row.

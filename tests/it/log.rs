@@ -17,7 +17,8 @@ use coupon_ledger::rule::{GoodsGroup, GoodsGroupEvent, OrderAmount, OrderAmountE
 use coupon_ledger::secrets::review_hash;
 use coupon_ledger::shop::{Shop, ShopDetails, ShopEvent};
 use coupon_ledger::store::{
-    Append, EPOCH, Effects, Entry, NewEvent, Outcome, StoredEvent, StreamAppend, StreamId,
+    Append, BUCKET, EPOCH, Effects, Entry, NewEvent, Outcome, Statement, StoredEvent, StreamAppend, StreamId,
+    receipts_hash,
 };
 use cqrs_es::persist::PersistedEventStore;
 use cqrs_es::{AggregateContext as _, AggregateError, EventStore};
@@ -324,7 +325,7 @@ on_both_engines! {
         let always = ["append_id", "caller", "caller_kind", "causation_id", "correlation_id", "request_id"];
         for (event, map) in log.iter().zip(&maps) {
             let names = map.keys().map(String::as_str);
-            let mut names: Vec<&str> = names.filter(|name| *name != "idempotency_key").collect();
+            let mut names: Vec<&str> = names.filter(|name| !["idempotency_key", "receipts_hash"].contains(name)).collect();
             names.sort_unstable();
             assert_eq!(names, always, "{}", event.event_type);
             assert!(map["append_id"].len() == 32 && map["append_id"].bytes().all(|byte| byte.is_ascii_hexdigit()));
@@ -334,9 +335,13 @@ on_both_engines! {
         assert_eq!(lapsed, used);
         assert_eq!((used["caller"].as_str(), used["caller_kind"].as_str()), ("member:439", "member"));
         assert_eq!((used["request_id"].as_str(), used["idempotency_key"].as_str()), ("r.1", "my-key_1"));
+        let receipt = "SELECT caller, operation, key, request_mac FROM receipts WHERE bucket = $1 AND key = 'my-key_1'";
+        let receipt = world.store().query(Statement::new(receipt, [BUCKET.into()])).await.unwrap().remove(0);
+        let columns = [receipt.text(0), receipt.text(1), receipt.text(2), receipt.text(3)];
+        assert_eq!(used["receipts_hash"], receipts_hash(std::iter::once(columns)));
         assert_eq!((used["causation_id"].as_str(), used["correlation_id"].as_str()), ("r.1", "r.1"));
         let issued = &maps[maps.len() - 4];
-        assert_eq!((issued["caller"].as_str(), issued.get("idempotency_key")), ("operator", None));
+        assert_eq!((issued["caller"].as_str(), issued.get("receipts_hash")), ("operator", None));
         let appends: BTreeSet<&String> = maps.iter().map(|map| &map["append_id"]).collect();
         assert_eq!(appends.len(), maps.len() - 1);
         world.close().await;

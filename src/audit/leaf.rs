@@ -1,0 +1,118 @@
+//! An event as a leaf of the transparency log: the exact bytes that are hashed.
+//!
+//! What is here is fixed for ever: a receipt that somebody keeps is checked against these bytes in many years.
+
+use tlog_tiles::{Hash, record_hash};
+
+use crate::store::{BUCKET, StoredEvent};
+
+/// Says what the bytes are; another format would begin otherwise.
+const FORMAT: &str = "coupon-ledger event 1";
+
+/// Every column of an event, each behind its length as four bytes, big-endian; numbers as eight bytes, big-endian:
+/// format, bucket, position, `aggregate_type`, `aggregate_id`, sequence, `event_type`, `event_version`, `recorded_at_ms`,
+/// payload, metadata.
+#[must_use]
+pub fn bytes(event: &StoredEvent) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(192 + event.payload.len() + event.metadata.len());
+    let mut put = |column: &[u8]| {
+        bytes.extend_from_slice(&(column.len() as u32).to_be_bytes());
+        bytes.extend_from_slice(column);
+    };
+    put(FORMAT.as_bytes());
+    put(&BUCKET.to_be_bytes());
+    put(&event.position.to_be_bytes());
+    put(event.aggregate_type.as_bytes());
+    put(event.aggregate_id.as_bytes());
+    put(&event.sequence.to_be_bytes());
+    put(event.event_type.as_bytes());
+    put(event.event_version.as_bytes());
+    put(&event.recorded_at_ms.to_be_bytes());
+    put(event.payload.as_bytes());
+    put(event.metadata.as_bytes());
+    bytes
+}
+
+/// The leaf's hash: RFC 6962, 2.1.
+#[must_use]
+pub fn hash(event: &StoredEvent) -> Hash {
+    record_hash(&bytes(event))
+}
+
+/// The event of a leaf; None where the bytes are none of ours.
+#[must_use]
+pub fn event(bytes: &[u8]) -> Option<StoredEvent> {
+    let mut rest = bytes;
+    let mut take = || {
+        let (length, behind) = rest.split_first_chunk::<4>()?;
+        let (column, behind) = behind.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+        rest = behind;
+        Some(column)
+    };
+    if take()? != FORMAT.as_bytes() || take()? != BUCKET.to_be_bytes() {
+        return None;
+    }
+    let number = |column: &[u8]| column.try_into().map(i64::from_be_bytes).ok();
+    let text = |column: &[u8]| String::from_utf8(column.to_vec()).ok();
+    let event = StoredEvent {
+        position: number(take()?)?,
+        aggregate_type: text(take()?)?,
+        aggregate_id: text(take()?)?,
+        sequence: number(take()?)?,
+        event_type: text(take()?)?,
+        event_version: text(take()?)?,
+        recorded_at_ms: number(take()?)?,
+        payload: text(take()?)?,
+        metadata: text(take()?)?,
+    };
+    rest.is_empty().then_some(event)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> StoredEvent {
+        StoredEvent {
+            position: 7,
+            aggregate_type: "coupon".to_owned(),
+            aggregate_id: "439".to_owned(),
+            sequence: 2,
+            event_type: "Viewed".to_owned(),
+            event_version: "1.0".to_owned(),
+            payload: r#"{"Viewed":{"member_id":431,"at_ms":1}}"#.to_owned(),
+            metadata: r#"{"caller":"member:431"}"#.to_owned(),
+            recorded_at_ms: 1_543_026_701_000,
+        }
+    }
+
+    /// Computed by hand with another program: nobody may change the format.
+    #[test]
+    fn a_leaf_hashes_as_it_always_has() {
+        let hash = hash(&sample()).0;
+        assert_eq!(
+            crate::value::hex(&hash),
+            "0a185d32e49a7ccb5daa99455500d90bb9cfecccaa4c272ab29796ee33087945"
+        );
+    }
+
+    #[test]
+    fn a_leaf_gives_its_event_back_and_no_other_bytes_do() {
+        let leaf = bytes(&sample());
+        assert_eq!(event(&leaf), Some(sample()));
+        assert_eq!(event(&leaf[..leaf.len() - 1]), None);
+        assert_eq!(event(&[leaf.as_slice(), b"x"].concat()), None);
+        assert_eq!(event(b""), None);
+        assert_eq!(event(&leaf[4..]), None);
+    }
+
+    #[test]
+    fn no_two_events_share_their_bytes() {
+        let (mut left, mut right) = (sample(), sample());
+        left.event_type = "View".to_owned();
+        left.event_version = "ed1.0".to_owned();
+        right.event_type = "Viewed".to_owned();
+        right.event_version = "1.0".to_owned();
+        assert_ne!(bytes(&left), bytes(&right));
+    }
+}
