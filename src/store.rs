@@ -18,8 +18,8 @@ use std::sync::Arc;
 
 pub use append::{
     ATTEMPT_WINDOW_MS, Append, AppendError, Appended, AttemptGuard, Cell, Column, Effects, Entry, LiveRow,
-    LiveTable, MAX_ATTEMPTS, MemberCountChange, OneAtATime, Outcome, Phases, Resolved, ReviewText,
-    StockChange, StockOf, receipts_hash,
+    LiveTable, MAX_ATTEMPTS, MemberCountChange, OneAtATime, Outcome, Phases, RECEIPT_HASH_DIGITS, Resolved,
+    ReviewText, StockChange, StockOf, receipts_hash,
 };
 pub use connect::{OpenError, StoreOptions, open, open_read_only};
 pub use migrate::SCHEMA_VERSION;

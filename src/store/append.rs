@@ -31,18 +31,24 @@ impl StockOf {
 }
 
 /// What binds receipts to the log: the events of an append carry it in their metadata, because a receipt is a row beside
-/// the log that no event would miss. `[caller, operation, key, request_mac]` of each, every text behind its length.
+/// the log that no event would miss. Of each `[caller, operation, key, request_mac]`, every text behind its length, the
+/// first [`RECEIPT_HASH_DIGITS`] digits of the hash, one behind the other.
 #[must_use]
 pub fn receipts_hash<'a>(receipts: impl Iterator<Item = [&'a str; 4]>) -> String {
-    let mut hash = Sha256::new();
-    for text in receipts.flatten() {
-        hash.update((text.len() as u64).to_be_bytes());
-        hash.update(text);
+    let mut hashes = String::new();
+    for columns in receipts {
+        let mut hash = Sha256::new();
+        for text in columns {
+            hash.update((text.len() as u64).to_be_bytes());
+            hash.update(text);
+        }
+        hashes.extend(hex(&hash.finalize()).chars().take(RECEIPT_HASH_DIGITS));
     }
-    let mut text = hex(&hash.finalize());
-    text.truncate(32);
-    text
+    hashes
 }
+
+/// How many hexadecimal digits each receipt has in [`receipts_hash`].
+pub const RECEIPT_HASH_DIGITS: usize = 32;
 
 /// A change of a stock row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
