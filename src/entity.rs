@@ -452,6 +452,24 @@ macro_rules! aggregate {
     };
 }
 
+/// Does something for every aggregate there is, one after the other: what must not forget a kind of stream goes through
+/// here. `$act` is a macro that takes a type.
+macro_rules! for_each_aggregate {
+    ($act:ident) => {
+        $act!($crate::coupon::Coupon);
+        $act!($crate::definition::Definition);
+        $act!($crate::shop::Shop);
+        $act!($crate::allotment::Allotment);
+        $act!($crate::job::Job);
+        $act!($crate::order::Order);
+        $act!($crate::grant::Grant);
+        $act!($crate::rule::OrderAmount);
+        $act!($crate::rule::GoodsGroup);
+    };
+}
+
+pub(crate) use for_each_aggregate;
+
 aggregate!(Coupon, "coupon", CouponCommand, CouponEvent);
 aggregate!(Definition, "definition", DefinitionCommand, DefinitionEvent);
 aggregate!(Shop, "shop", ShopCommand, ShopEvent);

@@ -8,16 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::allotment::Allotment;
-use crate::coupon::Coupon;
-use crate::definition::Definition;
-use crate::entity::{CorruptEvent, Entity, Folded};
-use crate::grant::Grant;
-use crate::job::Job;
-use crate::order::Order;
+use crate::entity::{CorruptEvent, Entity, Folded, for_each_aggregate};
 use crate::read_model::LIVE_TABLES;
-use crate::rule::{GoodsGroup, OrderAmount};
-use crate::shop::Shop;
 use crate::store::{EventRef, IdRange, LiveRow, Rebuilding, Store, StoreError, Visitor};
 
 /// Why the log could not be replayed.
@@ -191,15 +183,13 @@ async fn fill(
         let (store, stock) = (store.clone(), stock.clone());
         async move {
             let maker = || RowMaker { rows: Vec::new(), to: to.clone(), stock: stock.clone() };
-            let mut all = replay::<Coupon, _>(&store, maker).await?;
-            all.add(replay::<Definition, _>(&store, maker).await?);
-            all.add(replay::<Shop, _>(&store, maker).await?);
-            all.add(replay::<Allotment, _>(&store, maker).await?);
-            all.add(replay::<Job, _>(&store, maker).await?);
-            all.add(replay::<Order, _>(&store, maker).await?);
-            all.add(replay::<Grant, _>(&store, maker).await?);
-            all.add(replay::<OrderAmount, _>(&store, maker).await?);
-            all.add(replay::<GoodsGroup, _>(&store, maker).await?);
+            let mut all = Replayed::default();
+            macro_rules! add {
+                ($aggregate:ty) => {
+                    all.add(replay::<$aggregate, _>(&store, maker).await?);
+                };
+            }
+            for_each_aggregate!(add);
             Ok::<_, ReplayError>(all)
         }
     });
