@@ -9,3 +9,4 @@ pub mod feed;
 pub mod leaf;
 pub mod merkle;
 pub mod tlog;
+pub mod verify;

@@ -167,8 +167,8 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// A PostgreSQL error that lies in the statement or its data, not in the connection or its load.
-    fn is_statement_error(&self) -> bool {
+    /// An error that lies in the statement or its data, not in the connection or its load.
+    pub(crate) fn is_statement_error(&self) -> bool {
         match self {
             Self::Postgres(sqlx::Error::Database(error)) => {
                 // 08 connection, 40 rollback, 53 resources, 55 lock timeouts, 57 shutdown and cancel, 58 system.
@@ -177,6 +177,12 @@ impl StoreError {
             }
             Self::Postgres(
                 sqlx::Error::Encode(_) | sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_),
+            )
+            // A text that is none, a number that is none.
+            | Self::Sqlite(
+                rusqlite::Error::FromSqlConversionFailure(..)
+                | rusqlite::Error::InvalidColumnType(..)
+                | rusqlite::Error::Utf8Error(..),
             )
             | Self::Corrupt { .. } => true,
             Self::Shared(error) => error.is_statement_error(),

@@ -1,0 +1,243 @@
+//! Live rows: each is what its stream's events give.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Mutex, PoisonError};
+
+use super::{Finding, Totals, VerifyError, Worker};
+use crate::entity::{Entity, Folded, fold, stream_of};
+use crate::store::{
+    BUCKET, Cell, Column, EventRef, IdRange, LiveRow, LiveTable, Row, Store, StoreError, Visitor,
+};
+
+/// Rows that are asked for in one read.
+const LOOKUPS: usize = 500;
+
+/// How often a stream is looked at again that moves all the time.
+const TRIES: u32 = 50;
+
+/// What one stream gives.
+struct Expected {
+    id: i64,
+    row: LiveRow,
+}
+
+/// Folds the streams of a piece, and keeps what they give.
+struct Visiting<A> {
+    /// Sums are as of this position.
+    until: i64,
+    stream: String,
+    folded: Folded<A>,
+    summed: bool,
+    failed: bool,
+    expected: Vec<Expected>,
+    totals: Totals,
+}
+
+impl<A: Entity> Visiting<A> {
+    fn new(until: i64) -> Self {
+        Self {
+            until,
+            stream: String::new(),
+            folded: Folded::default(),
+            summed: false,
+            failed: false,
+            expected: Vec::new(),
+            totals: Totals::default(),
+        }
+    }
+
+    fn id(&self) -> i64 {
+        self.stream.parse().unwrap_or_default()
+    }
+
+    fn sum_up(&mut self) {
+        if !std::mem::replace(&mut self.summed, true) {
+            sum(self.id(), &self.folded.state, 1, &mut self.totals);
+        }
+    }
+
+    fn end_stream(&mut self) {
+        if self.folded.version > 0 && !self.failed {
+            self.sum_up();
+            self.totals.streams += 1;
+            let id = self.id();
+            let highest = self.totals.highest.entry(A::TYPE.to_owned()).or_default();
+            *highest = id.max(*highest);
+            let rows = self.folded.state.rows(id).into_iter();
+            self.expected.extend(rows.map(|row| Expected { id, row }));
+        }
+        self.folded = Folded::default();
+        (self.summed, self.failed) = (false, false);
+    }
+}
+
+impl<A: Entity> Visitor for Visiting<A> {
+    fn meet(&mut self, event: EventRef<'_>) {
+        if event.aggregate_id != self.stream {
+            self.end_stream();
+            event.aggregate_id.clone_into(&mut self.stream);
+        }
+        if self.failed {
+            return;
+        }
+        if event.position > self.until && self.folded.version > 0 {
+            self.sum_up();
+        } else if event.position > self.until {
+            // A stream that began later adds nothing to the sums.
+            self.summed = true;
+        }
+        if let Err(corrupt) = self.folded.take(event) {
+            let row = format!("{} {} event {}", corrupt.stream, corrupt.aggregate_id, corrupt.sequence);
+            self.totals.find(Finding::new(corrupt.position, "events", row, corrupt.what.clone()));
+            self.failed = true;
+        }
+    }
+}
+
+/// Adds what a stream in this state gives to the sums, or takes it from them.
+pub(super) fn sum<A: Entity>(id: i64, state: &A, sign: i64, totals: &mut Totals) {
+    for row in state.rows(id) {
+        *totals.rows_at.entry(row.table.name.to_owned()).or_default() += sign;
+    }
+    if let Some(counts) = state.counts() {
+        let keys = [Some(counts.definition_id), counts.allotment_id.map(|id| -id)];
+        for key in keys.into_iter().flatten() {
+            *totals.issued_at.entry(key).or_default() += sign * counts.issued;
+        }
+    }
+    if let Some((of, stock)) = state.stock(id).filter(|_| sign > 0) {
+        totals.stock_at.insert(of.key(), stock.unwrap_or(-1));
+    }
+}
+
+/// Folds the streams of one kind in a range of ids, and holds their rows against what they give.
+pub(super) async fn check<A: Entity>(worker: &Worker, range: IdRange) -> Result<Totals, VerifyError> {
+    let place = format!("{} {} to {}", A::TYPE, range.from, range.until);
+    let mut visiting = match worker.store.scan(A::TYPE, range, Visiting::<A>::new(worker.position)).await {
+        Ok(visiting) => visiting,
+        // The walk by position names the event.
+        Err(error) if error.is_statement_error() => {
+            let mut totals = Totals::default();
+            totals.find(Finding::new(0, "events", place, error.to_string()));
+            return Ok(totals);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    visiting.end_stream();
+    let Visiting { expected, mut totals, .. } = visiting;
+    let mut suspects = BTreeSet::new();
+    for (table, expected) in by_table(&expected) {
+        for chunk in expected.chunks(LOOKUPS) {
+            let keys: Vec<&[Cell]> = chunk.iter().map(|one| key_of(table, &one.row.cells)).collect();
+            let found = look_up(&worker.store, table, &keys).await?;
+            totals.rows += chunk.len() as u64;
+            let differ =
+                |one: &Expected, found: &Vec<Row>| found.first().is_none_or(|row| row.0 != one.row.cells);
+            let wrong = chunk.iter().zip(&found).filter(|(one, found)| differ(one, found));
+            suspects.extend(wrong.map(|(one, _)| one.id));
+        }
+    }
+    for id in suspects {
+        for finding in look_again::<A>(&worker.store, id).await? {
+            totals.find(finding);
+        }
+    }
+    Ok(totals)
+}
+
+fn by_table(expected: &[Expected]) -> Vec<(&'static LiveTable, Vec<&Expected>)> {
+    let mut tables: BTreeMap<&str, (&'static LiveTable, Vec<&Expected>)> = BTreeMap::new();
+    for one in expected {
+        tables.entry(one.row.table.name).or_insert_with(|| (one.row.table, Vec::new())).1.push(one);
+    }
+    tables.into_values().collect()
+}
+
+/// The cells of a row's key, without the bucket.
+pub(super) fn key_of<'a>(table: &LiveTable, cells: &'a [Cell]) -> &'a [Cell] {
+    cells.get(..table.key_columns).unwrap_or(cells)
+}
+
+/// A row's key in words.
+pub(super) fn key_words(table: &LiveTable, cells: &[Cell]) -> String {
+    let word = |(column, cell): (&Column, &Cell)| format!("{} {}", column.name(), cell_text(cell));
+    table.columns.iter().zip(key_of(table, cells)).map(word).collect::<Vec<_>>().join(", ")
+}
+
+fn cell_text(cell: &Cell) -> String {
+    match cell {
+        Cell::Int(value) => value.to_string(),
+        Cell::Text(value) => format!("{value:?}"),
+    }
+}
+
+/// The rows with these keys.
+async fn look_up(
+    store: &Store,
+    table: &'static LiveTable,
+    keys: &[&[Cell]],
+) -> Result<Vec<Vec<Row>>, StoreError> {
+    let sets = keys.iter().map(|key| std::iter::once(BUCKET.into()).chain(key.iter().cloned()).collect());
+    store.query_each(lookup_sql(table), sets.collect()).await
+}
+
+/// `SELECT` of every column by the whole key; made once per table, because statements are known by their place.
+fn lookup_sql(table: &'static LiveTable) -> &'static str {
+    let columns = column_list(table);
+    let keys = table.columns.iter().take(table.key_columns).zip(2..);
+    let keys: Vec<_> = keys.map(|(column, place)| format!("{} = ${place}", column.name())).collect();
+    let keys = keys.join(" AND ");
+    once(table.name, "by key", || {
+        format!("SELECT {columns} FROM {} WHERE bucket = $1 AND {keys}", table.name)
+    })
+}
+
+/// The columns of a table as a `SELECT` names them.
+pub(super) fn column_list(table: &LiveTable) -> String {
+    table.columns.iter().copied().map(Column::name).collect::<Vec<_>>().join(", ")
+}
+
+/// A statement's text that is made at run time, once for the life of the program.
+pub(super) fn once(table: &'static str, what: &'static str, make: impl FnOnce() -> String) -> &'static str {
+    static TEXTS: Mutex<Option<HashMap<(&str, &str), &str>>> = Mutex::new(None);
+    let mut texts = TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
+    texts.get_or_insert_default().entry((table, what)).or_insert_with(|| Box::leak(make().into_boxed_str()))
+}
+
+/// What is wrong with a stream's rows, looked at while the stream stands still.
+pub(super) async fn look_again<A: Entity>(store: &Store, id: i64) -> Result<Vec<Finding>, VerifyError> {
+    let stream = stream_of::<A>(id);
+    for _ in 0..TRIES {
+        let events = store.load_one(stream).await?;
+        let Ok((state, _)) = fold::<A>(&events) else { return Ok(Vec::new()) };
+        let position = events.last().map_or(0, |event| event.position);
+        let mut findings = Vec::new();
+        for row in state.rows(id) {
+            let found = look_up(store, row.table, &[key_of(row.table, &row.cells)]).await?;
+            let found = found.first().and_then(|rows| rows.first());
+            let key = || key_words(row.table, &row.cells);
+            match found {
+                None => findings.push(Finding::new(position, row.table.name, key(), "the row is missing")),
+                Some(found) => {
+                    let differences = differences(&row, &found.0);
+                    if !differences.is_empty() {
+                        findings.push(Finding::new(position, row.table.name, key(), differences));
+                    }
+                }
+            }
+        }
+        if store.load_one(stream).await?.len() == events.len() {
+            return Ok(findings);
+        }
+    }
+    Err(VerifyError::CutShort)
+}
+
+fn differences(expected: &LiveRow, found: &[Cell]) -> String {
+    let columns = expected.table.columns.iter().zip(expected.cells.iter().zip(found));
+    let differ = columns.filter(|(_, (expected, found))| expected != found);
+    let word = |(column, (expected, found)): (&Column, (&Cell, &Cell))| {
+        format!("{} is {}, the events give {}", column.name(), cell_text(found), cell_text(expected))
+    };
+    differ.map(word).collect::<Vec<_>>().join("; ")
+}

@@ -1,0 +1,172 @@
+//! `coupon-ledger verify`: everything that is stored, held against the events and against what was signed.
+
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{Context, Failed};
+use crate::audit::verify::{MAX_FINDINGS, State, Totals, Trusted, verify};
+use crate::clock::Clock;
+use crate::store::{self, Store};
+
+/// How often what is done so far is written down.
+const KEEP_EVERY: Duration = Duration::from_secs(2);
+
+/// What to hold the ledger against.
+#[derive(Debug, clap::Args)]
+pub(super) struct VerifyArgs {
+    /// A key that signs the ledger's checkpoints, as `key list` prints it [default: those of the ledger's secret]
+    #[arg(long = "key", value_name = "VKEY")]
+    keys: Vec<String>,
+    /// A checkpoint that was kept elsewhere: the log must still be what it says
+    #[arg(long = "checkpoint", value_name = "FILE")]
+    checkpoints: Vec<PathBuf>,
+    /// Write down how far it has come, and go on from there when started again
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+    /// Findings as JSON, one object
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--state` holds.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    origin: String,
+    state: State,
+}
+
+pub(super) async fn run(context: Context, arguments: VerifyArgs) -> Result<(), Failed> {
+    let store = store::open_read_only(&context.reading(Clock::System.now_ms())).await?;
+    let mut trusted = if arguments.keys.is_empty() {
+        Trusted::of_secret(&store, &context.secrets(false)?).await?
+    } else {
+        Trusted::keys(&arguments.keys)?
+    };
+    for path in &arguments.checkpoints {
+        let note = std::fs::read_to_string(path);
+        trusted.notes.push(note.with_context(|| format!("cannot read {}", path.display()))?);
+    }
+    let looked = look(&store, &trusted, &arguments).await;
+    store.close().await;
+    let (position, totals) = looked?;
+    tell(position, &totals, arguments.json)
+}
+
+async fn look(store: &Store, trusted: &Trusted, arguments: &VerifyArgs) -> anyhow::Result<(i64, Totals)> {
+    let origin = store.origin().await?.unwrap_or_default();
+    let begun = arguments.state.as_deref().map(|path| read_state(path, &origin)).transpose()?.flatten();
+    if let Some(state) = &begun {
+        eprintln!("coupon-ledger: going on: {} of {} parts were done", state.done(), state.pieces);
+    }
+    let mut position = 0;
+    let mut progress = Progress::new();
+    let mut kept = Instant::now();
+    let mut could_not_keep = None;
+    let totals = verify(store, trusted, begun, |state| {
+        position = state.position;
+        progress.show(state);
+        if let Some(path) = arguments.state.as_deref().filter(|_| kept.elapsed() >= KEEP_EVERY) {
+            kept = Instant::now();
+            could_not_keep = write_state(path, &origin, state).err();
+        }
+    })
+    .await?;
+    progress.end();
+    if let Some(error) = could_not_keep {
+        eprintln!("coupon-ledger: how far it has come could not be written down: {error:#}");
+    }
+    if let Some(path) = &arguments.state {
+        // It is done: the next run begins anew.
+        let _ = std::fs::remove_file(path);
+    }
+    Ok((position, totals))
+}
+
+fn read_state(path: &Path, origin: &str) -> anyhow::Result<Option<State>> {
+    let text = match std::fs::read(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        text => text.with_context(|| format!("cannot read {}", path.display()))?,
+    };
+    let kept: Kept = serde_json::from_slice(&text)
+        .with_context(|| format!("{} does not say how far a verification has come", path.display()))?;
+    anyhow::ensure!(kept.origin == origin, "{} is about another ledger ({})", path.display(), kept.origin);
+    Ok(Some(kept.state))
+}
+
+fn write_state(path: &Path, origin: &str, state: &State) -> anyhow::Result<()> {
+    let kept = Kept { origin: origin.to_owned(), state: state.clone() };
+    let draft = path.with_extension("draft");
+    std::fs::write(&draft, serde_json::to_vec(&kept)?)?;
+    std::fs::rename(&draft, path)?;
+    Ok(())
+}
+
+/// One line on standard error, as the work goes on.
+struct Progress {
+    started: Instant,
+    shown: Instant,
+    terminal: bool,
+    events: u64,
+}
+
+impl Progress {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { started: now, shown: now, terminal: std::io::stderr().is_terminal(), events: 0 }
+    }
+
+    fn show(&mut self, state: &State) {
+        let pause = if self.terminal { Duration::from_millis(250) } else { Duration::from_secs(10) };
+        self.events = state.totals.events;
+        if self.shown.elapsed() < pause {
+            return;
+        }
+        self.shown = Instant::now();
+        let percent = state.done() * 100 / state.pieces.max(1);
+        let bar = "#".repeat(percent / 4) + &"-".repeat(25 - percent / 4);
+        let end = if self.terminal { "\r" } else { "\n" };
+        let wrong = state.totals.wrong;
+        eprint!("coupon-ledger: [{bar}] {percent:3} %, {} events, {wrong} findings{end}", self.events);
+    }
+
+    fn end(&self) {
+        let per_second = u128::from(self.events) * 1_000 / self.started.elapsed().as_millis().max(1);
+        let clear = if self.terminal { "\r\u{1b}[K" } else { "" };
+        eprintln!(
+            "{clear}coupon-ledger: {} events in {:.1?}, {per_second}/s",
+            self.events,
+            self.started.elapsed()
+        );
+    }
+}
+
+fn tell(position: i64, totals: &Totals, as_json: bool) -> Result<(), Failed> {
+    let Totals { events, streams, rows, receipts, wrong, findings, .. } = totals;
+    if as_json {
+        println!(
+            "{}",
+            json!({"position": position, "events": events, "streams": streams, "rows": rows, "receipts": receipts,
+                   "findings_num": wrong, "findings": findings})
+        );
+    } else {
+        for finding in findings {
+            println!("{finding}");
+        }
+        if *wrong > MAX_FINDINGS as u64 {
+            println!("… and {} more", wrong - MAX_FINDINGS as u64);
+        }
+        println!("up to position {position}: {streams} streams, {rows} live rows, {receipts} receipts");
+    }
+    match wrong {
+        0 => {
+            eprintln!("coupon-ledger: sound");
+            Ok(())
+        }
+        _ => Err(Failed::Refused(anyhow::anyhow!("{wrong} things are wrong"))),
+    }
+}

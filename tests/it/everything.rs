@@ -1,0 +1,179 @@
+//! A small ledger in which everything has happened once: every event there is, in some forty to a hundred of them.
+
+use std::collections::BTreeSet;
+
+use coupon_ledger::audit::checkpoint;
+use coupon_ledger::identity::Caller;
+use coupon_ledger::ledger::Meta;
+use coupon_ledger::provenance::{LEDGER_ID, Provenance, ProvenanceCommand};
+use coupon_ledger::runner::{open_jobs, run_job};
+use coupon_ledger::sweep::sweep;
+use serde_json::{Value, json};
+
+use crate::harness::{DAY, EMPLOYEE, Engine, FRIEND, MEMBER, World, definition};
+
+/// Makes it, from a world with people.
+pub async fn everything(engine: Engine) -> World {
+    let world = World::with_people(engine).await;
+    let definition_id = definitions(&world).await;
+    shops(&world).await;
+    coupons(&world, definition_id).await;
+    gifts(&world, definition_id).await;
+    jobs(&world, definition_id).await;
+    partners(&world, definition_id).await;
+    rules(&world, definition_id).await;
+    new_key(&world).await;
+    world
+}
+
+async fn new_key(world: &World) {
+    let origin = world.store().origin().await.unwrap().unwrap();
+    let verifier_key = checkpoint::verifier_key(&origin, &world.secrets.checkpoint_key(2));
+    let rotate = ProvenanceCommand::RotateCheckpointKey { generation: 2, verifier_key, employee_id: 0 };
+    let meta = Meta {
+        caller: Caller::Operator,
+        at: world.ledger.now(),
+        request_id: "rotate".to_owned(),
+        receipt: None,
+        job_id: None,
+    };
+    world.ledger.execute::<Provenance>(LEDGER_ID, &rotate, &meta).await.unwrap();
+}
+
+async fn definitions(world: &World) -> i64 {
+    let id = world.define(json!({"num": 40, "is_self": 1})).await;
+    let mut edited = definition(json!({"is_self": 1, "rules": "新規則"}));
+    edited["id"] = id.into();
+    world.operator("/elecoupons/edit", edited).await.ok();
+    world.operator("/elecoupons/inventory", json!({"id": id, "num": 20, "type": 1})).await.ok();
+    for state in [0, 1] {
+        world.operator("/elecoupons/state", json!({"id": id, "state": state})).await.ok();
+    }
+    id
+}
+
+async fn shops(world: &World) {
+    let shop = json!({"shop_name": "二店", "phone": "2", "address": "b"});
+    let id = world.operator("/shop/add", shop.clone()).await.ok()["id"].as_str().unwrap().to_owned();
+    for (name, state) in [("三店", 1), ("三店", 0), ("三店", 1)] {
+        let mut body = shop.clone();
+        (body["id"], body["shop_name"], body["state"]) = (id.clone().into(), name.into(), state.into());
+        world.operator("/shop/edit", body).await.ok();
+    }
+    world.operator("/shop/rotateauditkey", json!({"id": id})).await.ok();
+}
+
+async fn coupons(world: &World, definition_id: i64) {
+    let id = world.issue(definition_id, 439).await;
+    world.call(MEMBER, "/client/couponinfo", json!({"id": id})).await.ok();
+    let use_it = json!({"mem_coupon_id": id, "shop_id": 1});
+    let used = world.keyed(MEMBER, "redeem-1", "/client/auditcoupon", use_it).await;
+    let review = json!({"id": id, "evaluation": "非常給力", "score": 5});
+    world.call(MEMBER, "/client/evaluacoupon", review).await.ok();
+    let reverse = json!({"id": used.ok()["id"], "reason": "按錯"});
+    world.call(EMPLOYEE, "/user/reverseelecoupon", reverse).await.ok();
+    let void = json!({"mem_coupon_id": id, "reason": "發錯"});
+    world.operator("/user/voidelecoupon", void).await.ok();
+    let table = format!(
+        "id,coupon_id,member_id,start_date,end_date,state,use_date,shop_id\n\
+         900001,{definition_id},442,2026-01-01,2026-12-31,used,2026-05-05,1\n\
+         900002,{definition_id},442,2026-01-01,2026-12-31,unused,,\n"
+    );
+    let imported = world.operator("/elecoupons/import", json!({"csv": table, "dry_run": 0})).await;
+    assert_eq!(imported.ok()["ok_num"], 2);
+    let short = world.define(json!({"start_num": "0", "end_num": "1"})).await;
+    world.issue(short, 439).await;
+}
+
+async fn gifts(world: &World, definition_id: i64) {
+    let id = world.issue(definition_id, 439).await;
+    let code =
+        world.keyed(MEMBER, "give-it", "/client/givecoupon", json!({"id": id})).await.ok()["code"].clone();
+    let wrong = if code == 111_111 { 222_222 } else { 111_111 };
+    let tried = world.call(FRIEND, "/client/getcoupon", json!({"id": id, "code": wrong})).await;
+    assert_eq!(tried.code(), 7001);
+    world.call(FRIEND, "/client/getcoupon", json!({"id": id, "code": code})).await.ok();
+    let id = world.issue(definition_id, 439).await;
+    world.give(MEMBER, id).await;
+    world.call(MEMBER, "/client/withdrawcoupon", json!({"id": id})).await.ok();
+    world.give(MEMBER, id).await;
+    // The gift lapses, and the coupon that is good for a day expires.
+    world.advance(3 * DAY);
+    assert!(sweep(&world.ledger).await.unwrap() >= 2);
+}
+
+async fn jobs(world: &World, definition_id: i64) {
+    let send = json!({"coupon_id": definition_id, "confirm": 1});
+    let id = world.operator("/sendelecoupon/add", send.clone()).await.ok()["id"].clone();
+    for what in ["pause", "resume"] {
+        world.operator(&format!("/sendelecoupon/{what}"), json!({"id": id})).await.ok();
+    }
+    let cancelled = world.operator("/sendelecoupon/add", send).await.ok()["id"].clone();
+    world.operator("/sendelecoupon/cancel", json!({"id": cancelled})).await.ok();
+    let later = json!({"send_id": id, "end_date": "2027-06-30", "reason": "延期", "confirm": 1});
+    for _ in 0..2 {
+        for job_id in open_jobs(world.store()).await.unwrap() {
+            run_job(&world.ledger, job_id).await.unwrap();
+        }
+        world.operator("/elecoupons/extend", later.clone()).await.ok();
+    }
+}
+
+async fn partners(world: &World, definition_id: i64) {
+    let partner = json!({"shop_name": "隔壁咖啡", "phone": "3", "address": "c"});
+    let id =
+        world.operator("/business/add", partner).await.ok()["id"].as_str().unwrap().parse::<i64>().unwrap();
+    let allot = json!({"business_id": id, "coupon_id": definition_id, "num": 5, "end_time": "2027-01-31"});
+    let allotted = world.operator("/business/addattract", allot).await.ok()["id"].clone();
+    world.operator("/business/editattract", json!({"id": allotted, "end_time": "2027-02-28"})).await.ok();
+    world.operator("/business/inventory", json!({"bc_id": allotted, "num": 2, "type": 1})).await.ok();
+    world.call(MEMBER, "/wechat/receive", json!({"business_id": id})).await.ok();
+}
+
+async fn rules(world: &World, definition_id: i64) {
+    let group = world.operator("/goodsgroup/add", json!({"title": "飲料"})).await.ok()["id"].clone();
+    world.operator("/goodsgroup/edit", json!({"id": group, "title": "熱飲"})).await.ok();
+    world.operator("/goodsgroup/setgoods", json!({"id": group, "goods_ids": "7,8"})).await.ok();
+    let grant = json!({"goodsgroup_id": group, "coupon_ids": [{"id": definition_id, "num": 2}]});
+    world.operator("/goodselecoupon/add", grant).await.ok();
+    let granted =
+        world.operator("/goodsgroup/info", json!({"id": group})).await.ok()["couList"][0]["id"].clone();
+    world.operator("/goodselecoupon/edit", json!({"json": [{"id": granted, "num": 3}]})).await.ok();
+    let rule = json!({"amount": 100, "json": [{"coupon_id": definition_id, "num": 1}]});
+    let rule = world.operator("/orderamount/add", rule).await.ok()["id"].clone();
+    world.operator("/orderamount/edit", json!({"id": rule, "amount": 90, "json": "[]"})).await.ok();
+    let used = world.issue(definition_id, 439).await;
+    let order = json!({
+        "member_id": 439, "shop_id": 1, "order_no": "T-1", "ora_id": rule, "use_coupon_list": used,
+        "goods": [{"goods_id": 7, "price": "200.00", "state": 1, "count": 1}],
+        "order_coupon_list": [{"coupon_id": definition_id, "num": 1}],
+    });
+    let placed = world.keyed(Caller::Operator, "order-1", "/order/add", order).await.ok()["id"].clone();
+    world.operator("/order/cancel", json!({"id": placed})).await.ok();
+    world.operator("/goodselecoupon/del", json!({"id": granted})).await.ok();
+    world.operator("/goodsgroup/del", json!({"id": group})).await.ok();
+    world.operator("/orderamount/del", json!({"id": rule})).await.ok();
+}
+
+/// What happened, as `kind name`.
+async fn names(world: &World) -> BTreeSet<String> {
+    let events = world.store().events_after(0, i64::MAX).await.unwrap();
+    events.iter().map(|event| format!("{} {}", event.aggregate_type, event.event_type)).collect()
+}
+
+on_both_engines! {
+    async fn everything_has_happened_once(engine: Engine) {
+        let world = everything(engine).await;
+        let golden = include_str!("golden/events.ndjson");
+        let of_line = |line: &str| {
+            let event: Value = serde_json::from_str(line).unwrap();
+            format!("{} {}", event["aggregate_type"].as_str().unwrap(), event["event_type"].as_str().unwrap())
+        };
+        let mut expected: BTreeSet<String> = golden.lines().map(of_line).collect();
+        // But for what only an empty ledger can begin with.
+        expected.remove("ledger ImportedFrom");
+        assert_eq!(names(&world).await, expected);
+        crate::replay::assert_rows_equal_replay(&world).await;
+        world.close().await;
+    }
+}
