@@ -8,4 +8,6 @@ pub mod checkpoint;
 pub mod feed;
 pub mod leaf;
 pub mod merkle;
+pub mod receipt;
 pub mod tlog;
+pub mod witness;

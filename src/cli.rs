@@ -1,13 +1,15 @@
 //! The command line: `coupon-ledger [serve] …`, `coupon-ledger token …`, `coupon-ledger issue …`,
-//! `coupon-ledger import …`.
+//! `coupon-ledger import …`, `coupon-ledger key …`, `coupon-ledger witness …`.
 //!
 //! Data goes to stdout, logs and progress to stderr. Exit code 0 done, 1 refused or findings, 2 could not run.
 
 mod import;
 mod issue;
+mod key;
 mod remote;
 mod serve;
 mod token;
+mod witness;
 
 use std::path::PathBuf;
 
@@ -51,6 +53,10 @@ enum Command {
     Issue(issue::IssueArgs),
     /// Import coupons or members of another system from CSV; works while the server runs
     Import(import::ImportArgs),
+    /// List or rotate the keys that sign the transparency log
+    Key(key::KeyArgs),
+    /// Watch another ledger's transparency log, and cosign what continues it
+    Witness(witness::WitnessArgs),
     /// Write every live table anew from the log; on SQLite the server must be stopped, on PostgreSQL writers wait
     Rebuild,
 }
@@ -137,6 +143,8 @@ async fn dispatch(cli: Cli) -> Result<(), Failed> {
         Some(Command::Token(arguments)) => token::run(context, arguments).await,
         Some(Command::Issue(arguments)) => issue::run(context, arguments).await,
         Some(Command::Import(arguments)) => import::run(context, arguments).await,
+        Some(Command::Key(arguments)) => key::run(context, arguments).await,
+        Some(Command::Witness(arguments)) => witness::run(arguments).await,
         Some(Command::Rebuild) => rebuild(context).await,
     }
 }
