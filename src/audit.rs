@@ -8,5 +8,7 @@ pub mod checkpoint;
 pub mod feed;
 pub mod leaf;
 pub mod merkle;
+pub mod receipt;
 pub mod tlog;
 pub mod verify;
+pub mod witness;

@@ -1,14 +1,16 @@
 //! The command line: `coupon-ledger [serve] …`, `coupon-ledger token …`, `coupon-ledger issue …`,
-//! `coupon-ledger import …`.
+//! `coupon-ledger import …`, `coupon-ledger key …`, `coupon-ledger witness …`.
 //!
 //! Data goes to stdout, logs and progress to stderr. Exit code 0 done, 1 refused or findings, 2 could not run.
 
 mod import;
 mod issue;
+mod key;
 mod remote;
 mod serve;
 mod token;
 mod verify;
+mod witness;
 
 use std::path::PathBuf;
 
@@ -54,6 +56,10 @@ enum Command {
     Import(import::ImportArgs),
     /// Hold everything that is stored against the events and against what was signed; works while the server runs
     Verify(verify::VerifyArgs),
+    /// List or rotate the keys that sign the transparency log
+    Key(key::KeyArgs),
+    /// Watch another ledger's transparency log, and cosign what continues it
+    Witness(witness::WitnessArgs),
     /// Write every live table anew from the log; on SQLite the server must be stopped, on PostgreSQL writers wait
     Rebuild,
 }
@@ -146,6 +152,8 @@ async fn dispatch(cli: Cli) -> Result<(), Failed> {
         Some(Command::Issue(arguments)) => issue::run(context, arguments).await,
         Some(Command::Import(arguments)) => import::run(context, arguments).await,
         Some(Command::Verify(arguments)) => verify::run(context, arguments).await,
+        Some(Command::Key(arguments)) => key::run(context, arguments).await,
+        Some(Command::Witness(arguments)) => witness::run(arguments).await,
         Some(Command::Rebuild) => rebuild(context).await,
     }
 }
