@@ -68,6 +68,9 @@ pub struct Serve {
     /// A witness that is asked to cosign checkpoints; may be given several times
     #[arg(long, value_name = "URL=VKEY", env = "COUPON_LEDGER_WITNESS", value_delimiter = ',')]
     pub witness: Option<Vec<String>>,
+    /// How often the server verifies itself, in the background; 0 = never [default: 24]
+    #[arg(long, value_name = "N", env = "COUPON_LEDGER_VERIFY_EVERY_HOURS")]
+    pub verify_every_hours: Option<u32>,
     /// Logs on stderr as text or json [default: text]
     #[arg(long, value_name = "FORMAT", env = "COUPON_LEDGER_LOG_FORMAT")]
     pub log_format: Option<String>,
@@ -129,6 +132,7 @@ file_part!(
         max_commands: usize,
         max_connections: usize,
         witness: Vec<String>,
+        verify_every_hours: u32,
         log_format: String,
     }
 );

@@ -108,6 +108,12 @@ pub struct Metrics {
     pub busy: Counter<u64, AtomicU64>,
     /// How far this process's clock is ahead of the database's.
     pub clock_skew_ms: Gauge<i64, AtomicI64>,
+    /// What the last verification of this process found wrong.
+    pub verify_findings: Gauge<i64, AtomicI64>,
+    /// The last event that it looked at; 0 = there was none yet.
+    pub verified_position: Gauge<i64, AtomicI64>,
+    /// When it ended, Unix seconds.
+    pub verified_at_seconds: Gauge<i64, AtomicI64>,
     events: Family<EventLabels, Counter>,
     requests: Family<RequestLabels, Counter>,
     request_seconds: Histogram,
@@ -130,6 +136,9 @@ impl Default for Metrics {
             conflicts: Counter::default(),
             busy: Counter::default(),
             clock_skew_ms: Gauge::default(),
+            verify_findings: Gauge::default(),
+            verified_position: Gauge::default(),
+            verified_at_seconds: Gauge::default(),
             events: Family::default(),
             requests: Family::default(),
             request_seconds: seconds(),
@@ -182,6 +191,21 @@ impl Default for Metrics {
             "clock_skew_ms",
             "Milliseconds this clock is ahead of the database's",
             metrics.clock_skew_ms.clone(),
+        );
+        registry.register(
+            "verify_findings",
+            "What the last verification by this process found wrong",
+            metrics.verify_findings.clone(),
+        );
+        registry.register(
+            "verified_position",
+            "The last event that this process has verified; 0 = none yet",
+            metrics.verified_position.clone(),
+        );
+        registry.register(
+            "verified_at_seconds",
+            "When the last verification by this process ended, Unix seconds",
+            metrics.verified_at_seconds.clone(),
         );
         registry.register("events", "Events appended by this process", metrics.events.clone());
         registry.register("requests", "Requests by route and code", metrics.requests.clone());

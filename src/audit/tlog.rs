@@ -18,7 +18,7 @@ use tlog_tiles::{EMPTY_HASH, Error, HASH_SIZE, Hash, HashReader, Tile, prove_rec
 pub use follow::{Followed, follow};
 pub use run::{TlogOptions, release_tlog_lease, run_tlog};
 pub(in crate::audit) use sign::write_durably;
-pub use sign::{OVERLAP_MS, Refused, SignError, Signer, rotate_key, verifier_keys};
+pub use sign::{OVERLAP_MS, Refused, SignError, Signer, remembered, rotate_key, verifier_keys};
 pub use witnesses::Witness;
 
 use super::checkpoint::Signed;

@@ -8,6 +8,7 @@
 mod log;
 mod receipts;
 mod rows;
+mod run;
 mod tables;
 mod tree;
 
@@ -21,6 +22,7 @@ use tokio::task::JoinSet;
 
 use crate::entity::for_each_aggregate;
 use crate::store::{BUCKET, IdRange, Statement, Store, StoreError};
+pub use run::run_verify;
 pub use tree::Trusted;
 
 /// Positions of one piece of the log: whole tiles.
@@ -184,10 +186,12 @@ pub enum VerifyError {
     },
 }
 
-/// Looks at everything. `state` is what an earlier run left, None = from the start; `keep` is shown how far it has come.
+/// Looks at everything, with so many workers. `state` is what an earlier run left, None = from the start; `keep` is shown
+/// how far it has come.
 pub async fn verify(
     store: &Store,
     trusted: &Trusted,
+    workers_num: usize,
     state: Option<State>,
     mut keep: impl FnMut(&State),
 ) -> Result<Totals, VerifyError> {
@@ -202,9 +206,8 @@ pub async fn verify(
     keep(&state);
     let queue = Arc::new(Mutex::new(state.left.clone()));
     let (done, mut finished) = mpsc::channel(8);
-    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     let mut workers = JoinSet::new();
-    for _ in 0..cores {
+    for _ in 0..workers_num.max(1) {
         let worker = Worker { store: store.clone(), position: state.position, tiled: state.tiled };
         workers.spawn(work(worker, queue.clone(), done.clone()));
     }

@@ -6,10 +6,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
 
 use super::{Context, Failed};
 use crate::audit::receipt::Patience;
 use crate::audit::tlog::{TlogOptions, Witness, release_tlog_lease, run_tlog};
+use crate::audit::verify::run_verify;
 use crate::clock::Clock;
 use crate::config::{RunningServer, Serve, announce_server, withdraw_server};
 use crate::demo;
@@ -59,11 +61,16 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
         .with_context(|| format!("cannot write to {}", context.folder.display()))?;
     print_banner(&context, &ledger, &url, options.demo == Some(true))?;
 
-    let housekeeping = tokio::spawn(keep_house(app.clone()));
-    let jobs = tokio::spawn(run_jobs(ledger.clone()));
-    let granting = tokio::spawn(run_granting(ledger.clone()));
+    let mut background = JoinSet::new();
+    background.spawn(keep_house(app.clone()));
+    background.spawn(run_jobs(ledger.clone()));
+    background.spawn(run_granting(ledger.clone()));
     let tlog = TlogOptions { folder: context.folder.clone(), witnesses };
-    let tlog = tokio::spawn(run_tlog(ledger.clone(), tlog));
+    background.spawn(run_tlog(ledger.clone(), tlog));
+    if let hours @ 1.. = options.verify_every_hours.unwrap_or(24) {
+        let every = Duration::from_secs(u64::from(hours) * 3_600);
+        background.spawn(run_verify(ledger.clone(), context.folder.clone(), every));
+    }
     let (stopping, stopped) = tokio::sync::oneshot::channel();
     let stop = {
         let ledger = ledger.clone();
@@ -81,11 +88,7 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
         ..ServerOptions::default()
     };
     server::serve(listener, app.router(), limits, stop).await;
-    housekeeping.abort();
-    jobs.abort();
-    granting.abort();
-    tlog.abort();
-    let _ = (housekeeping.await, jobs.await, granting.await, tlog.await);
+    background.shutdown().await;
     let released = async {
         release_lease(&ledger).await?;
         granting::release_leases(&ledger).await?;

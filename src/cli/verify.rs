@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{Context, Failed};
+use crate::audit::tlog::remembered;
 use crate::audit::verify::{MAX_FINDINGS, State, Totals, Trusted, verify};
 use crate::clock::Clock;
 use crate::store::{self, Store};
@@ -47,19 +48,28 @@ pub(super) async fn run(context: Context, arguments: VerifyArgs) -> Result<(), F
     } else {
         Trusted::keys(&arguments.keys)?
     };
-    for path in &arguments.checkpoints {
-        let note = std::fs::read_to_string(path);
-        trusted.notes.push(note.with_context(|| format!("cannot read {}", path.display()))?);
+    let origin = store.origin().await?.unwrap_or_default();
+    if let Some(note) = remembered(&origin, &context.folder)? {
+        trusted.notes.push(("what was signed last".to_owned(), note));
     }
-    let looked = look(&store, &trusted, &arguments).await;
+    for path in &arguments.checkpoints {
+        let name = path.display().to_string();
+        let note = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
+        trusted.notes.push((name, note));
+    }
+    let looked = look(&store, &origin, &trusted, &arguments).await;
     store.close().await;
     let (position, totals) = looked?;
     tell(position, &totals, arguments.json)
 }
 
-async fn look(store: &Store, trusted: &Trusted, arguments: &VerifyArgs) -> anyhow::Result<(i64, Totals)> {
-    let origin = store.origin().await?.unwrap_or_default();
-    let begun = arguments.state.as_deref().map(|path| read_state(path, &origin)).transpose()?.flatten();
+async fn look(
+    store: &Store,
+    origin: &str,
+    trusted: &Trusted,
+    arguments: &VerifyArgs,
+) -> anyhow::Result<(i64, Totals)> {
+    let begun = arguments.state.as_deref().map(|path| read_state(path, origin)).transpose()?.flatten();
     if let Some(state) = &begun {
         eprintln!("coupon-ledger: going on: {} of {} parts were done", state.done(), state.pieces);
     }
@@ -67,12 +77,13 @@ async fn look(store: &Store, trusted: &Trusted, arguments: &VerifyArgs) -> anyho
     let mut progress = Progress::new();
     let mut kept = Instant::now();
     let mut could_not_keep = None;
-    let totals = verify(store, trusted, begun, |state| {
+    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    let totals = verify(store, trusted, cores, begun, |state| {
         position = state.position;
         progress.show(state);
         if let Some(path) = arguments.state.as_deref().filter(|_| kept.elapsed() >= KEEP_EVERY) {
             kept = Instant::now();
-            could_not_keep = write_state(path, &origin, state).err();
+            could_not_keep = write_state(path, origin, state).err();
         }
     })
     .await?;

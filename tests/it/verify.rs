@@ -9,7 +9,7 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use crate::everything::everything;
-use crate::harness::{Engine, FRIEND, MEMBER, World};
+use crate::harness::{Engine, FRIEND, MEMBER, World, program};
 use crate::log::without_guards;
 use crate::outside::count;
 
@@ -55,7 +55,7 @@ async fn trusted(world: &World) -> Trusted {
 }
 
 async fn look(world: &World) -> Totals {
-    verify(world.store(), &trusted(world).await, None, |_| {}).await.unwrap()
+    verify(world.store(), &trusted(world).await, 2, None, |_| {}).await.unwrap()
 }
 
 fn told(totals: &Totals) -> Vec<String> {
@@ -319,7 +319,7 @@ on_both_engines! {
         let world = everything(engine).await;
         signed(&world).await;
         let mut states: Vec<State> = Vec::new();
-        let whole = verify(world.store(), &trusted(&world).await, None, |state| states.push(state.clone())).await.unwrap();
+        let whole = verify(world.store(), &trusted(&world).await, 2, None, |state| states.push(state.clone())).await.unwrap();
         // From every state that there was, written down and read again, to the same end; meanwhile the ledger goes on.
         let definition = world.define(json!({})).await;
         for state in states.iter().step_by(5) {
@@ -327,13 +327,82 @@ on_both_engines! {
             let code = world.give(MEMBER, id).await;
             world.call(FRIEND, "/client/getcoupon", json!({"id": id, "code": code})).await.ok();
             let state = serde_json::from_str(&serde_json::to_string(state).unwrap()).unwrap();
-            let resumed = verify(world.store(), &trusted(&world).await, Some(state), |_| {}).await.unwrap();
+            let resumed = verify(world.store(), &trusted(&world).await, 2, Some(state), |_| {}).await.unwrap();
             assert_eq!((told(&resumed), resumed.events), (Vec::new(), whole.events));
         }
         let mut ahead = states[0].clone();
         ahead.position = 1_000_000;
-        let refused = verify(world.store(), &trusted(&world).await, Some(ahead), |_| {}).await.unwrap_err();
+        let refused = verify(world.store(), &trusted(&world).await, 2, Some(ahead), |_| {}).await.unwrap_err();
         assert!(refused.to_string().contains("reaches position 1000000"), "{refused}");
+        world.close().await;
+    }
+
+    async fn the_command_line_says_what_is_wrong_and_ends_with_it(engine: Engine) {
+        let world = everything(engine).await;
+        let definition = world.define(json!({})).await;
+        for _ in 0..600 {
+            world.issue(definition, 439).await;
+        }
+        signed(&world).await;
+        let home = world.close().await;
+        // The tests' root secret, as a file.
+        let secret = home.path().join("secret");
+        std::fs::write(&secret, "2a".repeat(32)).unwrap();
+        let run = async |more: &[&str]| {
+            let mut command = program(&home);
+            command.arg("--secret-file").arg(&secret).arg("verify").args(more);
+            let output = command.output().await.unwrap();
+            let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+            (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+        };
+        let (code, out, err) = run(&[]).await;
+        assert_eq!(code, 0, "{out}{err}");
+        assert!(out.starts_with("up to position ") && err.contains("sound"), "{out}{err}");
+        let state = home.path().join("verify.state");
+        let (code, out, _) = run(&["--json", "--state", state.to_str().unwrap()]).await;
+        let told: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!((code, &told["findings"]), (0, &json!([])), "{told}");
+        assert!(!state.exists());
+        // Bad input is a sentence and 2.
+        std::fs::write(&state, "{}").unwrap();
+        let note = home.path().join("garbage.note");
+        std::fs::write(&note, "garbage").unwrap();
+        for (arguments, says) in [
+            (vec!["--state", state.to_str().unwrap()], "does not say how far a verification has come"),
+            (vec!["--checkpoint", "/no/such/file"], "cannot read /no/such/file"),
+            (vec!["--key", "garbage"], "is no verifier key"),
+        ] {
+            let (code, out, err) = run(&arguments).await;
+            assert_eq!((code, out.as_str()), (2, ""), "{arguments:?}: {err}");
+            assert!(err.contains(says), "{arguments:?}: {err}");
+        }
+        let (code, out, err) = run(&["--checkpoint", note.to_str().unwrap()]).await;
+        assert_eq!(code, 1, "{out}{err}");
+        assert!(out.contains("garbage.note: it is no signed checkpoint"), "{out}");
+        // Damage, in the second tile.
+        home.sql("UPDATE wallet_v1 SET title = 'stolen' WHERE coupon_id = (SELECT max(coupon_id) FROM wallet_v1 WHERE coupon_id < 900000)").await.unwrap();
+        without_guards(&home).await;
+        home.sql("UPDATE events SET recorded_at_ms = recorded_at_ms + 1 WHERE position = 300").await.unwrap();
+        let (code, out, err) = run(&[]).await;
+        assert_eq!(code, 1, "{out}{err}");
+        let lines: Vec<&str> = out.lines().collect();
+        assert_eq!(
+            lines[0],
+            "position 300: events, position 300: its bytes are not those whose hash is in the transparency log"
+        );
+        assert!(lines.iter().any(|line| line.contains("wallet_v1, member_id 439, coupon_id")
+            && line.contains("title is \"stolen\", the events give \"十元券\"")), "{out}");
+        assert!(err.contains("things are wrong"), "{err}");
+    }
+
+    async fn a_database_that_fails_meanwhile_is_an_error_and_never_sound(engine: Engine) {
+        let world = everything(engine).await;
+        let mut seen = 0;
+        world.home.sql("ALTER TABLE member_counts_v1 RENAME TO gone").await.unwrap();
+        let failed = verify(world.store(), &trusted(&world).await, 2, None, |_| seen += 1).await.unwrap_err();
+        assert!(failed.to_string().contains("member_counts_v1"), "{failed}");
+        world.home.sql("ALTER TABLE gone RENAME TO member_counts_v1").await.unwrap();
+        assert_eq!(told(&look(&world).await), [] as [&str; 0]);
         world.close().await;
     }
 }

@@ -150,9 +150,8 @@ impl Signer {
     /// A signer that remembers in this folder.
     pub async fn new(ledger: Ledger, folder: &Path) -> Result<Self, StoreError> {
         let origin = origin(ledger.store()).await?;
-        // A folder may have served another ledger.
-        let name = format!("checkpoint-{}.note", origin.rsplit('/').next().unwrap_or_default());
-        Ok(Self { ledger, origin, memory: Memory { path: folder.join(name) } })
+        let memory = Memory::of(&origin, folder);
+        Ok(Self { ledger, origin, memory })
     }
 
     /// The log's name.
@@ -290,7 +289,18 @@ struct Memory {
     path: PathBuf,
 }
 
+/// The note of what a server with this data folder last saw signed of a ledger; None where it has seen nothing.
+pub fn remembered(origin: &str, folder: &Path) -> Result<Option<String>, SignError> {
+    Memory::of(origin, folder).read()
+}
+
 impl Memory {
+    fn of(origin: &str, folder: &Path) -> Self {
+        // A folder may have served another ledger.
+        let name = format!("checkpoint-{}.note", origin.rsplit('/').next().unwrap_or_default());
+        Self { path: folder.join(name) }
+    }
+
     fn error(&self, source: std::io::Error) -> SignError {
         SignError::File { path: self.path.display().to_string(), source }
     }

@@ -4,8 +4,8 @@
 use tlog_tiles::{HASH_SIZE, Hash, Tile};
 
 use super::{Finding, Totals, VerifyError, Worker};
-use crate::audit::checkpoint::{BadKey, Trust, verifier_key};
-use crate::audit::tlog::{self, FULL, Place, Tiles};
+use crate::audit::checkpoint::{BadKey, Trust};
+use crate::audit::tlog::{self, FULL, Place, Tiles, verifier_keys};
 use crate::entity::{fold, stream_of};
 use crate::provenance::{LEDGER_ID, Provenance};
 use crate::secrets::Secrets;
@@ -22,10 +22,8 @@ const TILES: u64 = 64;
 pub struct Trusted {
     /// Whose signatures count.
     pub trust: Trust,
-    /// What was signed last, by the signer's own memory.
-    pub last_signed: Option<(u64, Hash)>,
-    /// Checkpoints that somebody kept.
-    pub notes: Vec<String>,
+    /// Checkpoints that somebody kept, with their names.
+    pub notes: Vec<(String, String)>,
 }
 
 impl Trusted {
@@ -40,9 +38,7 @@ impl Trusted {
         let events = store.load_one(stream_of::<Provenance>(LEDGER_ID)).await?;
         // Where its stream cannot be read that is a finding of its own, and what the first key signed still counts.
         let generation = fold::<Provenance>(&events).map_or(1, |(ledger, _)| ledger.key_generation());
-        let key = |generation| verifier_key(&origin, &secrets.checkpoint_key(generation));
-        let keys: Vec<String> = (1..=generation).map(key).collect();
-        Ok(Self::keys(&keys).unwrap_or_default())
+        Ok(Self::keys(&verifier_keys(secrets, &origin, generation)).unwrap_or_default())
     }
 }
 
@@ -143,19 +139,13 @@ pub(super) async fn check(
             totals.find(Finding::new(position, "tlog_checkpoints", format!("size {}", row.int(0)), what));
         }
     }
-    let kept = trusted.notes.iter().map(|note| match trusted.trust.open(note) {
-        Ok(opened) => Ok((opened.size, opened.root)),
-        Err(untrusted) => Err(untrusted.to_string()),
-    });
-    for kept in trusted.last_signed.map(Ok).into_iter().chain(kept) {
-        let (row, wrong) = match kept {
-            Err(what) => ("a checkpoint that was kept".to_owned(), Some(what)),
-            Ok((size, root)) => {
-                (format!("size {size}, as it was kept"), what_is_signed(store, position, size, root).await?)
-            }
+    for (name, note) in &trusted.notes {
+        let wrong = match trusted.trust.open(note) {
+            Ok(opened) => what_is_signed(store, position, opened.size, opened.root).await?,
+            Err(untrusted) => Some(untrusted.to_string()),
         };
         if let Some(what) = wrong {
-            totals.find(Finding::new(0, "events", row, what));
+            totals.find(Finding::new(0, "events", format!("against {name}"), what));
         }
     }
     Ok(())
