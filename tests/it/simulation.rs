@@ -7,6 +7,7 @@ mod choose;
 mod compare;
 mod jobs;
 mod orders;
+mod partners;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -21,6 +22,7 @@ use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 
 use administer::shop;
+use partners::partner;
 
 use crate::harness::{DAY, Engine, HOUR, NOON, Reply, World};
 use crate::model::{Chosen, Data, Expected, Member, Model, Who};
@@ -33,12 +35,26 @@ const LISTS_EVERY: usize = 25;
 const INFOS_EVERY: usize = 750;
 const MEMBERS: std::ops::RangeInclusive<i64> = 431..=442;
 /// Each works in the shop of his last digit.
-const EMPLOYEES: std::ops::RangeInclusive<i64> = 1001..=1003;
+const EMPLOYEES: std::ops::RangeInclusive<i64> = 1001..=1004;
 const SHOPS: std::ops::RangeInclusive<i64> = 1..=3;
+/// They share the sequence of the shops' ids.
+const PARTNERS: std::ops::RangeInclusive<i64> = 4..=5;
 /// Codes that a run of full length meets a dozen times and more: one that misses any has not tried much.
-const OFTEN: [i64; 29] = [
+const OFTEN: [i64; 30] = [
     0, 310, 401, 1002, 2001, 2002, 2003, 2004, 2005, 2006, 3001, 3002, 3003, 3004, 3005, 3006, 3007, 3008,
-    3011, 3012, 4001, 4002, 4003, 5003, 5006, 7001, 7002, 7003, 7005,
+    3011, 3012, 4001, 4002, 4003, 5001, 5003, 5006, 7001, 7002, 7003, 7005,
+];
+
+/// What a run of full length comes to several times, beside its codes.
+const HAPPENS: [&str; 8] = [
+    "taken from a partner",
+    "several taken at once",
+    "taken once under a key",
+    "taken later under the same key",
+    "settled",
+    "a partner's coupon kept by a cancel",
+    "a partner's coupon returned by a cancel",
+    "an order's grants shown",
 ];
 
 on_both_engines! {
@@ -64,6 +80,7 @@ async fn simulate(engine: Engine, scanned: Option<usize>) {
             simulation.compare_lists(false).await;
             simulation.compare_touched().await;
             simulation.compare_orders(1).await;
+            simulation.compare_partners(false).await;
         }
         if number % INFOS_EVERY == 0 {
             simulation.compare_infos().await;
@@ -76,12 +93,15 @@ async fn simulate(engine: Engine, scanned: Option<usize>) {
     simulation.compare_infos().await;
     simulation.compare_redemptions().await;
     simulation.compare_orders(usize::MAX).await;
+    simulation.compare_partners(true).await;
     assert_rows_equal_replay(&simulation.world).await;
     if scanned.is_none() {
         let missed: Vec<_> = OFTEN.iter().filter(|code| !simulation.answers.contains_key(code)).collect();
         assert!(simulation.deaths > 0, "no server died at work");
         assert!(simulation.orders.len() > 5, "only {} orders were placed", simulation.orders.len());
         assert!(missed.is_empty(), "never answered: {missed:?}; {:?}", simulation.answers);
+        let missed: Vec<_> = HAPPENS.iter().filter(|what| !simulation.happened.contains_key(*what)).collect();
+        assert!(missed.is_empty(), "never happened: {missed:?}; {:?}", simulation.happened);
     }
     simulation.world.close().await;
 }
@@ -155,8 +175,12 @@ struct Simulation {
     /// Every QR that was printed, the revoked ones among them.
     urls: Vec<(i64, String)>,
     touched: BTreeSet<i64>,
+    /// What members took from partners under keys of their own.
+    taken: Vec<partners::Taken>,
     /// How often each code was answered.
     answers: BTreeMap<i64, usize>,
+    /// How often each of [`HAPPENS`] did.
+    happened: BTreeMap<&'static str, usize>,
 }
 
 fn caller(who: Who) -> Caller {
@@ -164,6 +188,7 @@ fn caller(who: Who) -> Caller {
         Who::Member(id) => Caller::Member(id),
         Who::Employee(id) => Caller::Employee(id),
         Who::Operator => Caller::Operator,
+        Who::Partner(id) => Caller::Partner(id),
     }
 }
 
@@ -204,14 +229,20 @@ impl Simulation {
             keys: 0,
             urls: Vec::new(),
             touched: BTreeSet::new(),
+            taken: Vec::new(),
             answers: BTreeMap::new(),
+            happened: BTreeMap::new(),
         };
         simulation.add_people().await;
         for number in 0..12 {
             simulation.define(number % 3 + 1, number % 4 + 1).await;
         }
+        simulation.add_rule().await;
         for _ in 0..8 {
             simulation.regulate().await;
+        }
+        for partner_id in PARTNERS.chain(PARTNERS) {
+            simulation.allot(partner_id).await;
         }
         simulation
     }
@@ -220,6 +251,15 @@ impl Simulation {
         for id in SHOPS {
             self.world.operator("/shop/add", shop(id)).await.ok();
             self.model.add_shop(id, &format!("門店{id}"), true);
+            let url = self.world.operator("/shop/auditqrcode", json!({"id": id})).await.ok()["url"].clone();
+            self.take_url(id, url.as_str().unwrap());
+        }
+        for id in PARTNERS {
+            let partner = partner(id);
+            let text = |field: &str| partner[field].as_str().unwrap().to_owned();
+            self.model.add_partner(id, &text("shop_name"), &text("phone"), &text("address"));
+            let added = self.world.operator("/business/add", partner).await;
+            assert_eq!(added.ok()["id"], id.to_string());
             let url = self.world.operator("/shop/auditqrcode", json!({"id": id})).await.ok()["url"].clone();
             self.take_url(id, url.as_str().unwrap());
         }
@@ -297,7 +337,8 @@ impl Simulation {
             10 => self.guess().await,
             11..16 => self.employ().await,
             16..18 => self.scan().await,
-            18..28 => self.trade().await,
+            18..29 => self.trade().await,
+            29..36 => self.partner().await,
             _ => {
                 let (who, route, body) = self.choose();
                 let key = self.key();
@@ -325,6 +366,7 @@ impl Simulation {
             "/order/add" => self.chosen_since(before).await,
             _ => Chosen::default(),
         };
+        self.model.key.clone_from(&key);
         self.compare(who, route, &body, &reply);
         assert!(!reply.replayed(), "a key that was new: {route} {body}");
         let writes = reply.code() == 0 || reply.code() == 7001;
@@ -333,7 +375,7 @@ impl Simulation {
             self.cut(reply.data()["id"].as_i64().unwrap(), route == "/sendelecoupon/add").await;
         }
         assert!(writes || !wrote, "{route} {body} was refused and wrote something");
-        if let (Some(key), true) = (key, route != "/client/couponinfo") {
+        if let (Some(key), true) = (key, !matches!(route, "/client/couponinfo" | "/wechat/receive")) {
             let answered = wrote.then_some(reply.body);
             self.keyed.push(Keyed { key, who, route, body, answered });
         }
@@ -376,11 +418,21 @@ impl Simulation {
                 }
                 "/order/add" => self.orders.push(data["id"].as_i64().unwrap()),
                 "/elecoupons/extend" => self.extended = true,
+                "/wechat/receive" => self.note_taken(data),
+                "/order/cancel" => self.note_cancelled(body, data),
+                "/order/getorderelecoupon" if !data["coupon_list"][0].is_null() => {
+                    self.happens("an order's grants shown");
+                }
                 _ => {}
             }
         }
         let coupon = body.get("mem_coupon_id").or_else(|| body.get("id")).and_then(Value::as_i64);
         self.touched.extend(coupon);
+    }
+
+    fn happens(&mut self, what: &'static str) {
+        debug_assert!(HAPPENS.contains(&what), "{what}");
+        *self.happened.entry(what).or_default() += 1;
     }
 
     fn check(expected: &Expected, reply: &Reply) {
@@ -414,7 +466,8 @@ impl Simulation {
         if self.chance(25) {
             let mut other = body.clone();
             let is_given = |field: &&str| body.get(field).is_some_and(|value| !value.is_null());
-            match ["mem_coupon_id", "coupon_id", "send_id", "id", "member_id"].into_iter().find(is_given) {
+            let fields = ["mem_coupon_id", "coupon_id", "send_id", "id", "bc_id", "member_id"];
+            match fields.into_iter().find(is_given) {
                 Some(field) => other[field] = 88_888.into(),
                 None => other["code"] = "another".into(),
             }

@@ -7,7 +7,7 @@ use rand::Rng as _;
 use rand::seq::{IndexedRandom as _, IteratorRandom as _};
 use serde_json::{Value, json};
 
-use super::{SHOPS, Simulation};
+use super::{PARTNERS, SHOPS, Simulation};
 use crate::model::ModelDefinition;
 
 impl Simulation {
@@ -115,7 +115,10 @@ impl Simulation {
         let weekdays = self.rng.random_range(1..=5);
         let shops = self.rng.random_range(1..=2);
         let use_week = if self.chance(60) { Vec::new() } else { self.some_of(1..=7, weekdays) };
-        let shop_ids = if self.chance(60) { Vec::new() } else { self.some_of(SHOPS, shops) };
+        let mut shop_ids = if self.chance(60) { Vec::new() } else { self.some_of(SHOPS, shops) };
+        if self.chance(25) {
+            shop_ids.extend(self.some_of(PARTNERS, 1));
+        }
         ModelDefinition {
             id: 0,
             kind,

@@ -24,9 +24,10 @@ impl Simulation {
         }
         let unlimited = |num: i64| if num == 0 { -1 } else { num };
         let expected = self.model.stock();
-        let expected =
-            expected.into_iter().map(|(id, (num, issued))| (id, (unlimited(num), issued))).collect();
-        assert_eq!(stock, expected);
+        let expected = expected.into_iter().map(|(id, (num, issued))| (id, (unlimited(num), issued)));
+        // An allotment's counter lies under the negative of its id.
+        let allotted = self.model.allotted().into_iter().map(|(id, counts)| (-id, counts));
+        assert_eq!(stock, expected.chain(allotted).collect());
 
         let sql =
             "SELECT member_id, definition_id, issued FROM member_counts_v1 WHERE bucket = $1 AND issued <> 0";
@@ -77,6 +78,7 @@ impl Simulation {
             }
         }
         self.compare_all(calls).await;
+        self.perform(Who::Operator, "/elecoupons/getlist", json!({"limit": 100}), None).await;
         for member in MEMBERS {
             let reply = self.world.call(Caller::Member(member), "/client/cangetcoupon", json!({})).await;
             let listed: Vec<i64> =
