@@ -1,4 +1,5 @@
-//! An independent, naive model of the HTTP API: members, the counter, issuing, jobs, orders and partners.
+//! An independent, naive model of the HTTP API: members, the counter, issuing, jobs, orders, partners and what levels and
+//! birthdays grant.
 //!
 //! It is written from the contract alone and shares no code with the server, so that a seeded simulation can send
 //! every call to both and compare the whole answers. It keeps plain lists in memory and computes every answer from
@@ -10,6 +11,7 @@
 
 mod counter;
 mod gifts;
+mod grants;
 mod issue;
 mod jobs;
 mod orders;
@@ -25,6 +27,7 @@ use chrono::NaiveDate;
 use chrono_tz::Tz;
 use serde_json::Value;
 
+pub use grants::Given;
 pub use jobs::{Shift, State};
 pub use orders::{Chosen, Grants};
 use wire::{page_of, refusal};
@@ -84,7 +87,9 @@ mod code {
 const COME_MASS_SEND: i64 = 0;
 const COME_ORDER_AMOUNT: i64 = 1;
 const COME_PRODUCT_GROUP: i64 = 2;
+const COME_LEVEL: i64 = 3;
 const COME_ONE_TO_ONE: i64 = 5;
+const COME_BIRTHDAY: i64 = 6;
 const COME_PARTNER: i64 = 7;
 const COME_CLAIMED: i64 = 8;
 
@@ -162,6 +167,7 @@ pub struct Member {
     pub shop_id: i64,
     pub tag_ids: Vec<i64>,
     pub card_end: Option<NaiveDate>,
+    pub birthday: Option<NaiveDate>,
 }
 
 /// A shop or a partner: they share one sequence of ids.
@@ -290,6 +296,7 @@ pub struct Model {
     jobs: BTreeMap<i64, jobs::Job>,
     orders: BTreeMap<i64, orders::Order>,
     allotments: BTreeMap<i64, partners::Allotment>,
+    granting: grants::Granting,
     /// What was taken under each key: (allotment, coupon).
     taken: BTreeMap<String, BTreeMap<i64, i64>>,
     /// Of orders' amounts.
@@ -320,6 +327,7 @@ impl Model {
             jobs: BTreeMap::new(),
             orders: BTreeMap::new(),
             allotments: BTreeMap::new(),
+            granting: grants::Granting::default(),
             taken: BTreeMap::new(),
             rules: BTreeMap::new(),
             groups: BTreeMap::new(),
@@ -330,15 +338,27 @@ impl Model {
 
     // What the directory and the definitions hold. The driver calls these after it did the same to the server.
 
-    /// Adds the member, or replaces him.
+    /// Adds a member, who has reached the level that he comes with.
     pub fn add_member(&mut self, id: i64, member: Member) {
+        self.reach(id, member.level_id);
         self.members.insert(id, member);
     }
 
     /// Moves a member to another shop and level, with other tags.
     pub fn move_member(&mut self, id: i64, shop_id: i64, level_id: i64, tag_ids: Vec<i64>) {
         if let Some(member) = self.members.get_mut(&id) {
+            let is_new = member.level_id != level_id;
             (member.shop_id, member.level_id, member.tag_ids) = (shop_id, level_id, tag_ids);
+            if is_new {
+                self.reach(id, level_id);
+            }
+        }
+    }
+
+    /// Says when a member was born.
+    pub fn set_birthday(&mut self, id: i64, birthday: Option<NaiveDate>) {
+        if let Some(member) = self.members.get_mut(&id) {
+            member.birthday = birthday;
         }
     }
 
@@ -544,6 +564,10 @@ impl Model {
                 let rows = self.definitions.values().rev().map(|it| self.definition_row(it)).collect();
                 Ok(Data::Exactly(Value::Array(page_of(call.body, rows))))
             }
+            "/memberelecoupon/add"
+            | "/memberelecoupon/edit"
+            | "/memberelecoupon/del"
+            | "/birthdaycoupon/set" => self.change_grants(call, route),
             "/business/addattract" => self.allot(call),
             "/business/editattract" => self.edit_allotment(call),
             "/business/inventory" => self.change_allotment(call),

@@ -5,6 +5,7 @@
 mod administer;
 mod choose;
 mod compare;
+mod grants;
 mod jobs;
 mod orders;
 mod partners;
@@ -22,6 +23,7 @@ use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 
 use administer::shop;
+use grants::born;
 use partners::partner;
 
 use crate::harness::{DAY, Engine, HOUR, NOON, Reply, World};
@@ -46,7 +48,9 @@ const OFTEN: [i64; 30] = [
 ];
 
 /// What a run of full length comes to several times, beside its codes.
-const HAPPENS: [&str; 8] = [
+const HAPPENS: [&str; 10] = [
+    "given for a level",
+    "given for a birthday",
     "taken from a partner",
     "several taken at once",
     "taken once under a key",
@@ -94,6 +98,8 @@ async fn simulate(engine: Engine, scanned: Option<usize>) {
     simulation.compare_redemptions().await;
     simulation.compare_orders(usize::MAX).await;
     simulation.compare_partners(true).await;
+    simulation.pass_february().await;
+    simulation.compare_lists(false).await;
     assert_rows_equal_replay(&simulation.world).await;
     if scanned.is_none() {
         let missed: Vec<_> = OFTEN.iter().filter(|code| !simulation.answers.contains_key(code)).collect();
@@ -275,11 +281,14 @@ impl Simulation {
                 level_id: id % 4,
                 shop_id: id % 3 + 1,
                 tag_ids: (1..=3).filter(|tag| id % (tag + 1) == 0).collect(),
+                // Every few days there is a birthday.
+                birthday: Some(born(self.today() + Days::new((id % 12 * 7) as u64))),
                 card_end: (id % 3 != 0).then(|| self.today() + Days::new((id % 5 * 40) as u64)),
             };
             let mut body = json!({
                 "id": id, "nickname": member.nickname, "headimgurl": member.headimgurl, "level_id": member.level_id,
                 "shop_id": member.shop_id, "tag_ids": member.tag_ids,
+                "birthday": member.birthday.map(|day| day.to_string()),
             });
             if let Some(day) = member.card_end {
                 body["card_end"] = day.to_string().into();
@@ -339,6 +348,7 @@ impl Simulation {
             16..18 => self.scan().await,
             18..29 => self.trade().await,
             29..36 => self.partner().await,
+            36..41 => self.grant().await,
             _ => {
                 let (who, route, body) = self.choose();
                 let key = self.key();
@@ -363,7 +373,7 @@ impl Simulation {
         };
         let wrote = self.head().await > before;
         self.model.chosen = match route {
-            "/order/add" => self.chosen_since(before).await,
+            "/order/add" | "/memberelecoupon/add" | "/birthdaycoupon/set" => self.chosen_since(before).await,
             _ => Chosen::default(),
         };
         self.model.key.clone_from(&key);
@@ -466,9 +476,13 @@ impl Simulation {
         if self.chance(25) {
             let mut other = body.clone();
             let is_given = |field: &&str| body.get(field).is_some_and(|value| !value.is_null());
-            let fields = ["mem_coupon_id", "coupon_id", "send_id", "id", "bc_id", "member_id"];
+            let fields = ["mem_coupon_id", "level_id", "coupon_id", "send_id", "id", "bc_id", "member_id"];
             match fields.into_iter().find(is_given) {
                 Some(field) => other[field] = 88_888.into(),
+                None if body["json"].is_array() => other["json"] = json!([{"id": 88_888, "num": 1}]),
+                None if body["coupon_ids"].is_array() => {
+                    other["coupon_ids"] = json!([{"id": 88_888, "num": 1}]);
+                }
                 None => other["code"] = "another".into(),
             }
             let reply = self.world.keyed(caller(who), &key, route, other.clone()).await;

@@ -57,13 +57,25 @@ impl Model {
         definition_id: i64,
         member_id: i64,
     ) -> Result<Days, Refusal> {
+        self.is_eligible_at(now_ms, definition_id, member_id, None)
+    }
+
+    /// The same for a member who had come to this level.
+    pub(super) fn is_eligible_at(
+        &self,
+        now_ms: i64,
+        definition_id: i64,
+        member_id: i64,
+        level_id: Option<i64>,
+    ) -> Result<Days, Refusal> {
         let today = self.today(now_ms);
         let definition = self.definitions.get(&definition_id).ok_or(refusal(code::NO_SUCH_DEFINITION))?;
         ensure(self.is_on_offer(now_ms, definition), code::NOT_ON_OFFER)?;
         let member = self.members.get(&member_id).ok_or(refusal(code::NO_SUCH_PERSON))?;
         // "no card end" is 5006 too, but can only be said of a member who is there.
         let days = validity(definition, member, today).ok_or(refusal(code::NOT_ON_OFFER))?;
-        let is_eligible = definition.get_limit_type != 4 || definition.level_ids.contains(&member.level_id);
+        let is_eligible = definition.get_limit_type != 4
+            || definition.level_ids.contains(&level_id.unwrap_or(member.level_id));
         ensure(is_eligible, code::LEVEL_NOT_ELIGIBLE)?;
         Ok(days)
     }
@@ -167,14 +179,25 @@ impl Model {
     /// `get_limit_type` "2 at most `get_limit` issued per member (gifts not counted, voided not counted); 3 one at a
     /// time until its end date, used or not". What was issued to him counts, wherever it is now.
     pub(super) fn limit_is_reached(&self, now_ms: i64, definition_id: i64, member_id: i64) -> bool {
+        self.limit_is_reached_with(now_ms, definition_id, member_id, 0)
+    }
+
+    /// The same for a member who had been issued so many more today.
+    pub(super) fn limit_is_reached_with(
+        &self,
+        now_ms: i64,
+        definition_id: i64,
+        member_id: i64,
+        more: i64,
+    ) -> bool {
         let Some(definition) = self.definitions.get(&definition_id) else {
             return false;
         };
         let today = self.today(now_ms);
         let mut issued_to_him = self.issued_of(definition.id).filter(|coupon| coupon.issued_to == member_id);
         match definition.get_limit_type {
-            2 => issued_to_him.count() as i64 >= definition.get_limit,
-            3 => issued_to_him.any(|coupon| today <= coupon.end),
+            2 => issued_to_him.count() as i64 + more >= definition.get_limit,
+            3 => more > 0 || issued_to_him.any(|coupon| today <= coupon.end),
             _ => false,
         }
     }

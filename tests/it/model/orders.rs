@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::wire::{
-    cents, ensure, ids, int, int_or, joined, money, number, page_if_asked, page_of, refusal, text,
+    cents, ensure, ids, int, int_or, joined, money, number, page_if_asked, page_of, refusal, rows, text,
     unix_seconds,
 };
 use super::{
@@ -33,6 +33,8 @@ pub struct Chosen {
     pub redemptions: BTreeMap<i64, i64>,
     /// New coupons, in the order in which they were issued.
     pub coupons: Vec<i64>,
+    /// (definition, row) of what is granted from now on.
+    pub grants: BTreeMap<i64, i64>,
 }
 
 pub(super) struct Order {
@@ -363,6 +365,9 @@ impl Model {
             "/user/checkcoupons" => self.check_coupons(call, employee_id),
             "/order/elecouponlist" => self.auditelecouponlist(call, employee_id, true),
             "/order/getorderelecoupon" => Ok(Data::Exactly(self.granted_by_amount(call.body))),
+            _ if route.starts_with("/member") || route == "/birthdaycoupon/get" => {
+                self.read_grants(call, route)
+            }
             _ => self.read_job(call, route),
         }
     }
@@ -516,10 +521,6 @@ fn line(row: &Value) -> Line {
 
 fn pair(row: &Value) -> (i64, i64) {
     (int(row, "coupon_id"), int(row, "num"))
-}
-
-fn rows<'a>(body: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
-    body.get(key).and_then(Value::as_array).into_iter().flatten()
 }
 
 /// In the order in which they were given: "The first refusal in the order of the list is the answer".

@@ -57,6 +57,11 @@ pub(super) fn text<'a>(body: &'a Value, key: &str) -> &'a str {
     body.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
+/// A list of objects.
+pub(super) fn rows<'a>(body: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
+    body.get(key).and_then(Value::as_array).into_iter().flatten()
+}
+
 /// A list of ids as `1,2,3`, in order and each once; "`0` where a list is meant is the empty list".
 pub(super) fn ids(body: &Value, key: &str) -> Vec<i64> {
     let mut ids: Vec<i64> = text(body, key).split(',').filter_map(|id| id.parse().ok()).collect();

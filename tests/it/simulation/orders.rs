@@ -2,6 +2,7 @@
 
 use coupon_ledger::coupon::{Coupon, CouponEvent};
 use coupon_ledger::entity::decode;
+use coupon_ledger::grant::{Grant, GrantEvent};
 use rand::Rng as _;
 use rand::seq::{IndexedRandom as _, IteratorRandom as _};
 use serde_json::{Value, json};
@@ -215,10 +216,15 @@ impl Simulation {
         }
     }
 
-    /// What an order has written: the model takes the ids from it.
+    /// What an order or a change of what is granted has written: the model takes the ids from it.
     pub(super) async fn chosen_since(&mut self, position: i64) -> Chosen {
         let mut chosen = Chosen::default();
         for stored in self.world.store().events_after(position, 10_000).await.unwrap() {
+            if stored.aggregate_type == "grant"
+                && let GrantEvent::Added { definition_id, .. } = decode::<Grant>(&stored).unwrap()
+            {
+                chosen.grants.insert(definition_id, stored.aggregate_id.parse().unwrap());
+            }
             if stored.aggregate_type != "coupon" {
                 continue;
             }

@@ -42,9 +42,10 @@ impl Simulation {
                 self.operate("/business/edit", body, 0).await;
                 self.model.set_shop_open(id, open);
             }
-            33..62 => self.take(partner_id).await,
-            62..77 => self.take_again().await,
-            77..90 => self.look_as_member(partner_id).await,
+            33..58 => self.take(partner_id).await,
+            58..70 => self.take_again().await,
+            70..80 => self.sell_and_regret().await,
+            80..92 => self.look_as_member(partner_id).await,
             _ => self.look_at_partner(partner_id).await,
         }
     }
@@ -112,6 +113,36 @@ impl Simulation {
         assert_eq!(reply.replayed(), had_taken && !wrote, "{key} again");
         if had_taken {
             self.happens(if wrote { "taken later under the same key" } else { "taken once under a key" });
+        }
+    }
+
+    /// An order uses what was taken from a partner, and is looked at and cancelled soon after.
+    async fn sell_and_regret(&mut self) {
+        let now_ms = self.now_ms();
+        let taken = self.coupons.iter().rev().filter(|id| self.model.is_partners(**id)).take(40);
+        let usable = taken.filter_map(|id| {
+            let member_id = self.model.holder(*id)?;
+            let is_usable = |shop_id: &i64| self.model.usable_at(now_ms, member_id, *shop_id).contains(id);
+            Some((*id, member_id, (1..=5).find(is_usable)?))
+        });
+        let Some((coupon_id, member_id, shop_id)) = usable.choose(&mut self.rng) else { return };
+        let goods = json!([{"goods_id": 7, "price": "300.00", "state": 1, "count": 1, "coupon_list": []}]);
+        let body = json!({
+            "member_id": member_id, "goods": goods, "use_coupon_list": coupon_id.to_string(), "shop_id": shop_id,
+        });
+        let orders = self.orders.len();
+        self.perform(Who::Operator, "/order/add", body, None).await;
+        let Some(id) = self.orders.get(orders).copied() else { return };
+        let mut body = json!({"id": id});
+        for return_partner in [0, 1] {
+            body["return_partner"] = return_partner.into();
+            self.perform(Who::Operator, "/order/cancelago", body.clone(), None).await;
+        }
+        if self.chance(75) {
+            self.pass_time();
+            body["return_partner"] = i64::from(self.chance(60)).into();
+            let key = self.key();
+            self.perform(Who::Operator, "/order/cancel", body, key).await;
         }
     }
 
