@@ -1,5 +1,5 @@
-//! An independent, naive model of the HTTP API: members, the counter, issuing, jobs, orders, partners and what levels and
-//! birthdays grant.
+//! An independent, naive model of the HTTP API: members, the counter, issuing, jobs, orders, partners, imports, and
+//! what levels and birthdays grant.
 //!
 //! It is written from the contract alone and shares no code with the server, so that a seeded simulation can send
 //! every call to both and compare the whole answers. It keeps plain lists in memory and computes every answer from
@@ -12,6 +12,7 @@
 mod counter;
 mod gifts;
 mod grants;
+mod imports;
 mod issue;
 mod jobs;
 mod orders;
@@ -21,7 +22,7 @@ mod rules;
 mod wallet;
 mod wire;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::NaiveDate;
 use chrono_tz::Tz;
@@ -92,6 +93,7 @@ const COME_ONE_TO_ONE: i64 = 5;
 const COME_BIRTHDAY: i64 = 6;
 const COME_PARTNER: i64 = 7;
 const COME_CLAIMED: i64 = 8;
+const COME_IMPORTED: i64 = 9;
 
 /// Who makes the call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -297,6 +299,8 @@ pub struct Model {
     orders: BTreeMap<i64, orders::Order>,
     allotments: BTreeMap<i64, partners::Allotment>,
     granting: grants::Granting,
+    /// What was imported under each key; a file without one stands for itself.
+    imported: BTreeMap<String, BTreeSet<i64>>,
     /// What was taken under each key: (allotment, coupon).
     taken: BTreeMap<String, BTreeMap<i64, i64>>,
     /// Of orders' amounts.
@@ -305,7 +309,7 @@ pub struct Model {
     groups: BTreeMap<i64, Grants>,
     /// The ids that the server chose for the call that comes next, where its answer does not tell them.
     pub chosen: Chosen,
-    /// The idempotency key of the call that comes next: taking from a partner under it again is no mere repetition.
+    /// The idempotency key of the call that comes next, for what is no mere repetition when it comes again.
     pub key: Option<String>,
 }
 
@@ -328,6 +332,7 @@ impl Model {
             orders: BTreeMap::new(),
             allotments: BTreeMap::new(),
             granting: grants::Granting::default(),
+            imported: BTreeMap::new(),
             taken: BTreeMap::new(),
             rules: BTreeMap::new(),
             groups: BTreeMap::new(),
@@ -568,6 +573,7 @@ impl Model {
             | "/memberelecoupon/edit"
             | "/memberelecoupon/del"
             | "/birthdaycoupon/set" => self.change_grants(call, route),
+            "/elecoupons/import" => Ok(self.import(call)),
             "/business/addattract" => self.allot(call),
             "/business/editattract" => self.edit_allotment(call),
             "/business/inventory" => self.change_allotment(call),

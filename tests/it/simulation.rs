@@ -6,6 +6,7 @@ mod administer;
 mod choose;
 mod compare;
 mod grants;
+mod imports;
 mod jobs;
 mod orders;
 mod partners;
@@ -48,7 +49,14 @@ const OFTEN: [i64; 30] = [
 ];
 
 /// What a run of full length comes to several times, beside its codes.
-const HAPPENS: [&str; 10] = [
+const HAPPENS: [&str; 17] = [
+    "imported in hand",
+    "imported used",
+    "imported voided",
+    "imported past its end",
+    "imported again",
+    "bad lines beside good ones",
+    "only checked",
     "given for a level",
     "given for a birthday",
     "taken from a partner",
@@ -183,6 +191,10 @@ struct Simulation {
     touched: BTreeSet<i64>,
     /// What members took from partners under keys of their own.
     taken: Vec<partners::Taken>,
+    /// What was imported, of which definitions, and the last id that was given by hand.
+    files: Vec<imports::File>,
+    imported: BTreeSet<i64>,
+    imported_id: i64,
     /// How often each code was answered.
     answers: BTreeMap<i64, usize>,
     /// How often each of [`HAPPENS`] did.
@@ -236,6 +248,9 @@ impl Simulation {
             urls: Vec::new(),
             touched: BTreeSet::new(),
             taken: Vec::new(),
+            files: Vec::new(),
+            imported: BTreeSet::new(),
+            imported_id: 0,
             answers: BTreeMap::new(),
             happened: BTreeMap::new(),
         };
@@ -243,6 +258,7 @@ impl Simulation {
         for number in 0..12 {
             simulation.define(number % 3 + 1, number % 4 + 1).await;
         }
+        simulation.add_rule().await;
         simulation.add_rule().await;
         for _ in 0..8 {
             simulation.regulate().await;
@@ -345,10 +361,11 @@ impl Simulation {
             9 => self.sweep().await,
             10 => self.guess().await,
             11..16 => self.employ().await,
-            16..18 => self.scan().await,
-            18..29 => self.trade().await,
-            29..36 => self.partner().await,
-            36..41 => self.grant().await,
+            16..19 => self.scan().await,
+            19..30 => self.trade().await,
+            30..38 => self.partner().await,
+            38..43 => self.grant().await,
+            43..47 => self.import().await,
             _ => {
                 let (who, route, body) = self.choose();
                 let key = self.key();
@@ -373,7 +390,9 @@ impl Simulation {
         };
         let wrote = self.head().await > before;
         self.model.chosen = match route {
-            "/order/add" | "/memberelecoupon/add" | "/birthdaycoupon/set" => self.chosen_since(before).await,
+            "/order/add" | "/memberelecoupon/add" | "/birthdaycoupon/set" | "/elecoupons/import" => {
+                self.chosen_since(before).await
+            }
             _ => Chosen::default(),
         };
         self.model.key.clone_from(&key);
@@ -385,7 +404,9 @@ impl Simulation {
             self.cut(reply.data()["id"].as_i64().unwrap(), route == "/sendelecoupon/add").await;
         }
         assert!(writes || !wrote, "{route} {body} was refused and wrote something");
-        if let (Some(key), true) = (key, !matches!(route, "/client/couponinfo" | "/wechat/receive")) {
+        if let (Some(key), true) =
+            (key, !matches!(route, "/client/couponinfo" | "/wechat/receive" | "/elecoupons/import"))
+        {
             let answered = wrote.then_some(reply.body);
             self.keyed.push(Keyed { key, who, route, body, answered });
         }
@@ -429,6 +450,7 @@ impl Simulation {
                 "/order/add" => self.orders.push(data["id"].as_i64().unwrap()),
                 "/elecoupons/extend" => self.extended = true,
                 "/wechat/receive" => self.note_taken(data),
+                "/elecoupons/import" => self.note_imported(body, data),
                 "/order/cancel" => self.note_cancelled(body, data),
                 "/order/getorderelecoupon" if !data["coupon_list"][0].is_null() => {
                     self.happens("an order's grants shown");

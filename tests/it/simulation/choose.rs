@@ -64,8 +64,12 @@ impl Simulation {
                 };
                 let code = if self.chance(30) { right } else { right ^ 1 };
                 let route = if self.chance(75) { "/client/getcoupon" } else { "/client/giftinfo" };
-                // One of them guesses more than the others.
-                let receiver = if self.chance(20) { *MEMBERS.start() } else { self.member() };
+                // One of them guesses more than the others, and at times the giver tries it himself.
+                let receiver = match self.rng.random_range(0..100) {
+                    0..20 => *MEMBERS.start(),
+                    20..27 => self.model.holder(id).unwrap_or_else(|| self.member()),
+                    _ => self.member(),
+                };
                 (Who::Member(receiver), route, json!({"id": id, "code": code}))
             }
             86..92 => (member, "/client/couponinfo", json!({"id": id})),
@@ -187,7 +191,7 @@ impl Simulation {
 
     pub(super) fn definition(&mut self) -> i64 {
         let recent = self.definitions.len().saturating_sub(12);
-        if self.chance(3) { 5_555 } else { *self.definitions[recent..].choose(&mut self.rng).unwrap() }
+        if self.chance(5) { 5_555 } else { *self.definitions[recent..].choose(&mut self.rng).unwrap() }
     }
 
     pub(super) fn redemption(&mut self) -> i64 {

@@ -36,7 +36,7 @@ impl Simulation {
             rows.iter().map(|row| ((row.int(0), row.int(1)), row.int(2))).collect();
         assert_eq!(counts, self.model.member_counts());
         let unexpired = self.model.unexpired_counts(self.now_ms());
-        for (definition, limits) in &self.limits {
+        for (definition, limits) in self.limits.iter().filter(|(id, _)| !self.imported.contains(id)) {
             // An edit takes back nothing: the loosest limit that there has been is the one that holds.
             let of = |(key, _): &(&(i64, i64), &i64)| key.1 == *definition;
             if limits.iter().all(|(kind, _)| *kind == 2) {

@@ -1,6 +1,6 @@
 //! Orders, and the rules and groups by which they earn coupons.
 
-use coupon_ledger::coupon::{Coupon, CouponEvent};
+use coupon_ledger::coupon::{Coupon, CouponEvent, Past};
 use coupon_ledger::entity::decode;
 use coupon_ledger::grant::{Grant, GrantEvent};
 use rand::Rng as _;
@@ -42,8 +42,8 @@ impl Simulation {
                     self.perform(who, route, body, None).await;
                 }
             }
-            78..84 => self.place_again().await,
-            84..88 => {
+            78..83 => self.place_again().await,
+            83..87 => {
                 let (who, shop_id) = self.cashier();
                 let member_id = self.member();
                 let mut coupons = self.some_coupons(member_id, shop_id);
@@ -54,8 +54,8 @@ impl Simulation {
                 let body = json!({"member_id": member_id, "coupons": joined(&coupons), "amount": amount, "shop_id": shop_id});
                 self.perform(who, "/user/checkcoupons", body, None).await;
             }
-            88..94 => self.see_for_order().await,
-            94..97 => {
+            87..95 => self.see_for_order().await,
+            95..97 => {
                 let (who, id) = (self.cashier().0, self.order());
                 self.perform(who, "/order/get", json!({"id": id}), None).await;
             }
@@ -179,7 +179,7 @@ impl Simulation {
     /// What a member could use in an order, and what it would earn.
     async fn see_for_order(&mut self) {
         let who = self.cashier().0;
-        if self.chance(50) {
+        if self.chance(60) {
             let amount = format!("{}.{:02}", self.rng.random_range(0..150), self.rng.random_range(0..100));
             let mut body = json!({"amount": amount});
             if self.chance(20) {
@@ -216,7 +216,7 @@ impl Simulation {
         }
     }
 
-    /// What an order or a change of what is granted has written: the model takes the ids from it.
+    /// What a call has written whose answer does not tell it: the model takes the ids from it.
     pub(super) async fn chosen_since(&mut self, position: i64) -> Chosen {
         let mut chosen = Chosen::default();
         for stored in self.world.store().events_after(position, 10_000).await.unwrap() {
@@ -231,6 +231,12 @@ impl Simulation {
             let id = stored.aggregate_id.parse().unwrap();
             match decode::<Coupon>(&stored).unwrap() {
                 CouponEvent::Issued(_) => chosen.coupons.push(id),
+                CouponEvent::Imported { past, .. } => {
+                    chosen.coupons.push(id);
+                    if let Past::Used { redemption_id, .. } = past {
+                        chosen.redemptions.insert(id, redemption_id);
+                    }
+                }
                 CouponEvent::Redeemed { redemption_id, .. } => {
                     chosen.redemptions.insert(id, redemption_id);
                 }

@@ -2,7 +2,7 @@
 
 use chrono::Days;
 use rand::Rng as _;
-use rand::seq::{IndexedRandom as _, IteratorRandom as _};
+use rand::seq::IteratorRandom as _;
 use serde_json::{Value, json};
 
 use super::{MEMBERS, PARTNERS, Simulation, caller};
@@ -42,10 +42,10 @@ impl Simulation {
                 self.operate("/business/edit", body, 0).await;
                 self.model.set_shop_open(id, open);
             }
-            33..58 => self.take(partner_id).await,
-            58..70 => self.take_again().await,
-            70..80 => self.sell_and_regret().await,
-            80..92 => self.look_as_member(partner_id).await,
+            33..54 => self.take(partner_id).await,
+            54..70 => self.take_again().await,
+            70..83 => self.sell_and_regret().await,
+            83..92 => self.look_as_member(partner_id).await,
             _ => self.look_at_partner(partner_id).await,
         }
     }
@@ -89,12 +89,12 @@ impl Simulation {
     }
 
     async fn take_again(&mut self) {
-        let recent = self.taken.len().saturating_sub(4);
-        let Some(Taken { key, member_id, partner_id }) = self.taken[recent..].choose(&mut self.rng).cloned()
-        else {
+        let wants_taken = self.chance(75);
+        let late = self.taken.iter().rev().filter(|it| !wants_taken || self.model.has_taken_under(&it.key));
+        let Some(Taken { key, member_id, partner_id }) = late.take(4).choose(&mut self.rng).cloned() else {
             return;
         };
-        if self.chance(40) {
+        if self.chance(65) {
             self.allot(partner_id).await;
         }
         let (before, had_taken) = (self.head().await, self.model.has_taken_under(&key));
@@ -138,9 +138,9 @@ impl Simulation {
             body["return_partner"] = return_partner.into();
             self.perform(Who::Operator, "/order/cancelago", body.clone(), None).await;
         }
-        if self.chance(75) {
+        if self.chance(90) {
             self.pass_time();
-            body["return_partner"] = i64::from(self.chance(60)).into();
+            body["return_partner"] = i64::from(self.chance(50)).into();
             let key = self.key();
             self.perform(Who::Operator, "/order/cancel", body, key).await;
         }
