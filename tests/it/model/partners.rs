@@ -52,8 +52,12 @@ impl Model {
 
     /// How many of each allotment may be taken, and how many are: "voided not counted".
     pub fn allotted(&self) -> BTreeMap<i64, (i64, i64)> {
-        let each = |(id, allotment): (&i64, &Allotment)| (*id, (allotment.num(), self.taken_of(*id)));
-        self.allotments.iter().map(each).collect()
+        let mut allotted: BTreeMap<i64, (i64, i64)> =
+            self.allotments.iter().map(|(id, allotment)| (*id, (allotment.num(), 0))).collect();
+        for coupon in self.coupons.values().filter(|coupon| !coupon.voided) {
+            allotted.entry(coupon.origin.allotment_id).and_modify(|(_, taken)| *taken += 1);
+        }
+        allotted
     }
 
     /// The definitions of which coupons could be issued to somebody.

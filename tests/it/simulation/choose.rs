@@ -54,24 +54,7 @@ impl Simulation {
             }
             56..68 => (member, "/client/givecoupon", json!({"id": id})),
             68..71 => (member, "/client/withdrawcoupon", json!({"id": id})),
-            71..86 => {
-                let recent = self.gifts.len().saturating_sub(3)..self.gifts.len();
-                let (id, right) = match recent.choose(&mut self.rng) {
-                    Some(number) if self.rng.random_ratio(19, 20) => {
-                        (self.gifts[number].0, self.gifts[number].1)
-                    }
-                    _ => (id, 123_456),
-                };
-                let code = if self.chance(30) { right } else { right ^ 1 };
-                let route = if self.chance(75) { "/client/getcoupon" } else { "/client/giftinfo" };
-                // One of them guesses more than the others, and at times the giver tries it himself.
-                let receiver = match self.rng.random_range(0..100) {
-                    0..20 => *MEMBERS.start(),
-                    20..27 => self.model.holder(id).unwrap_or_else(|| self.member()),
-                    _ => self.member(),
-                };
-                (Who::Member(receiver), route, json!({"id": id, "code": code}))
-            }
+            71..86 => self.choose_gift(id),
             86..92 => (member, "/client/couponinfo", json!({"id": id})),
             92..95 => (member, "/client/auditcouponinfo", json!({"id": self.redemption()})),
             95..98 => {
@@ -86,6 +69,24 @@ impl Simulation {
             98 => self.choose_list(),
             _ => (Who::Employee(1001), "/client/couponlist", json!({"state": 0})),
         }
+    }
+
+    /// Somebody tries to receive one of the last gifts, or to look at it.
+    fn choose_gift(&mut self, id: i64) -> (Who, &'static str, Value) {
+        let recent = self.gifts.len().saturating_sub(3)..self.gifts.len();
+        let (id, right) = match recent.choose(&mut self.rng) {
+            Some(number) if self.rng.random_ratio(19, 20) => (self.gifts[number].0, self.gifts[number].1),
+            _ => (id, 123_456),
+        };
+        let code = if self.chance(30) { right } else { right ^ 1 };
+        let route = if self.chance(75) { "/client/getcoupon" } else { "/client/giftinfo" };
+        // One of them guesses more than the others, and at times the giver tries it himself.
+        let receiver = match self.rng.random_range(0..100) {
+            0..20 => *MEMBERS.start(),
+            20..27 => self.model.holder(id).unwrap_or_else(|| self.member()),
+            _ => self.member(),
+        };
+        (Who::Member(receiver), route, json!({"id": id, "code": code}))
     }
 
     /// What is seen at the counter.

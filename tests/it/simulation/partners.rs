@@ -156,6 +156,9 @@ impl Simulation {
     /// What was taken is a coupon like any other from now on.
     pub(super) fn note_taken(&mut self, rows: &Value) {
         let rows = rows.as_array().unwrap();
+        for code in rows.iter().map(|row| row["code"].as_i64().unwrap()) {
+            *self.answers.entry(code).or_default() += 1;
+        }
         for id in rows.iter().map(|row| row["id"].as_i64().unwrap()).filter(|id| *id != 0) {
             if !self.coupons.contains(&id) {
                 self.coupons.push(id);
