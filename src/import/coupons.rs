@@ -13,7 +13,7 @@ use crate::entity::Entity as _;
 use crate::ledger::{ExecuteError, Executed, Ledger, Many, Meta};
 use crate::read_model::pages;
 use crate::refusal::{Refusal, Wrong};
-use crate::store::{Receipt, raise_ids};
+use crate::store::{Receipt, ReceiptKey, raise_ids};
 use crate::value::MAX_ID;
 
 /// Rows of one transaction: few enough that nobody waits long behind it.
@@ -164,9 +164,8 @@ async fn refuse_own_ids(ledger: &Ledger, lines: &mut Vec<Incoming>) -> Result<Ve
 
 type Outcomes = Vec<Result<(), ExecuteError>>;
 
-fn meta(import: &Import<'_>, at: Moment) -> Meta {
+fn meta(import: &Import<'_>, at: Moment, key: ReceiptKey) -> Meta {
     let asked = import.asked;
-    let key = import.key(Some(import.number));
     Meta {
         caller: asked.caller,
         at,
@@ -187,30 +186,32 @@ async fn take(import: &mut Import<'_>, lines: &[Incoming], at: Moment) -> Result
         }
         commands.push(line.command(past, employee_id));
     }
-    let mut meta = meta(import, at);
-    let taken = match ledger.execute_many::<Coupon>(commands.clone(), &meta).await? {
-        Many::Done(outcomes) => {
-            import.took_now |= outcomes.iter().any(Result::is_ok);
-            return Ok(outcomes.into_iter().map(|outcome| outcome.map(|_| ())).collect());
-        }
-        Many::Replayed(receipt) => taken_by(ledger, &receipt).await?,
-    };
-    import.took_earlier = true;
-    // The reasons of those that were refused then were lost with the answer: they are asked again.
-    commands.retain(|(id, _)| !taken.contains(id));
-    let mut again = Vec::new().into_iter();
-    if !commands.is_empty() {
-        meta.receipt = None;
-        if let Many::Done(outcomes) = ledger.execute_many::<Coupon>(commands, &meta).await? {
-            import.took_now |= outcomes.iter().any(Result::is_ok);
-            again = outcomes.into_iter();
+    let first = import.key(Some(import.number));
+    let (mut key, mut taken, mut asked_before) = (first.clone(), HashSet::new(), 0);
+    let mut open = Vec::new().into_iter();
+    while !commands.is_empty() {
+        match ledger.execute_many::<Coupon>(commands.clone(), &meta(import, at, key)).await? {
+            Many::Done(outcomes) => {
+                import.took_now |= outcomes.iter().any(Result::is_ok);
+                open = outcomes.into_iter();
+                break;
+            }
+            // The reasons of those that were refused then were lost with the answer: they are asked again, under a key of
+            // their own, so that what comes in now is known as this import's the next time.
+            Many::Replayed(receipt) => {
+                import.took_earlier = true;
+                taken.extend(taken_by(ledger, &receipt).await?);
+                commands.retain(|(id, _)| !taken.contains(id));
+                asked_before += 1;
+                key = ReceiptKey { key: format!("{}/{asked_before}", first.key), ..first.clone() };
+            }
         }
     }
     let outcome = |line: &Incoming| {
         if taken.contains(&line.id) {
             return Ok(());
         }
-        again.next().map_or(Err(ExecuteError::Conflict), |outcome| outcome.map(|_| ()))
+        open.next().map_or(Err(ExecuteError::Conflict), |outcome| outcome.map(|_| ()))
     };
     Ok(lines.iter().map(outcome).collect())
 }
@@ -225,7 +226,8 @@ async fn taken_by(ledger: &Ledger, receipt: &Receipt) -> Result<HashSet<i64>, Ex
 async fn foresee(import: &mut Import<'_>, lines: &[Incoming], at: Moment) -> Result<Outcomes, ExecuteError> {
     let employee_id = import.asked.caller.employee_id();
     let commands: Vec<_> = lines.iter().map(|line| line.command(line.past, employee_id)).collect();
-    let foreseen = import.ledger.foresee_many::<Coupon>(&commands, &meta(import, at)).await?;
+    let key = import.key(Some(import.number));
+    let foreseen = import.ledger.foresee_many::<Coupon>(&commands, &meta(import, at, key)).await?;
     let mut outcomes = Vec::with_capacity(foreseen.len());
     for outcome in foreseen {
         outcomes.push(match outcome {

@@ -325,6 +325,20 @@ on_both_engines! {
         world.close().await;
     }
 
+    async fn a_line_that_came_in_later_under_a_key_is_taken_for_ever(engine: Engine) {
+        let world = World::with_people(engine).await;
+        world.define(json!({"num": 1})).await;
+        let file = unused(5001..5003);
+        let again = async || send(&world, COUPONS, "dry_run=0", Some("old-system"), file.as_bytes()).await;
+        assert_eq!(errors(&again().await), ["3 coupon_id: sold out"]);
+        world.operator("/elecoupons/inventory", json!({"id": 1, "num": 1, "type": 1})).await.ok();
+        let second = again().await;
+        assert_eq!((counts(&second), errors(&second), second.replayed()), ((2, 2, 0), vec![], false));
+        let third = again().await;
+        assert_eq!((third.ok(), third.replayed()), (second.ok(), true));
+        world.close().await;
+    }
+
     async fn a_killed_import_goes_on_and_doubles_nothing(engine: Engine) {
         let world = World::with_people(engine).await;
         world.define(json!({})).await;

@@ -1,4 +1,5 @@
-//! An independent, naive model of the HTTP API: members, the counter, issuing, jobs and orders.
+//! An independent, naive model of the HTTP API: members, the counter, issuing, jobs, orders, partners, imports, and
+//! what levels and birthdays grant.
 //!
 //! It is written from the contract alone and shares no code with the server, so that a seeded simulation can send
 //! every call to both and compare the whole answers. It keeps plain lists in memory and computes every answer from
@@ -10,23 +11,27 @@
 
 mod counter;
 mod gifts;
+mod grants;
+mod imports;
 mod issue;
 mod jobs;
 mod orders;
+mod partners;
 mod redeem;
 mod rules;
 mod wallet;
 mod wire;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::NaiveDate;
 use chrono_tz::Tz;
 use serde_json::Value;
 
+pub use grants::Given;
 pub use jobs::{Shift, State};
 pub use orders::{Chosen, Grants};
-use wire::refusal;
+use wire::{page_of, refusal};
 
 const HOUR_MS: i64 = 60 * 60 * 1000;
 /// "It lapses after 24 h (configurable) or at the end date": the model knows the default only.
@@ -83,8 +88,12 @@ mod code {
 const COME_MASS_SEND: i64 = 0;
 const COME_ORDER_AMOUNT: i64 = 1;
 const COME_PRODUCT_GROUP: i64 = 2;
+const COME_LEVEL: i64 = 3;
 const COME_ONE_TO_ONE: i64 = 5;
+const COME_BIRTHDAY: i64 = 6;
+const COME_PARTNER: i64 = 7;
 const COME_CLAIMED: i64 = 8;
+const COME_IMPORTED: i64 = 9;
 
 /// Who makes the call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +101,7 @@ pub enum Who {
     Member(i64),
     Employee(i64),
     Operator,
+    Partner(i64),
 }
 
 /// What the contract says must be answered.
@@ -159,11 +169,15 @@ pub struct Member {
     pub shop_id: i64,
     pub tag_ids: Vec<i64>,
     pub card_end: Option<NaiveDate>,
+    pub birthday: Option<NaiveDate>,
 }
 
+/// A shop or a partner: they share one sequence of ids.
 struct Shop {
     name: String,
     open: bool,
+    /// A partner's telephone and address; none of an own shop.
+    partner: Option<(String, String)>,
 }
 
 /// A member coupon (會員電子券). It has one row for each member who ever held it.
@@ -190,7 +204,7 @@ struct Coupon {
     changes: u64,
 }
 
-/// What lies behind an issue: "`come`, `user_id`, `order_id`, `goods_id`"; and the mass send, 0 = none.
+/// What lies behind an issue: "`come`, `user_id`, `order_id`, `goods_id`"; the mass send and the allotment, 0 = none.
 #[derive(Clone, Copy, Default)]
 struct Origin {
     come: i64,
@@ -198,6 +212,8 @@ struct Origin {
     send_id: i64,
     order_id: i64,
     goods_id: i64,
+    /// The partner's allotment from which it was taken.
+    allotment_id: i64,
 }
 
 /// What one member sees of a coupon beyond what all its rows share.
@@ -281,12 +297,20 @@ pub struct Model {
     counter_codes: BTreeMap<String, CounterCode>,
     jobs: BTreeMap<i64, jobs::Job>,
     orders: BTreeMap<i64, orders::Order>,
+    allotments: BTreeMap<i64, partners::Allotment>,
+    granting: grants::Granting,
+    /// What was imported under each key; a file without one stands for itself.
+    imported: BTreeMap<String, BTreeSet<i64>>,
+    /// What was taken under each key: (allotment, coupon).
+    taken: BTreeMap<String, BTreeMap<i64, i64>>,
     /// Of orders' amounts.
     rules: BTreeMap<i64, Grants>,
     /// Of goods.
     groups: BTreeMap<i64, Grants>,
     /// The ids that the server chose for the call that comes next, where its answer does not tell them.
     pub chosen: Chosen,
+    /// The idempotency key of the call that comes next, for what is no mere repetition when it comes again.
+    pub key: Option<String>,
 }
 
 impl Model {
@@ -306,29 +330,46 @@ impl Model {
             counter_codes: BTreeMap::new(),
             jobs: BTreeMap::new(),
             orders: BTreeMap::new(),
+            allotments: BTreeMap::new(),
+            granting: grants::Granting::default(),
+            imported: BTreeMap::new(),
+            taken: BTreeMap::new(),
             rules: BTreeMap::new(),
             groups: BTreeMap::new(),
             chosen: Chosen::default(),
+            key: None,
         }
     }
 
     // What the directory and the definitions hold. The driver calls these after it did the same to the server.
 
-    /// Adds the member, or replaces him.
+    /// Adds a member, who has reached the level that he comes with.
     pub fn add_member(&mut self, id: i64, member: Member) {
+        self.reach(id, member.level_id);
         self.members.insert(id, member);
     }
 
     /// Moves a member to another shop and level, with other tags.
     pub fn move_member(&mut self, id: i64, shop_id: i64, level_id: i64, tag_ids: Vec<i64>) {
         if let Some(member) = self.members.get_mut(&id) {
+            let is_new = member.level_id != level_id;
             (member.shop_id, member.level_id, member.tag_ids) = (shop_id, level_id, tag_ids);
+            if is_new {
+                self.reach(id, level_id);
+            }
+        }
+    }
+
+    /// Says when a member was born.
+    pub fn set_birthday(&mut self, id: i64, birthday: Option<NaiveDate>) {
+        if let Some(member) = self.members.get_mut(&id) {
+            member.birthday = birthday;
         }
     }
 
     /// Adds an own shop.
     pub fn add_shop(&mut self, id: i64, name: &str, open: bool) {
-        self.shops.insert(id, Shop { name: name.to_owned(), open });
+        self.shops.insert(id, Shop { name: name.to_owned(), open, partner: None });
     }
 
     /// Opens or closes a shop.
@@ -441,6 +482,7 @@ impl Model {
             Who::Member(member_id) => self.call_of_member(&call, member_id, route),
             Who::Employee(employee_id) => self.call_of_employee(&call, employee_id, route),
             Who::Operator => self.call_of_operator(&call, route),
+            Who::Partner(partner_id) => self.call_of_partner(&call, partner_id, route),
         };
         match answer {
             Ok(data) => Expected { code: 0, data },
@@ -484,6 +526,10 @@ impl Model {
             "/client/giftinfo" => self.giftinfo(call, member_id),
             "/client/claimcoupon" => self.claimcoupon(call, member_id),
             "/client/auditcode" => self.auditcode(call, member_id),
+            "/wechat/receive" => self.receive(call, member_id),
+            "/wechat/businesscoupon" | "/wechat/getattract" | "/wechat/auditlist" => {
+                self.read_partner_as_member(call, member_id, route)
+            }
             _ => Err(refusal(code::NOT_ALLOWED)),
         }
     }
@@ -494,7 +540,7 @@ impl Model {
             "/sendelecoupon/one" => self.sendelecoupon_one(call, employee_id),
             "/user/reverseelecoupon" => self.reverseelecoupon(call),
             "/user/auditbycode" => self.auditbycode(call, employee_id),
-            "/user/auditelecouponlist" => self.auditelecouponlist(call, Some(employee_id)),
+            "/user/auditelecouponlist" => self.auditelecouponlist(call, Some(employee_id), false),
             "/auditelecoupon/getlist" => self.redemption_list(call, Some(employee_id)),
             "/order/add" => self.order_add(call, Some(employee_id)),
             "/order/cancel" => self.order_cancel(call, Some(employee_id), true),
@@ -508,7 +554,7 @@ impl Model {
             "/sendelecoupon/one" => self.sendelecoupon_one(call, self.operator_user_id),
             "/user/reverseelecoupon" => self.reverseelecoupon(call),
             "/user/voidelecoupon" => self.voidelecoupon(call),
-            "/user/auditelecouponlist" => self.auditelecouponlist(call, None),
+            "/user/auditelecouponlist" => self.auditelecouponlist(call, None, false),
             "/auditelecoupon/getlist" => self.redemption_list(call, None),
             "/sendelecoupon/add" => self.send(call),
             "/elecoupons/recall" => self.recall(call),
@@ -519,6 +565,21 @@ impl Model {
             "/order/add" => self.order_add(call, None),
             "/order/cancel" => self.order_cancel(call, None, true),
             "/order/cancelago" => self.order_cancel(call, None, false),
+            "/elecoupons/getlist" => {
+                let rows = self.definitions.values().rev().map(|it| self.definition_row(it)).collect();
+                Ok(Data::Exactly(Value::Array(page_of(call.body, rows))))
+            }
+            "/memberelecoupon/add"
+            | "/memberelecoupon/edit"
+            | "/memberelecoupon/del"
+            | "/birthdaycoupon/set" => self.change_grants(call, route),
+            "/elecoupons/import" => Ok(self.import(call)),
+            "/business/addattract" => self.allot(call),
+            "/business/editattract" => self.edit_allotment(call),
+            "/business/inventory" => self.change_allotment(call),
+            _ if route.starts_with("/business/") || route == "/statistics/getattract" => {
+                self.read_partners(call, route)
+            }
             _ => self.read_order(call, None, route),
         }
     }

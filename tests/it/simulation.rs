@@ -5,8 +5,11 @@
 mod administer;
 mod choose;
 mod compare;
+mod grants;
+mod imports;
 mod jobs;
 mod orders;
+mod partners;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -21,6 +24,8 @@ use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 
 use administer::shop;
+use grants::born;
+use partners::partner;
 
 use crate::harness::{DAY, Engine, HOUR, NOON, Reply, World};
 use crate::model::{Chosen, Data, Expected, Member, Model, Who};
@@ -29,16 +34,41 @@ use crate::replay::assert_rows_equal_replay;
 const COMMANDS: usize = 3_000;
 /// How many commands lie between two comparisons of every list.
 const LISTS_EVERY: usize = 25;
+/// How many lie between two comparisons of what partners have and are owed.
+const PARTNERS_EVERY: usize = 60;
 /// How many lie between two comparisons of every row of every coupon.
 const INFOS_EVERY: usize = 750;
 const MEMBERS: std::ops::RangeInclusive<i64> = 431..=442;
 /// Each works in the shop of his last digit.
-const EMPLOYEES: std::ops::RangeInclusive<i64> = 1001..=1003;
+const EMPLOYEES: std::ops::RangeInclusive<i64> = 1001..=1004;
 const SHOPS: std::ops::RangeInclusive<i64> = 1..=3;
+/// They share the sequence of the shops' ids.
+const PARTNERS: std::ops::RangeInclusive<i64> = 4..=5;
 /// Codes that a run of full length meets a dozen times and more: one that misses any has not tried much.
-const OFTEN: [i64; 29] = [
+const OFTEN: [i64; 31] = [
     0, 310, 401, 1002, 2001, 2002, 2003, 2004, 2005, 2006, 3001, 3002, 3003, 3004, 3005, 3006, 3007, 3008,
-    3011, 3012, 4001, 4002, 4003, 5003, 5006, 7001, 7002, 7003, 7005,
+    3011, 3012, 4001, 4002, 4003, 5001, 5002, 5003, 5006, 7001, 7002, 7003, 7005,
+];
+
+/// What a run of full length comes to several times, beside its codes.
+const HAPPENS: [&str; 17] = [
+    "imported in hand",
+    "imported used",
+    "imported voided",
+    "imported past its end",
+    "imported again",
+    "bad lines beside good ones",
+    "only checked",
+    "given for a level",
+    "given for a birthday",
+    "taken from a partner",
+    "several taken at once",
+    "taken once under a key",
+    "taken later under the same key",
+    "settled",
+    "a partner's coupon kept by a cancel",
+    "a partner's coupon returned by a cancel",
+    "an order's grants shown",
 ];
 
 on_both_engines! {
@@ -65,6 +95,9 @@ async fn simulate(engine: Engine, scanned: Option<usize>) {
             simulation.compare_touched().await;
             simulation.compare_orders(1).await;
         }
+        if number % PARTNERS_EVERY == 0 {
+            simulation.compare_partners(false).await;
+        }
         if number % INFOS_EVERY == 0 {
             simulation.compare_infos().await;
         }
@@ -76,12 +109,17 @@ async fn simulate(engine: Engine, scanned: Option<usize>) {
     simulation.compare_infos().await;
     simulation.compare_redemptions().await;
     simulation.compare_orders(usize::MAX).await;
+    simulation.compare_partners(true).await;
+    simulation.pass_february().await;
+    simulation.compare_lists(false).await;
     assert_rows_equal_replay(&simulation.world).await;
     if scanned.is_none() {
         let missed: Vec<_> = OFTEN.iter().filter(|code| !simulation.answers.contains_key(code)).collect();
         assert!(simulation.deaths > 0, "no server died at work");
         assert!(simulation.orders.len() > 5, "only {} orders were placed", simulation.orders.len());
         assert!(missed.is_empty(), "never answered: {missed:?}; {:?}", simulation.answers);
+        let missed: Vec<_> = HAPPENS.iter().filter(|what| !simulation.happened.contains_key(*what)).collect();
+        assert!(missed.is_empty(), "never happened: {missed:?}; {:?}", simulation.happened);
     }
     simulation.world.close().await;
 }
@@ -155,8 +193,16 @@ struct Simulation {
     /// Every QR that was printed, the revoked ones among them.
     urls: Vec<(i64, String)>,
     touched: BTreeSet<i64>,
+    /// What members took from partners under keys of their own.
+    taken: Vec<partners::Taken>,
+    /// What was imported, of which definitions, and the last id that was given by hand.
+    files: Vec<imports::File>,
+    imported: BTreeSet<i64>,
+    imported_id: i64,
     /// How often each code was answered.
     answers: BTreeMap<i64, usize>,
+    /// How often each of [`HAPPENS`] did.
+    happened: BTreeMap<&'static str, usize>,
 }
 
 fn caller(who: Who) -> Caller {
@@ -164,6 +210,7 @@ fn caller(who: Who) -> Caller {
         Who::Member(id) => Caller::Member(id),
         Who::Employee(id) => Caller::Employee(id),
         Who::Operator => Caller::Operator,
+        Who::Partner(id) => Caller::Partner(id),
     }
 }
 
@@ -204,14 +251,24 @@ impl Simulation {
             keys: 0,
             urls: Vec::new(),
             touched: BTreeSet::new(),
+            taken: Vec::new(),
+            files: Vec::new(),
+            imported: BTreeSet::new(),
+            imported_id: 0,
             answers: BTreeMap::new(),
+            happened: BTreeMap::new(),
         };
         simulation.add_people().await;
         for number in 0..12 {
             simulation.define(number % 3 + 1, number % 4 + 1).await;
         }
+        simulation.add_rule().await;
+        simulation.add_rule().await;
         for _ in 0..8 {
             simulation.regulate().await;
+        }
+        for partner_id in PARTNERS.chain(PARTNERS) {
+            simulation.allot(partner_id).await;
         }
         simulation
     }
@@ -220,6 +277,15 @@ impl Simulation {
         for id in SHOPS {
             self.world.operator("/shop/add", shop(id)).await.ok();
             self.model.add_shop(id, &format!("門店{id}"), true);
+            let url = self.world.operator("/shop/auditqrcode", json!({"id": id})).await.ok()["url"].clone();
+            self.take_url(id, url.as_str().unwrap());
+        }
+        for id in PARTNERS {
+            let partner = partner(id);
+            let text = |field: &str| partner[field].as_str().unwrap().to_owned();
+            self.model.add_partner(id, &text("shop_name"), &text("phone"), &text("address"));
+            let added = self.world.operator("/business/add", partner).await;
+            assert_eq!(added.ok()["id"], id.to_string());
             let url = self.world.operator("/shop/auditqrcode", json!({"id": id})).await.ok()["url"].clone();
             self.take_url(id, url.as_str().unwrap());
         }
@@ -235,11 +301,14 @@ impl Simulation {
                 level_id: id % 4,
                 shop_id: id % 3 + 1,
                 tag_ids: (1..=3).filter(|tag| id % (tag + 1) == 0).collect(),
+                // Every few days there is a birthday.
+                birthday: Some(born(self.today() + Days::new((id % 12 * 7) as u64))),
                 card_end: (id % 3 != 0).then(|| self.today() + Days::new((id % 5 * 40) as u64)),
             };
             let mut body = json!({
                 "id": id, "nickname": member.nickname, "headimgurl": member.headimgurl, "level_id": member.level_id,
                 "shop_id": member.shop_id, "tag_ids": member.tag_ids,
+                "birthday": member.birthday.map(|day| day.to_string()),
             });
             if let Some(day) = member.card_end {
                 body["card_end"] = day.to_string().into();
@@ -296,8 +365,11 @@ impl Simulation {
             9 => self.sweep().await,
             10 => self.guess().await,
             11..16 => self.employ().await,
-            16..18 => self.scan().await,
-            18..28 => self.trade().await,
+            16..19 => self.scan().await,
+            19..30 => self.trade().await,
+            30..38 => self.partner().await,
+            38..43 => self.grant().await,
+            43..47 => self.import().await,
             _ => {
                 let (who, route, body) = self.choose();
                 let key = self.key();
@@ -322,9 +394,12 @@ impl Simulation {
         };
         let wrote = self.head().await > before;
         self.model.chosen = match route {
-            "/order/add" => self.chosen_since(before).await,
+            "/order/add" | "/memberelecoupon/add" | "/birthdaycoupon/set" | "/elecoupons/import" => {
+                self.chosen_since(before).await
+            }
             _ => Chosen::default(),
         };
+        self.model.key.clone_from(&key);
         self.compare(who, route, &body, &reply);
         assert!(!reply.replayed(), "a key that was new: {route} {body}");
         let writes = reply.code() == 0 || reply.code() == 7001;
@@ -333,7 +408,9 @@ impl Simulation {
             self.cut(reply.data()["id"].as_i64().unwrap(), route == "/sendelecoupon/add").await;
         }
         assert!(writes || !wrote, "{route} {body} was refused and wrote something");
-        if let (Some(key), true) = (key, route != "/client/couponinfo") {
+        if let (Some(key), true) =
+            (key, !matches!(route, "/client/couponinfo" | "/wechat/receive" | "/elecoupons/import"))
+        {
             let answered = wrote.then_some(reply.body);
             self.keyed.push(Keyed { key, who, route, body, answered });
         }
@@ -376,11 +453,22 @@ impl Simulation {
                 }
                 "/order/add" => self.orders.push(data["id"].as_i64().unwrap()),
                 "/elecoupons/extend" => self.extended = true,
+                "/wechat/receive" => self.note_taken(data),
+                "/elecoupons/import" => self.note_imported(body, data),
+                "/order/cancel" => self.note_cancelled(body, data),
+                "/order/getorderelecoupon" if !data["coupon_list"][0].is_null() => {
+                    self.happens("an order's grants shown");
+                }
                 _ => {}
             }
         }
         let coupon = body.get("mem_coupon_id").or_else(|| body.get("id")).and_then(Value::as_i64);
         self.touched.extend(coupon);
+    }
+
+    fn happens(&mut self, what: &'static str) {
+        debug_assert!(HAPPENS.contains(&what), "{what}");
+        *self.happened.entry(what).or_default() += 1;
     }
 
     fn check(expected: &Expected, reply: &Reply) {
@@ -414,8 +502,13 @@ impl Simulation {
         if self.chance(25) {
             let mut other = body.clone();
             let is_given = |field: &&str| body.get(field).is_some_and(|value| !value.is_null());
-            match ["mem_coupon_id", "coupon_id", "send_id", "id", "member_id"].into_iter().find(is_given) {
+            let fields = ["mem_coupon_id", "level_id", "coupon_id", "send_id", "id", "bc_id", "member_id"];
+            match fields.into_iter().find(is_given) {
                 Some(field) => other[field] = 88_888.into(),
+                None if body["json"].is_array() => other["json"] = json!([{"id": 88_888, "num": 1}]),
+                None if body["coupon_ids"].is_array() => {
+                    other["coupon_ids"] = json!([{"id": 88_888, "num": 1}]);
+                }
                 None => other["code"] = "another".into(),
             }
             let reply = self.world.keyed(caller(who), &key, route, other.clone()).await;

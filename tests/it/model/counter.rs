@@ -54,19 +54,25 @@ impl Model {
         Ok(self.redeem_at_counter(call, coupon.id, shop_id, employee_id))
     }
 
-    /// "A member's coupons that could be redeemed at the employee's shop"; today's weekday is shown, not asked.
-    pub(super) fn auditelecouponlist(&self, call: &Call, employee_id: Option<i64>) -> Answer {
+    /// "A member's coupons that could be redeemed at the employee's shop"; today's weekday is shown, not asked. An order's
+    /// till sees the cash coupons among them.
+    pub(super) fn auditelecouponlist(
+        &self,
+        call: &Call,
+        employee_id: Option<i64>,
+        only_cash: bool,
+    ) -> Answer {
         let shop_id = employee_id.map(|id| self.shop_of_employee(id)).transpose()?;
         let member_id = int(call.body, "member_id");
         ensure(self.members.contains_key(&member_id), code::NO_SUCH_PERSON)?;
         let is_usable = |coupon: &Coupon| {
-            let shop_ids = &coupon.definition.shop_ids;
             coupon.holder == member_id
+                && (!only_cash || coupon.definition.kind == 1)
                 && self.could_be_voided(coupon).is_ok()
                 && pending_gift(coupon, call.now_ms).is_none()
                 && self.not_expired(call.now_ms, coupon).is_ok()
                 && self.started(call.now_ms, coupon).is_ok()
-                && shop_id.is_none_or(|id| shop_ids.is_empty() || shop_ids.contains(&id))
+                && shop_id.is_none_or(|id| self.is_listed(id, coupon))
         };
         let usable = self.coupons.values().rev().filter(|coupon| is_usable(coupon));
         let rows = usable.filter_map(|coupon| {

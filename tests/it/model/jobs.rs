@@ -237,7 +237,9 @@ impl Model {
     }
 
     fn shop_names(&self, ids: &[i64]) -> String {
-        let name = |id: &i64| self.shops.get(id).map_or(id.to_string(), |shop| shop.name.clone());
+        // A partner is no shop where shops are listed.
+        let own = |id: &i64| self.shops.get(id).filter(|shop| shop.partner.is_none());
+        let name = |id: &i64| own(id).map_or(id.to_string(), |shop| shop.name.clone());
         let names: Vec<String> = ids.iter().map(name).collect();
         if names.is_empty() { "全部".to_owned() } else { names.join(",") }
     }

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::wire::{ensure, ids, int, int_or, money, number, page_of, refusal, text};
+use super::wire::{
+    cents, ensure, ids, int, int_or, joined, money, number, page_if_asked, page_of, refusal, rows, text,
+    unix_seconds,
+};
 use super::{
-    Answer, COME_ORDER_AMOUNT, COME_PRODUCT_GROUP, Call, Check, Coupon, Data, Model, Origin, Redemption,
-    Refusal, code,
+    Answer, COME_ORDER_AMOUNT, COME_PARTNER, COME_PRODUCT_GROUP, Call, Check, Coupon, Data, Model,
+    ModelDefinition, Origin, Redemption, Refusal, code,
 };
 
 /// What a rule of an order's amount or a group of goods grants: how many of each definition.
@@ -18,6 +21,9 @@ pub struct Grants {
     /// The goods of a group.
     pub goods: Vec<i64>,
     pub nums: BTreeMap<i64, i64>,
+    /// The id of each definition's row, as the rule's page shows it.
+    pub rows: BTreeMap<i64, i64>,
+    pub granted_ms: i64,
 }
 
 /// The ids that the server chose where its answer does not tell them: the log does.
@@ -27,6 +33,8 @@ pub struct Chosen {
     pub redemptions: BTreeMap<i64, i64>,
     /// New coupons, in the order in which they were issued.
     pub coupons: Vec<i64>,
+    /// (definition, row) of what is granted from now on.
+    pub grants: BTreeMap<i64, i64>,
 }
 
 pub(super) struct Order {
@@ -94,6 +102,14 @@ impl Model {
 
     pub fn groups(&self) -> &BTreeMap<i64, Grants> {
         &self.groups
+    }
+
+    /// The orders that stand and used what was taken from a partner.
+    pub fn orders_with_partners(&self) -> Vec<i64> {
+        let has_used = |order: &Order| order.used.iter().any(|used| self.is_partners(used.coupon_id));
+        let standing =
+            self.orders.iter().filter(|(_, order)| order.cancelled_ms.is_none() && has_used(order));
+        standing.map(|(id, _)| *id).collect()
     }
 
     /// A member's coupons that could be redeemed at a shop now.
@@ -272,6 +288,8 @@ impl Model {
     pub(super) fn order_cancel(&mut self, call: &Call, employee_id: Option<i64>, carry_out: bool) -> Answer {
         let order_id = int(call.body, "id");
         let shop_id = employee_id.map(|id| self.shop_of_employee(id)).transpose()?;
+        let return_partners = int_or(call.body, "return_partner", 0) == 1;
+        ensure(!return_partners || employee_id.is_none(), code::NOT_ALLOWED)?;
         let order = self.orders.get(&order_id).filter(|order| shop_id.is_none_or(|id| id == order.shop_id));
         let order = order.ok_or(refusal(code::NO_SUCH_ORDER))?;
         ensure(order.cancelled_ms.is_none(), code::ORDER_CANCELLED)?;
@@ -279,7 +297,7 @@ impl Model {
         let (mut returned, mut voided, mut kept) = (Vec::new(), Vec::new(), Vec::new());
         let mut reversed = Vec::new();
         for used in &order.used {
-            match self.could_be_returned(call.now_ms, *used) {
+            match self.could_be_returned(call.now_ms, *used, return_partners) {
                 Ok(()) => {
                     returned.push(used.coupon_id);
                     reversed.push(used.redemption_id);
@@ -310,11 +328,13 @@ impl Model {
         Ok(Data::Exactly(json!({ "id": order_id, "returned": returned, "voided": voided, "kept": kept })))
     }
 
-    /// A use that was reversed already stays as it is, and so does one of a coupon that is past its end.
-    fn could_be_returned(&self, now_ms: i64, used: Used) -> Check {
+    /// A use that was reversed already stays as it is, and so does one of a coupon that is past its end. "A partner's coupon
+    /// is returned only with `return_partner`=1 by an operator."
+    fn could_be_returned(&self, now_ms: i64, used: Used, return_partners: bool) -> Check {
         let coupon = self.coupons.get(&used.coupon_id).ok_or(refusal(code::NO_SUCH_COUPON))?;
         ensure(coupon.used_by_redemption == Some(used.redemption_id), code::NOT_REVERSIBLE)?;
-        self.not_expired(now_ms, coupon)
+        self.not_expired(now_ms, coupon)?;
+        ensure(return_partners || coupon.origin.come != COME_PARTNER, code::NOT_ALLOWED)
     }
 
     fn could_be_taken_back(&self, buyer_id: i64, coupon_id: i64) -> Check {
@@ -343,8 +363,42 @@ impl Model {
                 Ok(Data::Exactly(Value::Array(page_of(call.body, rows))))
             }
             "/user/checkcoupons" => self.check_coupons(call, employee_id),
+            "/order/elecouponlist" => self.auditelecouponlist(call, employee_id, true),
+            "/order/getorderelecoupon" => Ok(Data::Exactly(self.granted_by_amount(call.body))),
+            _ if route.starts_with("/member") || route == "/birthdaycoupon/get" => {
+                self.read_grants(call, route)
+            }
             _ => self.read_job(call, route),
         }
+    }
+
+    /// "What an order of this amount is granted: the highest rule at or below it, null where there is none"; of two with the
+    /// same amount the newer.
+    fn granted_by_amount(&self, body: &Value) -> Value {
+        let amount = money(text(body, "amount"));
+        let reached = self.rules.iter().filter(|(_, rule)| rule.amount <= amount);
+        let Some((rule_id, rule)) = reached.max_by_key(|(id, rule)| (rule.amount, **id)) else {
+            return Value::Null;
+        };
+        let mut rows: Vec<Value> =
+            rule.nums.iter().map(|(id, num)| self.granted_row(*rule_id, rule, (*id, *num))).collect();
+        rows.sort_by_key(|row| std::cmp::Reverse(int(row, "id")));
+        json!({ "id": rule_id, "amount": rule.amount / 100, "coupon_list": page_if_asked(body, rows) })
+    }
+
+    fn granted_row(&self, rule_id: i64, rule: &Grants, (definition_id, num): (i64, i64)) -> Value {
+        let definition = self.definitions.get(&definition_id);
+        json!({
+            "id": rule.rows.get(&definition_id),
+            "ora_id": rule_id,
+            "coupon_id": definition_id,
+            "user_id": self.operator_user_id,
+            "create_date": unix_seconds(rule.granted_ms),
+            "num": num,
+            "coupon_title": definition.map_or("", |definition| definition.title.as_str()),
+            "type": definition.map_or(0, |definition| definition.kind),
+            "deduction": definition.map_or("0.00", ModelDefinition::deduction_or_zero),
+        })
     }
 
     fn order_row(&self, id: i64, order: &Order) -> Value {
@@ -469,10 +523,6 @@ fn pair(row: &Value) -> (i64, i64) {
     (int(row, "coupon_id"), int(row, "num"))
 }
 
-fn rows<'a>(body: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
-    body.get(key).and_then(Value::as_array).into_iter().flatten()
-}
-
 /// In the order in which they were given: "The first refusal in the order of the list is the answer".
 fn ids_as_given(body: &Value, key: &str) -> Vec<i64> {
     let known = ids(body, key);
@@ -485,14 +535,4 @@ fn take(left: &mut BTreeMap<i64, i64>, definition_id: i64, num: i64) -> Check {
     ensure(num <= *left, code::WRONG_FIELDS)?;
     *left -= num;
     Ok(())
-}
-
-/// `-12.50`
-fn cents(amount: i64) -> String {
-    let sign = if amount < 0 { "-" } else { "" };
-    format!("{sign}{}.{:02}", amount.abs() / 100, amount.abs() % 100)
-}
-
-fn joined(ids: &[i64]) -> String {
-    ids.iter().map(i64::to_string).collect::<Vec<_>>().join(",")
 }

@@ -54,11 +54,17 @@ impl Model {
         ensure(self.shops.get(&shop_id).is_some_and(|shop| shop.open), code::NO_SUCH_SHOP)
     }
 
-    /// 2003 3002. `shop_ids` "0" or empty = every own shop.
+    /// 2003 3002.
     pub(super) fn shop_takes(&self, shop_id: i64, coupon: &Coupon) -> Check {
         self.shop_is_open(shop_id)?;
+        ensure(self.is_listed(shop_id, coupon), code::NOT_AT_THIS_SHOP)
+    }
+
+    /// "`shop_ids` "0" or empty = every own shop, never a partner."
+    pub(super) fn is_listed(&self, shop_id: i64, coupon: &Coupon) -> bool {
         let shop_ids = &coupon.definition.shop_ids;
-        ensure(shop_ids.is_empty() || shop_ids.contains(&shop_id), code::NOT_AT_THIS_SHOP)
+        let is_own = self.shops.get(&shop_id).is_some_and(|shop| shop.partner.is_none());
+        shop_ids.contains(&shop_id) || (shop_ids.is_empty() && is_own)
     }
 
     /// "Where the definition has `need_scan`=1 the signed `audit_url` of that very shop is required."

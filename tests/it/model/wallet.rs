@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::rules::{pending_gift, use_week};
-use super::wire::{int, int_or, merged, optional_int, page_of, refusal, unix_seconds};
+use super::wire::{int, int_or, merged, optional_int, page_if_asked, page_of, refusal, unix_seconds};
 use super::{Answer, Call, Coupon, Data, Model, Row, code};
 
 impl Model {
@@ -48,13 +48,12 @@ impl Model {
     /// "Rows of couponlist carry exactly" these keys.
     pub(super) fn list_row(&self, now_ms: i64, coupon: &Coupon, member_id: i64, row: &Row) -> Value {
         let definition = &coupon.definition;
-        let deduction = if definition.deduction.is_empty() { "0.00" } else { &definition.deduction };
         merged(
             self.shared_fields(now_ms, coupon, member_id, row),
             json!({
                 "type": definition.kind,
                 "coupon_title": definition.title,
-                "deduction": deduction,
+                "deduction": definition.deduction_or_zero(),
                 "is_self": i64::from(definition.is_self),
             }),
         )
@@ -169,7 +168,6 @@ impl Model {
                 )
             })
             .collect();
-        let is_paged = ["page", "limit", "before_id"].iter().any(|key| call.body.get(key).is_some());
-        Ok(Data::Exactly(Value::Array(if is_paged { page_of(call.body, rows) } else { rows })))
+        Ok(Data::Exactly(Value::Array(page_if_asked(call.body, rows))))
     }
 }

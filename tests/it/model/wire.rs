@@ -29,6 +29,12 @@ pub(super) fn page_of(body: &Value, rows: Vec<Value>) -> Vec<Value> {
     rows.into_iter().skip(pages_before.saturating_mul(limit)).take(limit).collect()
 }
 
+/// "Where the manual names none, everything comes back unless they are sent."
+pub(super) fn page_if_asked(body: &Value, rows: Vec<Value>) -> Vec<Value> {
+    let is_asked = ["page", "limit", "before_id"].iter().any(|key| body.get(key).is_some());
+    if is_asked { page_of(body, rows) } else { rows }
+}
+
 /// "an integer may arrive as a number or as a decimal string".
 pub(super) fn number(value: &Value) -> Option<i64> {
     value.as_i64().or_else(|| value.as_str()?.parse().ok())
@@ -51,6 +57,11 @@ pub(super) fn text<'a>(body: &'a Value, key: &str) -> &'a str {
     body.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
+/// A list of objects.
+pub(super) fn rows<'a>(body: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
+    body.get(key).and_then(Value::as_array).into_iter().flatten()
+}
+
 /// A list of ids as `1,2,3`, in order and each once; "`0` where a list is meant is the empty list".
 pub(super) fn ids(body: &Value, key: &str) -> Vec<i64> {
     let mut ids: Vec<i64> = text(body, key).split(',').filter_map(|id| id.parse().ok()).collect();
@@ -64,6 +75,16 @@ pub(super) fn ids(body: &Value, key: &str) -> Vec<i64> {
 pub(super) fn money(amount: &str) -> i64 {
     let (whole, cents) = amount.split_once('.').unwrap_or((amount, "00"));
     whole.parse().map_or(0, |whole: i64| whole * 100) + cents.parse().unwrap_or(0)
+}
+
+/// `-12.50`
+pub(super) fn cents(amount: i64) -> String {
+    let sign = if amount < 0 { "-" } else { "" };
+    format!("{sign}{}.{:02}", amount.abs() / 100, amount.abs() % 100)
+}
+
+pub(super) fn joined(ids: &[i64]) -> String {
+    ids.iter().map(i64::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// The fields of two objects in one.

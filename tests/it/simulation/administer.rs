@@ -7,7 +7,7 @@ use rand::Rng as _;
 use rand::seq::{IndexedRandom as _, IteratorRandom as _};
 use serde_json::{Value, json};
 
-use super::{SHOPS, Simulation};
+use super::{PARTNERS, SHOPS, Simulation};
 use crate::model::ModelDefinition;
 
 impl Simulation {
@@ -50,14 +50,7 @@ impl Simulation {
             }
             70..75 => self.edit().await,
             75..78 => self.regulate().await,
-            78..84 => {
-                let (member_id, shop_id) = (self.member(), self.rng.random_range(1..=3));
-                let (level_id, tag_ids) = (self.rng.random_range(0..=4), self.some_of(1..=3, 1));
-                let body =
-                    json!({"id": member_id, "shop_id": shop_id, "level_id": level_id, "tag_ids": tag_ids});
-                self.operate("/member/edit", body, 0).await;
-                self.model.move_member(member_id, shop_id, level_id, tag_ids);
-            }
+            78..84 => self.edit_member().await,
             _ => {
                 let (validity_type, limit_type) =
                     (self.rng.random_range(1..=3), self.rng.random_range(1..=4));
@@ -74,15 +67,22 @@ impl Simulation {
     }
 
     pub(super) async fn define(&mut self, validity_type: i64, get_limit_type: i64) {
-        let mut definition = self.some_definition(validity_type, get_limit_type);
+        let definition = self.some_definition(validity_type, get_limit_type);
+        self.define_this(definition).await;
+    }
+
+    pub(super) async fn define_this(&mut self, mut definition: ModelDefinition) -> i64 {
         let mut body = offer(&definition);
         body["num"] = definition.num.into();
         let data = self.operate("/elecoupons/add", body, 0).await;
         definition.id = data["id"].as_i64().unwrap();
         self.definitions.push(definition.id);
         self.stock.insert(definition.id, definition.num);
-        self.limits.insert(definition.id, BTreeSet::from([(get_limit_type, definition.get_limit)]));
+        let limit = (definition.get_limit_type, definition.get_limit);
+        self.limits.insert(definition.id, BTreeSet::from([limit]));
+        let id = definition.id;
         self.model.add_definition(definition);
+        id
     }
 
     /// Replaces everything of a definition but its stock and its switch.
@@ -100,7 +100,7 @@ impl Simulation {
         self.model.edit_definition(definition);
     }
 
-    fn some_definition(&mut self, validity_type: i64, get_limit_type: i64) -> ModelDefinition {
+    pub(super) fn some_definition(&mut self, validity_type: i64, get_limit_type: i64) -> ModelDefinition {
         let today = self.today();
         let kind = self.rng.random_range(1..=2);
         let (start_num, end_num) = match validity_type {
@@ -115,7 +115,10 @@ impl Simulation {
         let weekdays = self.rng.random_range(1..=5);
         let shops = self.rng.random_range(1..=2);
         let use_week = if self.chance(60) { Vec::new() } else { self.some_of(1..=7, weekdays) };
-        let shop_ids = if self.chance(60) { Vec::new() } else { self.some_of(SHOPS, shops) };
+        let mut shop_ids = if self.chance(60) { Vec::new() } else { self.some_of(SHOPS, shops) };
+        if self.chance(25) {
+            shop_ids.extend(self.some_of(PARTNERS, 1));
+        }
         ModelDefinition {
             id: 0,
             kind,

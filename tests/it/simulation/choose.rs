@@ -13,7 +13,7 @@ impl Simulation {
     pub(super) fn choose(&mut self) -> (Who, &'static str, Value) {
         let id = self.coupon();
         let member = self.member_of(id);
-        let employee = Who::Employee(EMPLOYEES.choose(&mut self.rng).unwrap());
+        let employee = self.employee();
         match self.rng.random_range(0..100) {
             0..11 => {
                 let coupon_id = self.definition();
@@ -26,7 +26,7 @@ impl Simulation {
                 (Who::Member(self.member()), "/client/claimcoupon", json!({"id": definition}))
             }
             22..36 => {
-                let shop_id = self.rng.random_range(1..=4);
+                let shop_id = self.shop();
                 let mut body = json!({"mem_coupon_id": id, "shop_id": shop_id});
                 if self.chance(50) {
                     let shops_own = self.urls.iter().rev().find(|url| url.0 == shop_id).cloned();
@@ -54,26 +54,13 @@ impl Simulation {
             }
             56..68 => (member, "/client/givecoupon", json!({"id": id})),
             68..71 => (member, "/client/withdrawcoupon", json!({"id": id})),
-            71..86 => {
-                let recent = self.gifts.len().saturating_sub(3)..self.gifts.len();
-                let (id, right) = match recent.choose(&mut self.rng) {
-                    Some(number) if self.rng.random_ratio(19, 20) => {
-                        (self.gifts[number].0, self.gifts[number].1)
-                    }
-                    _ => (id, 123_456),
-                };
-                let code = if self.chance(30) { right } else { right ^ 1 };
-                let route = if self.chance(75) { "/client/getcoupon" } else { "/client/giftinfo" };
-                // One of them guesses more than the others.
-                let receiver = if self.chance(20) { *MEMBERS.start() } else { self.member() };
-                (Who::Member(receiver), route, json!({"id": id, "code": code}))
-            }
+            71..86 => self.choose_gift(id),
             86..92 => (member, "/client/couponinfo", json!({"id": id})),
             92..95 => (member, "/client/auditcouponinfo", json!({"id": self.redemption()})),
             95..98 => {
                 let body = match self.rng.random_range(0..3) {
                     0 => json!({}),
-                    1 => json!({"shop_id": self.rng.random_range(1..=4)}),
+                    1 => json!({"shop_id": self.shop()}),
                     _ => json!({"page": self.rng.random_range(1..=2), "limit": 2}),
                 };
                 (member, "/client/getauditcoupon", body)
@@ -84,13 +71,27 @@ impl Simulation {
         }
     }
 
+    /// Somebody tries to receive one of the last gifts, or to look at it.
+    fn choose_gift(&mut self, id: i64) -> (Who, &'static str, Value) {
+        let recent = self.gifts.len().saturating_sub(3)..self.gifts.len();
+        let (id, right) = match recent.choose(&mut self.rng) {
+            Some(number) if self.rng.random_ratio(19, 20) => (self.gifts[number].0, self.gifts[number].1),
+            _ => (id, 123_456),
+        };
+        let code = if self.chance(30) { right } else { right ^ 1 };
+        let route = if self.chance(75) { "/client/getcoupon" } else { "/client/giftinfo" };
+        // One of them guesses more than the others, and at times the giver tries it himself.
+        let receiver = match self.rng.random_range(0..100) {
+            0..20 => *MEMBERS.start(),
+            20..27 => self.model.holder(id).unwrap_or_else(|| self.member()),
+            _ => self.member(),
+        };
+        (Who::Member(receiver), route, json!({"id": id, "code": code}))
+    }
+
     /// What is seen at the counter.
     fn choose_list(&mut self) -> (Who, &'static str, Value) {
-        let who = if self.chance(40) {
-            Who::Operator
-        } else {
-            Who::Employee(EMPLOYEES.choose(&mut self.rng).unwrap())
-        };
+        let who = if self.chance(40) { Who::Operator } else { self.employee() };
         if self.chance(50) {
             let member_id = if self.chance(20) { 999 } else { self.member() };
             let body = if self.chance(50) {
@@ -110,7 +111,7 @@ impl Simulation {
             body["end"] = if body["begin"].is_null() { self.today() } else { end }.to_string().into();
         }
         if self.chance(40) {
-            body["shop_id"] = self.rng.random_range(0..=3).into();
+            body["shop_id"] = self.rng.random_range(0..=5).into();
         }
         (who, "/auditelecoupon/getlist", body)
     }
@@ -133,7 +134,7 @@ impl Simulation {
             let code = shown
                 .filter(|_| self.rng.random_ratio(19, 20))
                 .unwrap_or_else(|| "cc1.1.2.3.AAAA".to_owned());
-            let employee = Who::Employee(EMPLOYEES.choose(&mut self.rng).unwrap());
+            let employee = self.employee();
             let key = self.key();
             if self.chance(75) {
                 self.perform(employee, "/user/auditbycode", json!({"code": code}), key).await;
@@ -159,6 +160,21 @@ impl Simulation {
         coupon.copied().unwrap_or(77_777)
     }
 
+    /// Mostly of an own shop, at times of a partner's.
+    pub(super) fn employee(&mut self) -> Who {
+        let own = EMPLOYEES.start() + self.rng.random_range(0..=2);
+        Who::Employee(if self.chance(10) { *EMPLOYEES.end() } else { own })
+    }
+
+    /// Mostly an own shop, at times a partner or none.
+    fn shop(&mut self) -> i64 {
+        match self.rng.random_range(0..100) {
+            0..75 => self.rng.random_range(1..=3),
+            75..93 => self.rng.random_range(4..=5),
+            _ => 6,
+        }
+    }
+
     pub(super) fn member(&mut self) -> i64 {
         MEMBERS.choose(&mut self.rng).unwrap()
     }
@@ -176,7 +192,7 @@ impl Simulation {
 
     pub(super) fn definition(&mut self) -> i64 {
         let recent = self.definitions.len().saturating_sub(12);
-        if self.chance(3) { 5_555 } else { *self.definitions[recent..].choose(&mut self.rng).unwrap() }
+        if self.chance(5) { 5_555 } else { *self.definitions[recent..].choose(&mut self.rng).unwrap() }
     }
 
     pub(super) fn redemption(&mut self) -> i64 {

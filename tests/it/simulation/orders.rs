@@ -1,7 +1,8 @@
 //! Orders, and the rules and groups by which they earn coupons.
 
-use coupon_ledger::coupon::{Coupon, CouponEvent};
+use coupon_ledger::coupon::{Coupon, CouponEvent, Past};
 use coupon_ledger::entity::decode;
+use coupon_ledger::grant::{Grant, GrantEvent};
 use rand::Rng as _;
 use rand::seq::{IndexedRandom as _, IteratorRandom as _};
 use serde_json::{Value, json};
@@ -22,17 +23,27 @@ impl Simulation {
     /// One step at the till.
     pub(super) async fn trade(&mut self) {
         match self.rng.random_range(0..100) {
-            0..58 => self.place().await,
-            58..78 => {
+            0..56 => self.place().await,
+            56..78 => {
                 let route = if self.chance(75) { "/order/cancel" } else { "/order/cancelago" };
-                let (who, id, key) = (self.cashier().0, self.order(), self.key());
-                self.perform(who, route, json!({"id": id}), key).await;
+                let (mut who, key) = (self.cashier().0, self.key());
+                let with_partners = self.model.orders_with_partners();
+                let of_partner = with_partners.choose(&mut self.rng).filter(|_| self.rng.random_ratio(2, 3));
+                if of_partner.is_some() && self.rng.random_ratio(1, 2) {
+                    who = Who::Operator;
+                }
+                let id = of_partner.copied().unwrap_or_else(|| self.order());
+                let mut body = json!({"id": id});
+                if self.chance(if who == Who::Operator { 60 } else { 5 }) {
+                    body["return_partner"] = 1.into();
+                }
+                self.perform(who, route, body.clone(), key).await;
                 if route == "/order/cancel" && self.chance(35) {
-                    self.perform(who, route, json!({"id": id}), None).await;
+                    self.perform(who, route, body, None).await;
                 }
             }
-            78..84 => self.place_again().await,
-            84..90 => {
+            78..83 => self.place_again().await,
+            83..87 => {
                 let (who, shop_id) = self.cashier();
                 let member_id = self.member();
                 let mut coupons = self.some_coupons(member_id, shop_id);
@@ -43,7 +54,8 @@ impl Simulation {
                 let body = json!({"member_id": member_id, "coupons": joined(&coupons), "amount": amount, "shop_id": shop_id});
                 self.perform(who, "/user/checkcoupons", body, None).await;
             }
-            90..95 => {
+            87..95 => self.see_for_order().await,
+            95..97 => {
                 let (who, id) = (self.cashier().0, self.order());
                 self.perform(who, "/order/get", json!({"id": id}), None).await;
             }
@@ -60,9 +72,9 @@ impl Simulation {
 
     /// Who takes an order, and where.
     fn cashier(&mut self) -> (Who, i64) {
-        let shop_id = self.rng.random_range(1..=3);
+        let shop_id = if self.chance(8) { 4 } else { self.rng.random_range(1..=3) };
         if self.chance(25) {
-            (Who::Operator, if self.chance(8) { 4 } else { shop_id })
+            (Who::Operator, if self.chance(8) { 6 } else { shop_id })
         } else {
             (Who::Employee(EMPLOYEES.start() - 1 + shop_id), shop_id)
         }
@@ -79,9 +91,12 @@ impl Simulation {
     fn some_coupons(&mut self, member_id: i64, shop_id: i64) -> Vec<i64> {
         let usable = self.model.usable_at(self.now_ms(), member_id, shop_id);
         let count = self.rng.random_range(0..=4);
-        let mut coupons: Vec<i64> = usable.into_iter().take(8).choose_multiple(&mut self.rng, count);
+        let mut coupons: Vec<i64> = usable.iter().copied().take(8).choose_multiple(&mut self.rng, count);
         if self.chance(15) {
             coupons.push(self.coupon());
+        }
+        if self.chance(70) {
+            coupons.extend(usable.into_iter().find(|id| self.model.is_partners(*id)));
         }
         let mut once = std::collections::BTreeSet::new();
         coupons.retain(|id| once.insert(*id));
@@ -89,14 +104,21 @@ impl Simulation {
     }
 
     async fn place(&mut self) {
-        let (who, shop_id) = self.cashier();
+        let (mut who, mut shop_id) = self.cashier();
         // Mostly one who has something to use.
-        let coupon = self.coupon();
+        let taken = self.taken_coupon().filter(|_| self.rng.random_ratio(2, 5));
+        let coupon = taken.unwrap_or_else(|| self.coupon());
         let member_id = match self.rng.random_range(0..100) {
             0..3 => 999,
             3..70 => self.model.holder(coupon).unwrap_or_else(|| self.member()),
             _ => self.member(),
         };
+        if let Some(taken) = taken {
+            let usable = |shop_id| self.model.usable_at(self.now_ms(), member_id, shop_id).contains(&taken);
+            shop_id = (1..=4).find(|shop_id| usable(*shop_id)).unwrap_or(shop_id);
+            who =
+                if self.chance(40) { Who::Operator } else { Who::Employee(EMPLOYEES.start() - 1 + shop_id) };
+        }
         let goods: Vec<Value> = (0..self.rng.random_range(1..=3)).map(|_| self.some_goods()).collect();
         let coupons = self.some_coupons(member_id, shop_id);
         let mut body = json!({
@@ -154,6 +176,37 @@ impl Simulation {
         }
     }
 
+    /// What a member could use in an order, and what it would earn.
+    async fn see_for_order(&mut self) {
+        let who = self.cashier().0;
+        if self.chance(60) {
+            let amount = format!("{}.{:02}", self.rng.random_range(0..150), self.rng.random_range(0..100));
+            let mut body = json!({"amount": amount});
+            if self.chance(20) {
+                (body["page"], body["limit"]) = (self.rng.random_range(1..=2).into(), 1.into());
+            }
+            return self.perform(who, "/order/getorderelecoupon", body, None).await;
+        }
+        let member_id = if self.chance(8) { 999 } else { self.member() };
+        let mut body = json!({"member_id": member_id, "limit": 50});
+        if self.chance(30) {
+            body = json!({"member_id": member_id, "before_id": self.coupon(), "limit": 3});
+        }
+        self.perform(who, "/order/elecouponlist", body, None).await;
+    }
+
+    /// Counts what a cancel did with partners' coupons.
+    pub(super) fn note_cancelled(&mut self, body: &Value, fates: &Value) {
+        let kept = fates["kept"].as_array().unwrap();
+        if kept.iter().any(|kept| kept["code"] == 1002) {
+            self.happens("a partner's coupon kept by a cancel");
+        }
+        let mut returned = fates["returned"].as_array().unwrap().iter().filter_map(Value::as_i64);
+        if body["return_partner"] == 1 && returned.any(|id| self.model.is_partners(id)) {
+            self.happens("a partner's coupon returned by a cancel");
+        }
+    }
+
     /// Compares so many pages of orders, as operators and as one employee see them.
     pub(super) async fn compare_orders(&mut self, pages: usize) {
         for page in (1..=self.orders.len().div_ceil(10)).take(pages) {
@@ -163,16 +216,27 @@ impl Simulation {
         }
     }
 
-    /// What an order has written: the model takes the ids from it.
+    /// What a call has written whose answer does not tell it: the model takes the ids from it.
     pub(super) async fn chosen_since(&mut self, position: i64) -> Chosen {
         let mut chosen = Chosen::default();
         for stored in self.world.store().events_after(position, 10_000).await.unwrap() {
+            if stored.aggregate_type == "grant"
+                && let GrantEvent::Added { definition_id, .. } = decode::<Grant>(&stored).unwrap()
+            {
+                chosen.grants.insert(definition_id, stored.aggregate_id.parse().unwrap());
+            }
             if stored.aggregate_type != "coupon" {
                 continue;
             }
             let id = stored.aggregate_id.parse().unwrap();
             match decode::<Coupon>(&stored).unwrap() {
                 CouponEvent::Issued(_) => chosen.coupons.push(id),
+                CouponEvent::Imported { past, .. } => {
+                    chosen.coupons.push(id);
+                    if let Past::Used { redemption_id, .. } = past {
+                        chosen.redemptions.insert(id, redemption_id);
+                    }
+                }
                 CouponEvent::Redeemed { redemption_id, .. } => {
                     chosen.redemptions.insert(id, redemption_id);
                 }
@@ -211,16 +275,7 @@ impl Simulation {
     /// Rules come and go, and so do groups and what belongs to them.
     pub(super) async fn regulate(&mut self) {
         match self.rng.random_range(0..10) {
-            0..4 => {
-                let nums = self.some_grants();
-                let amount = self.rng.random_range(1..=120);
-                let grants: Vec<Value> =
-                    nums.iter().map(|(id, num)| json!({"coupon_id": id, "num": num})).collect();
-                let data =
-                    self.operate("/orderamount/add", json!({"amount": amount, "json": grants}), 0).await;
-                let grants = Grants { amount: amount * 100, nums, ..Grants::default() };
-                self.model.set_rule(id_of(&data), grants);
-            }
+            0..4 => self.add_rule().await,
             4 => {
                 let Some(id) = self.model.rules().keys().next().copied() else { return };
                 self.operate("/orderamount/del", json!({"id": id}), 0).await;
@@ -233,7 +288,7 @@ impl Simulation {
                 let grants: Vec<Value> = nums.iter().map(|(id, num)| json!({"id": id, "num": num})).collect();
                 self.operate("/goodselecoupon/add", json!({"goodsgroup_id": id, "coupon_ids": grants}), 0)
                     .await;
-                self.model.set_group(id, Grants { goods, nums, amount: 0 });
+                self.model.set_group(id, Grants { goods, nums, ..Grants::default() });
             }
             8 => {
                 let groups = self.model.groups().iter().map(|(id, group)| (*id, group.clone()));
@@ -248,6 +303,19 @@ impl Simulation {
                 self.model.delete_group(id);
             }
         }
+    }
+
+    pub(super) async fn add_rule(&mut self) {
+        let nums = self.some_grants();
+        let amount = self.rng.random_range(1..=120);
+        let grants: Vec<Value> = nums.iter().map(|(id, num)| json!({"coupon_id": id, "num": num})).collect();
+        let data = self.operate("/orderamount/add", json!({"amount": amount, "json": grants}), 0).await;
+        let id = id_of(&data);
+        let shown = self.operate("/orderamount/info", json!({"id": id}), 0).await;
+        let row = |row: &Value| (row["coupon_id"].as_i64().unwrap(), row["id"].as_i64().unwrap());
+        let rows = shown["couList"].as_array().unwrap().iter().map(row).collect();
+        let (amount, granted_ms) = (amount * 100, self.now_ms());
+        self.model.set_rule(id, Grants { amount, nums, rows, granted_ms, ..Grants::default() });
     }
 
     fn some_grants(&mut self) -> std::collections::BTreeMap<i64, i64> {
