@@ -1,8 +1,10 @@
 //! The command line: `coupon-ledger [serve] …`, `coupon-ledger token …`, `coupon-ledger issue …`,
-//! `coupon-ledger import …`.
+//! `coupon-ledger import …`, `coupon-ledger history …`, `coupon-ledger as-of …`.
 //!
 //! Data goes to stdout, logs and progress to stderr. Exit code 0 done, 1 refused or findings, 2 could not run.
 
+mod as_of;
+mod history;
 mod import;
 mod issue;
 mod remote;
@@ -17,7 +19,7 @@ use crate::clock::{Clock, Zone};
 use crate::config::{self, File, Place, Serve};
 use crate::replay;
 use crate::secrets::Secrets;
-use crate::store::{self, StoreOptions};
+use crate::store::{self, OpenError, Store, StoreOptions};
 
 /// An event-sourced ledger for the coupons that a merchant gives its members.
 #[derive(Debug, Parser)]
@@ -51,6 +53,10 @@ enum Command {
     Issue(issue::IssueArgs),
     /// Import coupons or members of another system from CSV; works while the server runs
     Import(import::ImportArgs),
+    /// Tell what happened to a coupon or any other stream, or what somebody did; works while the server runs
+    History(history::HistoryArgs),
+    /// Show what somebody was shown then, from events alone, or write the whole ledger as it was into a new file
+    AsOf(as_of::AsOfArgs),
     /// Write every live table anew from the log; on SQLite the server must be stopped, on PostgreSQL writers wait
     Rebuild,
 }
@@ -80,6 +86,17 @@ struct Context {
 impl Context {
     fn secrets(&self, make: bool) -> anyhow::Result<Secrets> {
         config::secrets(&self.place, &self.folder, make).map_err(anyhow::Error::msg)
+    }
+
+    /// Opens the ledger for reading, which needs no secret; a server may be running on it.
+    async fn open_to_read(&self) -> Result<Store, OpenError> {
+        let options = StoreOptions {
+            data_dir: self.folder.clone(),
+            database_url: self.place.database_url.clone(),
+            secret_id: String::new(),
+            now_ms: 0,
+        };
+        store::open_read_only(&options).await
     }
 
     fn store_options(&self, secrets: &Secrets, now_ms: i64) -> StoreOptions {
@@ -137,6 +154,8 @@ async fn dispatch(cli: Cli) -> Result<(), Failed> {
         Some(Command::Token(arguments)) => token::run(context, arguments).await,
         Some(Command::Issue(arguments)) => issue::run(context, arguments).await,
         Some(Command::Import(arguments)) => import::run(context, arguments).await,
+        Some(Command::History(arguments)) => history::run(context, arguments).await,
+        Some(Command::AsOf(arguments)) => as_of::run(context, arguments).await,
         Some(Command::Rebuild) => rebuild(context).await,
     }
 }
