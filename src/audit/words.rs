@@ -51,12 +51,17 @@ fn ids(ids: &[i64]) -> String {
     ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
+/// `1 day`, `30 days`.
+fn counted(number: u32, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 /// `coupons 1, 2`, `coupon 1`, or `no coupons`.
-fn coupons(numbers: &[i64]) -> String {
+fn named(what: &str, numbers: &[i64]) -> String {
     match numbers {
-        [] => "no coupons".to_owned(),
-        [one] => format!("coupon {one}"),
-        many => format!("coupons {}", ids(many)),
+        [] => format!("no {what}s"),
+        [one] => format!("{what} {one}"),
+        many => format!("{what}s {}", ids(many)),
     }
 }
 
@@ -168,7 +173,8 @@ fn offered(offer: &Offer) -> String {
     let _ = match validity {
         Validity::Fixed { start, end } => write!(text, ", valid {start} to {end}"),
         Validity::FromReceipt { starts_after_days, valid_days } => {
-            write!(text, ", valid {valid_days} days from {starts_after_days} days after receipt on")
+            let (days, wait) = (counted(*valid_days, "day"), counted(*starts_after_days, "day"));
+            write!(text, ", valid for {days}, beginning {wait} after receipt")
         }
         Validity::MemberCard => write!(text, ", valid until the member's card ends"),
     };
@@ -176,7 +182,7 @@ fn offered(offer: &Offer) -> String {
         IssueLimit::Unlimited => Ok(()),
         IssueLimit::PerMember => write!(text, ", at most {get_limit} a member"),
         IssueLimit::OneAtATime => write!(text, ", one at a time"),
-        IssueLimit::Levels => write!(text, ", for levels {}", ids(level_ids)),
+        IssueLimit::Levels => write!(text, ", for {}", named("level", level_ids)),
     };
     if *claimable {
         text.push_str(", members may claim it");
@@ -199,7 +205,7 @@ fn terms(terms: &Terms) -> String {
         let _ = write!(text, ", on weekdays {}", crate::value::list_text(weekdays));
     }
     if !shop_ids.is_empty() {
-        let _ = write!(text, ", at shops {}", ids(shop_ids));
+        let _ = write!(text, ", at {}", named("shop", shop_ids));
     }
     let may = [
         (*givable, "may be given away", "may not be given away"),
@@ -291,10 +297,10 @@ fn meant(which: Coupons) -> String {
 
 fn recipients(recipients: &Recipients) -> String {
     let Recipients { shop_ids, tag_ids, level_ids } = recipients;
-    let parts = [("shops", shop_ids), ("tags", tag_ids), ("levels", level_ids)];
-    let named = parts.iter().filter(|(_, of)| !of.is_empty()).map(|(name, of)| format!("{name} {}", ids(of)));
-    let named = named.collect::<Vec<_>>().join(" and ");
-    if named.is_empty() { "every member".to_owned() } else { format!("members of {named}") }
+    let parts = [("shop", shop_ids), ("tag", tag_ids), ("level", level_ids)];
+    let parts = parts.iter().filter(|(_, of)| !of.is_empty()).map(|(name, of)| named(name, of));
+    let parts = parts.collect::<Vec<_>>().join(" and ");
+    if parts.is_empty() { "every member".to_owned() } else { format!("members of {parts}") }
 }
 
 impl Told for Job {
@@ -367,7 +373,7 @@ fn placed(placement: &Placement) -> String {
         let _ = write!(text, "; used {}", used.iter().map(worth).collect::<Vec<_>>().join(", "));
     }
     if !issued.is_empty() {
-        let _ = write!(text, "; earned {}", coupons(issued));
+        let _ = write!(text, "; earned {}", named("coupon", issued));
         if *rule_id != 0 {
             let _ = write!(text, " (rule {rule_id})");
         }
@@ -386,12 +392,12 @@ impl Told for Order {
             OrderEvent::Cancelled { returned, voided, kept, employee_id, at_ms: _ } => {
                 let kept = kept.iter().map(|kept| format!("coupon {} ({})", kept.coupon_id, kept.code));
                 let kept = kept.collect::<Vec<_>>().join(", ");
-                let kept = if kept.is_empty() { "no coupons".to_owned() } else { kept };
+                let kept = if kept.is_empty() { String::new() } else { format!("; left as it was: {kept}") };
                 format!(
-                    "cancelled{}: {} in hand again, {} voided, {kept} left as they were",
+                    "cancelled{}: {} in hand again, {} voided{kept}",
                     by(*employee_id),
-                    coupons(returned),
-                    coupons(voided)
+                    named("coupon", returned),
+                    named("coupon", voided)
                 )
             }
         }

@@ -7,6 +7,7 @@ mod choose;
 mod compare;
 mod jobs;
 mod orders;
+mod then;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -22,6 +23,7 @@ use serde_json::{Value, json};
 
 use administer::shop;
 
+use crate::as_of::Given;
 use crate::harness::{DAY, Engine, HOUR, NOON, Reply, World};
 use crate::model::{Chosen, Data, Expected, Member, Model, Who};
 use crate::replay::assert_rows_equal_replay;
@@ -68,6 +70,7 @@ async fn simulate(engine: Engine, scanned: Option<usize>) {
         if number % INFOS_EVERY == 0 {
             simulation.compare_infos().await;
         }
+        simulation.keep_an_answer(number).await;
     }
     simulation.finish_jobs().await;
     simulation.check_counters().await;
@@ -77,6 +80,7 @@ async fn simulate(engine: Engine, scanned: Option<usize>) {
     simulation.compare_redemptions().await;
     simulation.compare_orders(usize::MAX).await;
     assert_rows_equal_replay(&simulation.world).await;
+    simulation.compare_with_what_was_shown().await;
     if scanned.is_none() {
         let missed: Vec<_> = OFTEN.iter().filter(|code| !simulation.answers.contains_key(code)).collect();
         assert!(simulation.deaths > 0, "no server died at work");
@@ -155,6 +159,8 @@ struct Simulation {
     /// Every QR that was printed, the revoked ones among them.
     urls: Vec<(i64, String)>,
     touched: BTreeSet<i64>,
+    /// Answers that were given on the way.
+    kept: Vec<Given>,
     /// How often each code was answered.
     answers: BTreeMap<i64, usize>,
 }
@@ -204,6 +210,7 @@ impl Simulation {
             keys: 0,
             urls: Vec::new(),
             touched: BTreeSet::new(),
+            kept: Vec::new(),
             answers: BTreeMap::new(),
         };
         simulation.add_people().await;
