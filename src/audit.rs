@@ -4,11 +4,16 @@
 //! A library that `cli` and `http` are thin over. It reads while the server runs, and reads the log for itself: it must
 //! never take an answer from a live row where the question is what the events say.
 
+pub mod as_of;
+pub mod at;
 pub mod checkpoint;
 pub mod feed;
+pub mod history;
+pub mod kinds;
 pub mod leaf;
 pub mod merkle;
 pub mod receipt;
 pub mod tlog;
 pub mod verify;
 pub mod witness;
+pub mod words;

@@ -1,8 +1,11 @@
 //! The command line: `coupon-ledger [serve] …`, `coupon-ledger token …`, `coupon-ledger issue …`,
-//! `coupon-ledger import …`, `coupon-ledger key …`, `coupon-ledger witness …`.
+//! `coupon-ledger import …`, `coupon-ledger history …`, `coupon-ledger as-of …`, `coupon-ledger verify …`,
+//! `coupon-ledger key …`, `coupon-ledger witness …`.
 //!
 //! Data goes to stdout, logs and progress to stderr. Exit code 0 done, 1 refused or findings, 2 could not run.
 
+mod as_of;
+mod history;
 mod import;
 mod issue;
 mod key;
@@ -20,7 +23,7 @@ use crate::clock::{Clock, Zone};
 use crate::config::{self, File, Place, Serve};
 use crate::replay;
 use crate::secrets::Secrets;
-use crate::store::{self, StoreOptions};
+use crate::store::{self, OpenError, Store, StoreOptions};
 
 /// An event-sourced ledger for the coupons that a merchant gives its members.
 #[derive(Debug, Parser)]
@@ -60,6 +63,10 @@ enum Command {
     Key(key::KeyArgs),
     /// Watch another ledger's transparency log, and cosign what continues it
     Witness(witness::WitnessArgs),
+    /// Tell what happened to a coupon or any other stream, or what somebody did; works while the server runs
+    History(history::HistoryArgs),
+    /// Show what somebody was shown then, from events alone, or write the whole ledger as it was into a new file
+    AsOf(as_of::AsOfArgs),
     /// Write every live table anew from the log; on SQLite the server must be stopped, on PostgreSQL writers wait
     Rebuild,
 }
@@ -91,12 +98,16 @@ impl Context {
         config::secrets(&self.place, &self.folder, make).map_err(anyhow::Error::msg)
     }
 
-    fn store_options(&self, secrets: &Secrets, now_ms: i64) -> StoreOptions {
-        StoreOptions { secret_id: secrets.id(), ..self.reading(now_ms) }
+    /// Opens the ledger for reading, which needs no secret; a server may be running on it.
+    async fn open_to_read(&self) -> Result<Store, OpenError> {
+        store::open_read_only(&self.place_options(0)).await
     }
 
-    /// For reading: that needs no secret.
-    fn reading(&self, now_ms: i64) -> StoreOptions {
+    fn store_options(&self, secrets: &Secrets, now_ms: i64) -> StoreOptions {
+        StoreOptions { secret_id: secrets.id(), ..self.place_options(now_ms) }
+    }
+
+    fn place_options(&self, now_ms: i64) -> StoreOptions {
         StoreOptions {
             data_dir: self.folder.clone(),
             database_url: self.place.database_url.clone(),
@@ -154,6 +165,8 @@ async fn dispatch(cli: Cli) -> Result<(), Failed> {
         Some(Command::Verify(arguments)) => verify::run(context, arguments).await,
         Some(Command::Key(arguments)) => key::run(context, arguments).await,
         Some(Command::Witness(arguments)) => witness::run(arguments).await,
+        Some(Command::History(arguments)) => history::run(context, arguments).await,
+        Some(Command::AsOf(arguments)) => as_of::run(context, arguments).await,
         Some(Command::Rebuild) => rebuild(context).await,
     }
 }

@@ -473,20 +473,22 @@ macro_rules! aggregate {
     };
 }
 
-/// Does something for every aggregate there is, one after the other: what must not forget a kind of stream goes through
-/// here. `$act` is a macro that takes a type.
+/// Hands every aggregate there is to a macro that takes their types: what must not forget a kind of stream goes through
+/// here.
 macro_rules! for_each_aggregate {
     ($act:ident) => {
-        $act!($crate::coupon::Coupon);
-        $act!($crate::definition::Definition);
-        $act!($crate::shop::Shop);
-        $act!($crate::allotment::Allotment);
-        $act!($crate::job::Job);
-        $act!($crate::order::Order);
-        $act!($crate::grant::Grant);
-        $act!($crate::rule::OrderAmount);
-        $act!($crate::rule::GoodsGroup);
-        $act!($crate::provenance::Provenance);
+        $act!(
+            $crate::coupon::Coupon,
+            $crate::definition::Definition,
+            $crate::shop::Shop,
+            $crate::allotment::Allotment,
+            $crate::job::Job,
+            $crate::order::Order,
+            $crate::grant::Grant,
+            $crate::rule::OrderAmount,
+            $crate::rule::GoodsGroup,
+            $crate::provenance::Provenance
+        );
     };
 }
 

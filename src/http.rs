@@ -4,6 +4,7 @@
 //! docs/api.md are made. The order of checks is the same everywhere: signed in (1001), allowed (1002), parameters (401),
 //! then what the command says. One function, [`Failure::answer`], maps errors to the wire.
 
+pub mod as_of;
 mod client;
 pub mod counter;
 pub mod directory;
@@ -104,13 +105,20 @@ pub struct App {
     revoked: Arc<RwLock<HashSet<String>>>,
     /// Shops are opened one at a time, so that counting them before tells whether there is room.
     opening_shop: Arc<tokio::sync::Mutex<()>>,
+    /// The whole ledger as it was is copied once at a time: each copy takes as much room as the ledger.
+    copying: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl App {
     /// An app on a ledger.
     #[must_use]
     pub fn new(ledger: Ledger, options: HttpOptions) -> Self {
-        Self { ledger, options: Arc::new(options), revoked: Arc::default(), opening_shop: Arc::default() }
+        Self::with_options(ledger, Arc::new(options))
+    }
+
+    fn with_options(ledger: Ledger, options: Arc<HttpOptions>) -> Self {
+        let (revoked, opening_shop, copying) = Default::default();
+        Self { ledger, options, revoked, opening_shop, copying }
     }
 
     /// Reads the list of revoked tokens again; every process does so twice a minute.
@@ -460,6 +468,11 @@ async fn answer(
     let meta = Meta { caller, at, request_id, receipt: None, job_id: None };
     let (canonical, operation) = (String::new(), route.path);
     let call = Call { app, caller, employee, form, meta, key, operation, canonical, language };
+    run(route, call).await
+}
+
+/// Hands a call to the handler of its route.
+async fn run(route: &Route, call: Call) -> Result<Answer, Failure> {
     match route.run {
         Run::Client(run) => client::run(run, call).await,
         Run::Operator(run) => operator::run(run, call).await,

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
 use crate::secrets::Secrets;
-use crate::value::{hex, random};
+use crate::value::{MAX_ID, hex, parse_int, random};
 
 /// Whoever makes a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -51,6 +51,22 @@ impl Caller {
             Self::Employee(id) => id,
             _ => 0,
         }
+    }
+}
+
+impl Caller {
+    /// A caller as he is displayed, `member:439` or `operator`; `member/439` is understood too.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let Some((kind, id)) = text.split_once([':', '/']) else {
+            return [Self::Operator, Self::Auditor, Self::System]
+                .into_iter()
+                .find(|caller| caller.kind() == text);
+        };
+        let id = parse_int(id, 1, MAX_ID).ok().filter(|id| (1..=MAX_ID).contains(id))?;
+        [Self::Member(id), Self::Employee(id), Self::Partner(id)]
+            .into_iter()
+            .find(|caller| caller.kind() == kind)
     }
 }
 
@@ -114,6 +130,20 @@ impl Token {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_caller_is_read_as_he_is_displayed() {
+        let callers = [Caller::Member(439), Caller::Employee(1), Caller::Partner(2), Caller::Operator];
+        for caller in callers.into_iter().chain([Caller::Auditor, Caller::System]) {
+            assert_eq!(Caller::parse(&caller.to_string()), Some(caller));
+        }
+        assert_eq!(Caller::parse("employee/1000"), Some(Caller::Employee(1000)));
+        for nobody in
+            ["", "member", "member:", "member:0", "member:-1", "member:x", "operator:1", "shop:1", ":1"]
+        {
+            assert_eq!(Caller::parse(nobody), None, "{nobody}");
+        }
+    }
 
     #[test]
     fn a_token_holds_until_its_end_and_only_under_its_secret() {

@@ -170,6 +170,22 @@ pub enum Wrong {
     NotAState,
     /// Not a day, nor a day with its time.
     NotATime,
+    /// Neither a position of the log, nor a day or a time.
+    NotAnInstant,
+    /// The log has no such position.
+    NoSuchPosition {
+        /// Its last; 0 = it has no events.
+        last: i64,
+    },
+    /// Nothing had been recorded by then.
+    BeforeTheLog {
+        /// When the first event was recorded, local time.
+        first: String,
+    },
+    /// What this names is not answered from events alone.
+    NotFromEvents,
+    /// Whoever this names may not call it, or is nobody.
+    NotACaller,
     /// A file that is no text in UTF-8, UTF-16 or GBK.
     NotText,
     /// A table without this column.
@@ -329,6 +345,33 @@ impl Wrong {
                 format!("{field}必須是日期或時間，如2018-11-01或2018-11-01 10:31:41"),
                 format!("{field}必须是日期或时间，如2018-11-01或2018-11-01 10:31:41"),
                 format!("{field} must be a day or a time like 2018-11-01 10:31:41"),
+            ],
+            Self::NotAnInstant => [
+                format!("{field}必須是位置、日期或時間，如1200、2018-11-24或2018-11-24 10:31:41"),
+                format!("{field}必须是位置、日期或时间，如1200、2018-11-24或2018-11-24 10:31:41"),
+                format!(
+                    "{field} must be a position, a day or a time, like 1200, 2018-11-24 or 2018-11-24 10:31:41"
+                ),
+            ],
+            Self::NoSuchPosition { last } => [
+                format!("{field}：日誌的最後位置是{last}"),
+                format!("{field}：日志的最后位置是{last}"),
+                format!("{field} names no event: the log ends at position {last}"),
+            ],
+            Self::BeforeTheLog { first } => [
+                format!("{field}早於第一個事件（{first}）"),
+                format!("{field}早于第一个事件（{first}）"),
+                format!("{field} lies before the first event, which was recorded at {first}"),
+            ],
+            Self::NotFromEvents => [
+                format!("{field}不能僅由事件回答"),
+                format!("{field}不能仅由事件回答"),
+                format!("{field} names nothing that is answered from events alone"),
+            ],
+            Self::NotACaller => [
+                format!("{field}必須是可調用該接口的身份，如member:439或operator"),
+                format!("{field}必须是可调用该接口的身份，如member:439或operator"),
+                format!("{field} must be someone who may call this, like member:439 or operator"),
             ],
             Self::NotText => [
                 format!("{field}不是UTF-8、UTF-16或GBK文字"),

@@ -185,8 +185,10 @@ async fn fill(
             let maker = || RowMaker { rows: Vec::new(), to: to.clone(), stock: stock.clone() };
             let mut all = Replayed::default();
             macro_rules! add {
-                ($aggregate:ty) => {
+                ($($aggregate:ty),*) => {
+                    $(
                     all.add(replay::<$aggregate, _>(&store, maker).await?);
+                    )*
                 };
             }
             for_each_aggregate!(add);

@@ -261,10 +261,12 @@ impl Worker {
             Piece::Streams { kind, from, until } => {
                 let range = || IdRange { from: from.clone(), until: until.clone() };
                 macro_rules! check {
-                    ($aggregate:ty) => {
+                    ($($aggregate:ty),*) => {
+                        $(
                         if kind == <$aggregate>::TYPE {
                             return rows::check::<$aggregate>(self, range()).await;
                         }
+                        )*
                     };
                 }
                 for_each_aggregate!(check);
@@ -278,8 +280,10 @@ impl Worker {
 fn kinds() -> Vec<&'static str> {
     let mut kinds = Vec::new();
     macro_rules! put {
-        ($aggregate:ty) => {
+        ($($aggregate:ty),*) => {
+            $(
             kinds.push(<$aggregate>::TYPE);
+            )*
         };
     }
     for_each_aggregate!(put);

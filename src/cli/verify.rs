@@ -11,8 +11,7 @@ use serde_json::json;
 use super::{Context, Failed};
 use crate::audit::tlog::remembered;
 use crate::audit::verify::{MAX_FINDINGS, State, Totals, Trusted, verify};
-use crate::clock::Clock;
-use crate::store::{self, Store};
+use crate::store::Store;
 
 /// How often what is done so far is written down.
 const KEEP_EVERY: Duration = Duration::from_secs(2);
@@ -42,7 +41,7 @@ struct Kept {
 }
 
 pub(super) async fn run(context: Context, arguments: VerifyArgs) -> Result<(), Failed> {
-    let store = store::open_read_only(&context.reading(Clock::System.now_ms())).await?;
+    let store = context.open_to_read().await?;
     let mut trusted = if arguments.keys.is_empty() {
         Trusted::of_secret(&store, &context.secrets(false)?).await?
     } else {

@@ -88,6 +88,17 @@ impl Form {
         }
     }
 
+    /// An id that is there and is one, for whoever prepares what a handler will read: nothing is written down, and
+    /// nothing is an error.
+    pub fn peek_id(&self, name: &str) -> Option<i64> {
+        let id = match self.fields.get(name)? {
+            Value::Number(number) => number.as_i64(),
+            Value::String(text) => parse_int(text, 1, MAX_ID).ok(),
+            _ => None,
+        };
+        id.filter(|id| (1..=MAX_ID).contains(id))
+    }
+
     /// A required id: 1 to 2^53 − 1.
     pub fn id(&mut self, name: &'static str) -> i64 {
         self.int(name, 1, MAX_ID)

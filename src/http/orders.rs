@@ -175,10 +175,10 @@ fn read_cancel(call: &mut Call) -> Result<Cancel, Failure> {
     let order_id = call.form.id("id");
     let return_partner = call.form.flag("return_partner", false);
     call.checked()?;
-    refuse_unknown(call)?;
     if return_partner && call.caller != Caller::Operator {
         return Err(Failure::NotAllowed);
     }
+    refuse_unknown(call)?;
     let shop_id = call.employee.as_ref().map_or(0, |employee| employee.shop_id);
     Ok(Cancel { order_id, employee_id: call.caller.employee_id(), shop_id, return_partner })
 }

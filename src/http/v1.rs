@@ -4,7 +4,9 @@
 //! are made. An answer is the resource itself; a refusal is an HTTP status with the same `{code, info, data}` as everywhere.
 //! Thin: what is answered is computed by `audit`.
 
+mod as_of;
 mod events;
+mod history;
 mod tlog;
 
 use std::collections::HashMap;
@@ -19,16 +21,24 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 
 use super::form::Form;
-use super::routes::{Field, Who};
+use super::routes::{Field, Holds, Who, optional};
 use super::{App, Failure, idempotency_key, language, refusal_response, request_id};
+use crate::audit::at::{self, AsOf, At, AtError};
 use crate::identity::Caller;
-use crate::refusal::Wrong;
+use crate::refusal::{Language, Wrong};
 
 /// How many times longer a resource may take than a request of the manual: an auditor's question may read much of the log.
 const PATIENCE: u32 = 20;
 
 /// Auditors, who read everything and change nothing.
 pub(super) const AUDITOR: &[Who] = &[Who::Auditor];
+
+/// As of when something is asked.
+const AT: Field = optional(
+    "at",
+    Holds::Text(at::MAX_TEXT as i64),
+    "as of then: a position, a day (its end), a local time like 2018-11-24 10:31:41, or an instant of RFC 3339; default now",
+);
 
 /// Which handler answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +47,18 @@ pub enum Run {
     Events,
     /// Of the transparency log.
     Tlog(tlog::Tlog),
+    /// `/v1/coupons/{id}/history`, `/v1/streams/{kind}/{id}/history`
+    History,
+    /// `/v1/callers/{caller}/events`
+    Deeds,
+    /// `/v1/coupons/{id}`
+    CouponAsOf,
+    /// `/v1/members/{id}/coupons`
+    MemberAsOf,
+    /// `/v1/definitions/{id}`
+    DefinitionAsOf,
+    /// `/v1/as-of/{manual_page}/{manual_call}`
+    RouteAsOf,
 }
 
 /// What a resource is asked with.
@@ -72,7 +94,8 @@ pub struct Resource {
 }
 
 /// Every resource.
-pub static ALL: LazyLock<Vec<Resource>> = LazyLock::new(|| [events::RESOURCES, tlog::RESOURCES].concat());
+pub static ALL: LazyLock<Vec<Resource>> =
+    LazyLock::new(|| [events::RESOURCES, history::RESOURCES, as_of::RESOURCES, tlog::RESOURCES].concat());
 
 /// One question, on its way to a handler.
 pub(super) struct Ask {
@@ -86,9 +109,32 @@ pub(super) struct Ask {
     pub(super) key: Option<String>,
     /// The parts of the path and the query, as fields.
     pub(super) form: Form,
+    /// The language of a refusal.
+    pub(super) language: Language,
 }
 
 impl Ask {
+    /// Reads as of when something is asked; None = as of now.
+    fn at(&mut self) -> Option<At> {
+        let text = self.form.optional_text("at", at::MAX_TEXT).filter(|text| !text.is_empty())?;
+        let read = At::parse(&text, self.app.ledger.zone());
+        read.map_err(|why| self.form.wrong("at", why)).ok()
+    }
+
+    /// The point of the log that is meant.
+    async fn as_of(&self, at: Option<At>) -> Result<AsOf, Failure> {
+        let ledger = &self.app.ledger;
+        let now_ms = ledger.clock().now_ms();
+        let found = match at {
+            Some(at) => at.resolve(ledger.store(), ledger.zone(), now_ms).await,
+            None => AsOf::now(ledger.store(), now_ms).await,
+        };
+        found.map_err(|error| match error {
+            AtError::Wrong(why) => Failure::Fields(vec![("at", why)]),
+            AtError::Store(error) => error.into(),
+        })
+    }
+
     /// Ends the reading of fields.
     fn checked(&mut self) -> Result<(), Failure> {
         self.form.finish().map(drop).map_err(Failure::Fields)
@@ -194,9 +240,16 @@ async fn answer(
         .map_err(|_| Failure::Body(StatusCode::BAD_REQUEST, Wrong::BodyUnreadable))?;
     form.put_all(parts);
     let key = if resource.method == Method::Post { idempotency_key(&headers)? } else { None };
-    let ask = Ask { app, caller, request_id, key, form };
+    let language = language(&headers);
+    let ask = Ask { app, caller, request_id, key, language, form };
     match resource.run {
         Run::Events => events::events(ask).await,
         Run::Tlog(tlog) => tlog::run(tlog, ask).await,
+        Run::History => history::history(ask).await,
+        Run::Deeds => history::deeds(ask).await,
+        Run::CouponAsOf => as_of::coupon_as_of(ask).await,
+        Run::MemberAsOf => as_of::member_as_of(ask).await,
+        Run::DefinitionAsOf => as_of::definition_as_of(ask).await,
+        Run::RouteAsOf => as_of::route_as_of(ask).await,
     }
 }

@@ -7,6 +7,7 @@
 //! the next start reads it.
 
 mod replay;
+mod scratch;
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -62,7 +63,8 @@ impl SqliteStore {
         let mut writer = Connection::open(&path)?;
         prepare_writer(&mut writer)?;
         migrate::sqlite(&mut writer, now_ms)?;
-        Self::start(Some(writer), &path, Some(lock))
+        let writer = (writer, Some(Wal::of(&path)?));
+        Self::start(Some(writer), || open_reader(&path), Some(lock))
     }
 
     /// Opens the database of a folder for reading; a server may be running on it.
@@ -71,27 +73,35 @@ impl SqliteStore {
         if !path.exists() {
             return Err(OpenError::NoLedger(folder.display().to_string()));
         }
-        Self::start(None, &path, None)
+        Self::start(None, || open_reader(&path), None)
     }
 
-    fn start(writer: Option<Connection>, path: &Path, lock: Option<File>) -> Result<Self, OpenError> {
+    /// Starts the threads. A writer without a WAL to look at never checkpoints.
+    fn start(
+        writer: Option<(Connection, Option<Wal>)>,
+        open_reader: impl Fn() -> Result<Connection, OpenError>,
+        lock: Option<File>,
+    ) -> Result<Self, OpenError> {
         let mut threads = Vec::new();
         let (writes, reads) = (Arc::new(Queue::default()), Arc::new(Queue::default()));
         let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new()
                 .name(name.to_owned())
                 .spawn(work)
-                .map_err(|source| folder_error(path, source))
+                .map_err(|source| OpenError::Folder { path: name.to_owned(), source })
         };
-        if let Some(connection) = writer {
-            let (queue, wal) = (writes.clone(), Wal::of(path)?);
-            threads.push(spawn("ledger-writer", Box::new(move || write_loop(connection, &queue, &wal)))?);
+        if let Some((connection, wal)) = writer {
+            let queue = writes.clone();
+            threads.push(spawn(
+                "ledger-writer",
+                Box::new(move || write_loop(connection, &queue, wal.as_ref())),
+            )?);
         } else {
             writes.close();
         }
         let readers = std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8));
         for _ in 0..readers {
-            let connection = open_reader(path)?;
+            let connection = open_reader()?;
             let queue = reads.clone();
             threads.push(spawn("ledger-reader", Box::new(move || read_loop(connection, &queue)))?);
         }
@@ -333,14 +343,16 @@ fn read_loop(mut connection: Connection, queue: &Queue) {
     }
 }
 
-fn write_loop(mut connection: Connection, queue: &Queue, wal: &Wal) {
+fn write_loop(mut connection: Connection, queue: &Queue, wal: Option<&Wal>) {
+    // Frames in the WAL, and how many of them are not in the database yet.
+    let frames = || wal.map_or((0, 0), Wal::frames);
     loop {
         match queue.next(IDLE_AFTER) {
             Next::Job(job) => {
                 job(&mut connection);
                 // A rebuild's transaction spans jobs.
                 if connection.is_autocommit() {
-                    let (frames, pending) = wal.frames();
+                    let (frames, pending) = frames();
                     if frames > MAX_WAL_FRAMES {
                         checkpoint(&connection, "RESTART");
                     } else if pending > CHECKPOINT_FRAMES {
@@ -348,10 +360,12 @@ fn write_loop(mut connection: Connection, queue: &Queue, wal: &Wal) {
                     }
                 }
             }
-            Next::Idle if wal.frames().1 > IDLE_CHECKPOINT_FRAMES => checkpoint(&connection, "PASSIVE"),
+            Next::Idle if frames().1 > IDLE_CHECKPOINT_FRAMES => checkpoint(&connection, "PASSIVE"),
             Next::Idle => {}
             Next::Closed => {
-                checkpoint(&connection, "TRUNCATE");
+                if wal.is_some() {
+                    checkpoint(&connection, "TRUNCATE");
+                }
                 return;
             }
         }

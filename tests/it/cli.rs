@@ -16,14 +16,14 @@ use crate::harness::{Engine, Home, Server, cli_token, new_database, program};
 
 /// What a run of the program came to.
 #[derive(Debug)]
-struct Done {
-    code: Option<i32>,
-    out: String,
-    err: String,
+pub struct Done {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
 }
 
 /// Runs the program to its end.
-async fn finish(mut command: Command) -> Done {
+pub async fn finish(mut command: Command) -> Done {
     let ending = command.stdin(Stdio::null()).output();
     let output =
         tokio::time::timeout(Duration::from_secs(60), ending).await.expect("it does not end").unwrap();

@@ -763,13 +763,13 @@ fn golden_provenance() -> Vec<ProvenanceEvent> {
     ]
 }
 
-/// The golden lines of one aggregate as they would lie in the log.
-fn golden_lines(kind: &str) -> Vec<StoredEvent> {
+/// The golden lines, of one aggregate or of all, as they would lie in the log.
+pub fn golden_lines(kind: Option<&str>) -> Vec<StoredEvent> {
     let lines = include_str!("golden/events.ndjson").lines();
     let lines = lines.map(|line| serde_json::from_str::<Value>(line).unwrap());
     let text = |line: &Value, name: &str| line[name].as_str().unwrap().to_owned();
     lines
-        .filter(|line| line["aggregate_type"] == kind)
+        .filter(|line| kind.is_none_or(|kind| line["aggregate_type"] == kind))
         .map(|line| StoredEvent {
             position: 1,
             aggregate_type: text(&line, "aggregate_type"),
@@ -789,7 +789,7 @@ fn assert_golden<A: Entity>(expected: &[A::Event], names: &[&str])
 where
     A::Event: std::fmt::Debug + PartialEq,
 {
-    let lines = golden_lines(A::TYPE);
+    let lines = golden_lines(Some(A::TYPE));
     assert_eq!(lines.len(), expected.len());
     for (line, expected) in lines.iter().zip(expected) {
         let event = decode::<A>(line).unwrap();

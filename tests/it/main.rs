@@ -11,6 +11,8 @@
 
 #[macro_use]
 mod harness;
+mod as_of;
+mod audit_history;
 mod bulk;
 mod cli;
 mod commit;

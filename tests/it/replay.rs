@@ -14,7 +14,7 @@ use coupon_ledger::read_model::LIVE_TABLES;
 use coupon_ledger::replay;
 use coupon_ledger::rule::{GoodsGroup, OrderAmount};
 use coupon_ledger::shop::Shop;
-use coupon_ledger::store::{BUCKET, Cell, Column, LiveTable, Statement, StoredEvent};
+use coupon_ledger::store::{BUCKET, Cell, Column, LiveTable, Statement, Store, StoredEvent};
 
 use serde_json::json;
 
@@ -27,12 +27,17 @@ type Rows = BTreeMap<(&'static str, String), Vec<Cell>>;
 /// Replays the whole log and compares what it gives with what is stored: every row of every live table, and
 /// the counters of stock and of members.
 pub async fn assert_rows_equal_replay(world: &World) {
-    let replayed = replayed_rows(&streams(world).await);
+    assert_store_equals_replay(world.store()).await;
+}
+
+/// The same of a ledger that nobody serves.
+pub async fn assert_store_equals_replay(store: &Store) {
+    let replayed = replayed_rows(&streams(store).await);
     let mut stored = Rows::new();
     for table in LIVE_TABLES {
         let columns: Vec<&str> = table.columns.iter().copied().map(Column::name).collect();
         let sql = format!("SELECT {} FROM {} WHERE bucket = $1", columns.join(", "), table.name);
-        put(&mut stored, table, select(world, sql).await);
+        put(&mut stored, table, select(store, sql).await);
     }
     // A member's count of 0 may be written down or not.
     let counters = [
@@ -44,7 +49,7 @@ pub async fn assert_rows_equal_replay(world: &World) {
         ),
     ];
     for (name, key_columns, sql) in counters {
-        for cells in select(world, sql.to_owned()).await {
+        for cells in select(store, sql.to_owned()).await {
             stored.insert((name, format!("{:?}", &cells[..key_columns])), cells);
         }
     }
@@ -62,11 +67,11 @@ pub async fn assert_rows_equal_replay(world: &World) {
 }
 
 /// Every stream of the log, read by position; positions have no gaps and the head is the last of them.
-async fn streams(world: &World) -> BTreeMap<(String, i64), Vec<StoredEvent>> {
+async fn streams(store: &Store) -> BTreeMap<(String, i64), Vec<StoredEvent>> {
     let mut streams: BTreeMap<(String, i64), Vec<StoredEvent>> = BTreeMap::new();
     let mut position = 0;
     loop {
-        let page = world.store().events_after(position, 500).await.unwrap();
+        let page = store.events_after(position, 500).await.unwrap();
         if page.is_empty() {
             break;
         }
@@ -77,7 +82,7 @@ async fn streams(world: &World) -> BTreeMap<(String, i64), Vec<StoredEvent>> {
             streams.entry(key).or_default().push(event);
         }
     }
-    let head = select(world, "SELECT position FROM log_head WHERE bucket = $1".to_owned()).await;
+    let head = select(store, "SELECT position FROM log_head WHERE bucket = $1".to_owned()).await;
     assert_eq!(head, [[Cell::Int(position)]], "the head is not the last position");
     streams
 }
@@ -159,10 +164,10 @@ fn put(rows: &mut Rows, table: &LiveTable, found: Vec<Vec<Cell>>) {
     }
 }
 
-async fn select(world: &World, sql: String) -> Vec<Vec<Cell>> {
+async fn select(store: &Store, sql: String) -> Vec<Vec<Cell>> {
     // The program's statements are all fixed texts; these few are made here and live as long as the test.
     let statement = Statement::new(Box::leak(sql.into_boxed_str()), [BUCKET.into()]);
-    world.store().query(statement).await.unwrap().into_iter().map(|row| row.0).collect()
+    store.query(statement).await.unwrap().into_iter().map(|row| row.0).collect()
 }
 
 on_both_engines! {

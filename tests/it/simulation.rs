@@ -10,6 +10,7 @@ mod imports;
 mod jobs;
 mod orders;
 mod partners;
+mod then;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -27,6 +28,7 @@ use administer::shop;
 use grants::born;
 use partners::partner;
 
+use crate::as_of::Given;
 use crate::harness::{DAY, Engine, HOUR, NOON, Reply, World};
 use crate::model::{Chosen, Data, Expected, Member, Model, Who};
 use crate::replay::assert_rows_equal_replay;
@@ -101,6 +103,7 @@ async fn simulate(engine: Engine, scanned: Option<usize>) {
         if number % INFOS_EVERY == 0 {
             simulation.compare_infos().await;
         }
+        simulation.keep_an_answer(number).await;
     }
     simulation.finish_jobs().await;
     simulation.check_counters().await;
@@ -113,6 +116,7 @@ async fn simulate(engine: Engine, scanned: Option<usize>) {
     simulation.pass_february().await;
     simulation.compare_lists(false).await;
     assert_rows_equal_replay(&simulation.world).await;
+    simulation.compare_with_what_was_shown().await;
     if scanned.is_none() {
         let missed: Vec<_> = OFTEN.iter().filter(|code| !simulation.answers.contains_key(code)).collect();
         assert!(simulation.deaths > 0, "no server died at work");
@@ -199,6 +203,8 @@ struct Simulation {
     files: Vec<imports::File>,
     imported: BTreeSet<i64>,
     imported_id: i64,
+    /// Answers that were given on the way.
+    kept: Vec<Given>,
     /// How often each code was answered.
     answers: BTreeMap<i64, usize>,
     /// How often each of [`HAPPENS`] did.
@@ -255,6 +261,7 @@ impl Simulation {
             files: Vec::new(),
             imported: BTreeSet::new(),
             imported_id: 0,
+            kept: Vec::new(),
             answers: BTreeMap::new(),
             happened: BTreeMap::new(),
         };

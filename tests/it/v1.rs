@@ -2,13 +2,23 @@
 
 use coupon_ledger::http::v1::{ALL, Method};
 use coupon_ledger::identity::Caller;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::harness::{EMPLOYEE, MEMBER, PARTNER, World};
+use crate::harness::{EMPLOYEE, MEMBER, PARTNER, Reply, World};
 
 /// A path with something in the place of its parts.
 fn concrete(path: &str) -> String {
     path.split('/').map(|part| if part.starts_with('{') { "1" } else { part }).collect::<Vec<_>>().join("/")
+}
+
+/// The lines of an answer of `application/x-ndjson`.
+pub fn lines(reply: &Reply) -> Vec<Value> {
+    let text = match &reply.body {
+        Value::String(text) => text.clone(),
+        // One line alone is JSON.
+        other => other.to_string(),
+    };
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 on_both_engines! {
@@ -34,14 +44,6 @@ on_both_engines! {
         let definition_id = world.define(json!({})).await;
         let coupon_id = world.issue(definition_id, 439).await;
         world.call(MEMBER, "/client/couponinfo", json!({"id": coupon_id})).await.ok();
-        let lines = |reply: &crate::harness::Reply| {
-            let text = match &reply.body {
-                serde_json::Value::String(text) => text.clone(),
-                // One line alone is JSON.
-                other => other.to_string(),
-            };
-            text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()).collect::<Vec<_>>()
-        };
         let all = world.get(Caller::Auditor, "/v1/events").await;
         assert_eq!(all.headers["content-type"], "application/x-ndjson");
         assert_eq!(all.headers["next-after"], "4");

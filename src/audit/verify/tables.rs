@@ -129,10 +129,12 @@ async fn catch_up(store: &Store, from: i64, to: i64, totals: &mut Totals) -> Res
     for (kind, id) in touched {
         let id = id.parse().unwrap_or_default();
         macro_rules! move_sums {
-            ($aggregate:ty) => {
+            ($($aggregate:ty),*) => {
+                $(
                 if kind == <$aggregate>::TYPE {
                     move_sums::<$aggregate>(store, id, (from, to), totals).await?;
                 }
+                )*
             };
         }
         for_each_aggregate!(move_sums);
@@ -242,10 +244,12 @@ async fn find_orphans(
         let Some(last) = rows.last() else { return Ok(()) };
         after = key_of(table, &last.0).to_vec();
         macro_rules! orphans {
-            ($aggregate:ty) => {
+            ($($aggregate:ty),*) => {
+                $(
                 if kind == <$aggregate>::TYPE {
                     orphans_of::<$aggregate>(store, table, column, &rows, totals).await?;
                 }
+                )*
             };
         }
         for_each_aggregate!(orphans);

@@ -1,0 +1,201 @@
+//! What a route would have answered then: its own handler, run on the ledger as it was, with a clock that stands there.
+//!
+//! Only routes whose answers follow from events. Where they show personal data beside (names, pictures), they show none:
+//! the directory tells of today. A copy of the whole ledger is made for what employees, operators and partners see.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::form::Form;
+use super::routes::{self, Route};
+use super::{App, Call, Failure, HttpOptions, run};
+use crate::audit::as_of::{self, AsOfError, Of};
+use crate::audit::at::AsOf;
+use crate::clock::{Clock, Zone};
+use crate::identity::Caller;
+use crate::ledger::{ExecuteError, Ledger, LedgerOptions, Meta};
+use crate::refusal::{Language, Wrong};
+use crate::secrets::Secrets;
+use crate::store::{Scratch, Store};
+
+/// Commands that one question can have under way: opening a coupon is the only one.
+const CAPACITY: usize = 16;
+
+/// What is answered from a member's own coupons and the shops.
+const OF_MEMBER: &[&str] = &[
+    "/client/couponlist",
+    "/client/couponinfo",
+    "/client/couponcount",
+    "/client/getauditcoupon",
+    "/client/auditcouponinfo",
+    "/client/shopid",
+];
+
+/// What is answered from the whole ledger.
+const OF_ALL: &[&str] = &[
+    "/elecoupons/info",
+    "/elecoupons/getlist",
+    "/shop/get",
+    "/shop/list",
+    "/auditelecoupon/getlist",
+    "/auditelecoupon/getshoplist",
+    "/order/get",
+    "/order/list",
+    "/order/cancelago",
+    "/order/getorderelecoupon",
+    "/orderamount/info",
+    "/orderamount/getlist",
+    "/orderelecoupon/couponlist",
+    "/orderelecoupon/getlist",
+    "/goodsgroup/getlist",
+    "/goodsgroup/info",
+    "/goodselecoupon/couponlist",
+    "/goods/get",
+    "/birthdaycoupon/get",
+    "/business/list",
+    "/business/get",
+    "/business/couponlist",
+    "/business/getattract",
+    "/business/invenlist",
+    "/businesshome/get",
+    "/businesshome/auditcoupon",
+    "/businesshome/attractcoupon",
+    "/statistics/getattract",
+    "/wechat/businesscoupon",
+    "/wechat/auditlist",
+];
+
+/// Every route that is answered as of then.
+pub fn routes() -> impl Iterator<Item = &'static str> {
+    OF_MEMBER.iter().chain(OF_ALL).copied()
+}
+
+/// The ledger that is asked.
+pub struct Source {
+    /// Its log.
+    pub store: Store,
+    /// Its keys.
+    pub secrets: Secrets,
+    /// Its calendar.
+    pub zone: Zone,
+    /// The settings of its server.
+    pub options: Arc<HttpOptions>,
+}
+
+/// What is asked.
+pub struct Question {
+    /// Which route.
+    pub route: &'static Route,
+    /// As whom.
+    pub caller: Caller,
+    /// The route's fields.
+    pub form: Form,
+    /// The language of a refusal.
+    pub language: Language,
+}
+
+/// The route of this path, if it is answered as of then.
+pub fn route(path: &str) -> Result<&'static Route, Wrong> {
+    let route = routes::ALL.iter().find(|route| route.path == path);
+    route.filter(|route| routes().any(|path| path == route.path)).ok_or(Wrong::NotFromEvents)
+}
+
+/// Whether somebody may call a route. Whoever an employee was then, and in which shop, no event says.
+pub fn may_call(route: &Route, caller: Caller) -> Result<(), Wrong> {
+    let of_route = route.callers.iter().any(|kind| kind.includes(caller));
+    let known = !matches!(caller, Caller::Employee(_) | Caller::System);
+    if of_route && known { Ok(()) } else { Err(Wrong::NotACaller) }
+}
+
+impl From<AsOfError> for Failure {
+    fn from(error: AsOfError) -> Self {
+        match error {
+            AsOfError::Store(error) => error.into(),
+            AsOfError::Corrupt(corrupt) => Self::Execute(ExecuteError::Corrupt(corrupt)),
+            AsOfError::Open(error) => {
+                tracing::error!(%error, "no copy of the ledger can be made");
+                Self::TooSlow
+            }
+            AsOfError::CutShort => Self::TooSlow,
+        }
+    }
+}
+
+/// Whether a copy of the whole ledger is made for an answer.
+#[must_use]
+pub fn rests_on_all(route: &Route) -> bool {
+    !OF_MEMBER.contains(&route.path)
+}
+
+/// What was shown, and when that was.
+#[derive(Serialize)]
+struct Shown<'a> {
+    position: i64,
+    at_ms: i64,
+    at: String,
+    data: &'a RawValue,
+}
+
+/// What a route would have answered then, as a JSON object: its `data`, and the position and time that it is as of.
+pub async fn answer(source: &Source, as_of: AsOf, question: Question) -> Result<String, Failure> {
+    let scratch = copy(source, as_of, &question).await?;
+    let answered = ask(source, as_of, question, scratch.store()).await;
+    scratch.close().await;
+    let data = answered?;
+    let unwritable = |error: serde_json::Error| Failure::Execute(error.into());
+    let data = serde_json::from_str(&data).map_err(unwritable)?;
+    let AsOf { position, at_ms } = as_of;
+    let shown = Shown { position, at_ms, at: source.zone.date_time(at_ms), data };
+    serde_json::to_string(&shown).map_err(unwritable)
+}
+
+/// A failure as one sentence, for who reads no codes.
+#[must_use]
+pub fn sentence(failure: &Failure) -> String {
+    match failure {
+        Failure::Execute(error) => error.to_string(),
+        Failure::Fields(wrong) => {
+            wrong.iter().map(|(field, why)| why.text(field, Language::English)).collect::<Vec<_>>().join("; ")
+        }
+        other => other.answer(Language::English, "as-of").wording.text(Language::English).to_owned(),
+    }
+}
+
+async fn copy(source: &Source, as_of: AsOf, question: &Question) -> Result<Scratch, AsOfError> {
+    let store = &source.store;
+    if let (Caller::Member(member_id), true) = (question.caller, OF_MEMBER.contains(&question.route.path)) {
+        // One coupon is read by its id; a list is of those that the log says are his.
+        let of = match question.form.peek_id("id").filter(|_| question.route.path == "/client/couponinfo") {
+            Some(coupon_id) => Of::Coupon(coupon_id),
+            None => Of::Member(member_id),
+        };
+        return as_of::some(store, as_of, of).await;
+    }
+    let scratch = Scratch::temporary().await?;
+    match as_of::whole(&scratch, store, as_of).await {
+        Ok(()) => Ok(scratch),
+        Err(error) => {
+            scratch.close().await;
+            Err(error)
+        }
+    }
+}
+
+async fn ask(source: &Source, as_of: AsOf, question: Question, store: Store) -> Result<String, Failure> {
+    let Question { route, caller, form, language } = question;
+    let ledger = Ledger::start(LedgerOptions {
+        store,
+        secrets: source.secrets.clone(),
+        zone: source.zone,
+        clock: Clock::manual(as_of.at_ms),
+        capacity: CAPACITY,
+    });
+    let at = ledger.now();
+    let meta = Meta { caller, at, request_id: "as-of".to_owned(), receipt: None, job_id: None };
+    let app = App::with_options(ledger, source.options.clone());
+    let (canonical, operation) = (String::new(), route.path);
+    let call = Call { app, caller, employee: None, form, meta, key: None, operation, canonical, language };
+    Ok(run(route, call).await?.data)
+}

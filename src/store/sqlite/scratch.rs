@@ -1,0 +1,146 @@
+//! Scratch ledgers on SQLite: in memory, or in a file that is nobody's. Unlike a ledger's, their I/O errors end nothing.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, params};
+
+use super::super::connect::OpenError;
+use super::super::replay::{COUNT_ISSUED, COUNT_MEMBERS, by_table, stock_rows};
+use super::super::{BUCKET, LiveRow, Statement, StoreError, StoredEvent, migrate};
+use super::{SqliteStore, bind, open_reader, rows, upsert_sql};
+
+impl SqliteStore {
+    /// A new ledger in memory, under a name that its threads share.
+    pub(in crate::store) fn open_in_memory(name: &str) -> Result<Self, OpenError> {
+        let open = || -> Result<Connection, OpenError> {
+            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+                | OpenFlags::SQLITE_OPEN_CREATE
+                | OpenFlags::SQLITE_OPEN_URI
+                | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let connection = Connection::open_with_flags(name, flags)?;
+            // Without a WAL readers and the writer wait for each other.
+            connection.busy_timeout(Duration::from_secs(10))?;
+            connection.set_prepared_statement_cache_capacity(128);
+            Ok(connection)
+        };
+        let mut writer = open()?;
+        writer.execute_batch("PRAGMA recursive_triggers = ON")?;
+        migrate::sqlite(&mut writer, 0)?;
+        let reader = || {
+            let connection = open()?;
+            connection.execute_batch("PRAGMA query_only = ON")?;
+            Ok(connection)
+        };
+        Self::start(Some((writer, None)), reader, None)
+    }
+
+    /// A new ledger in this file, which is empty. What a power cut leaves of it is worthless, so nothing waits for the disk.
+    pub(in crate::store) fn open_scratch_file(path: &Path) -> Result<Self, OpenError> {
+        let mut writer = Connection::open(path)?;
+        writer.execute_batch(
+            "PRAGMA journal_mode = WAL;
+             PRAGMA synchronous = OFF;
+             PRAGMA recursive_triggers = ON;
+             PRAGMA temp_store = MEMORY;
+             PRAGMA cache_size = -65536;",
+        )?;
+        writer.set_prepared_statement_cache_capacity(128);
+        migrate::sqlite(&mut writer, 0)?;
+        Self::start(Some((writer, None)), || open_reader(path), None)
+    }
+
+    /// Makes one file of a scratch ledger whose threads have ended, readable where nothing can be written beside it.
+    pub(in crate::store) fn settle_file(path: &Path) -> Result<(), OpenError> {
+        let connection = Connection::open(path)?;
+        let mode: String = connection.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get(0))?;
+        match mode.as_str() {
+            "delete" => Ok(()),
+            _ => Err(OpenError::UnsafeSetting { setting: "journal_mode".to_owned(), value: mode }),
+        }
+    }
+
+    pub(in crate::store) async fn put_events(&self, events: Vec<StoredEvent>) -> Result<(), StoreError> {
+        self.putting(move |connection| {
+            let mut insert = connection.prepare_cached(
+                "INSERT INTO events (bucket, position, aggregate_type, aggregate_id, sequence, event_type, event_version,
+                                     payload, metadata, recorded_at_ms)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            )?;
+            for event in &events {
+                insert.execute(params![
+                    BUCKET,
+                    event.position,
+                    event.aggregate_type,
+                    event.aggregate_id,
+                    event.sequence,
+                    event.event_type,
+                    event.event_version,
+                    event.payload,
+                    event.metadata,
+                    event.recorded_at_ms,
+                ])?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    pub(in crate::store) async fn put_rows(&self, rows: Vec<LiveRow>) -> Result<(), StoreError> {
+        self.putting(move |connection| {
+            for (table, rows) in by_table(&rows) {
+                let mut insert = connection.prepare_cached(&upsert_sql(table))?;
+                for row in rows {
+                    insert.raw_bind_parameter(1, BUCKET)?;
+                    bind(&mut insert, 2, &row.cells)?;
+                    insert.raw_execute()?;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    pub(in crate::store) async fn put_counters(
+        &self,
+        stock: Vec<(i64, Option<i64>)>,
+    ) -> Result<(), StoreError> {
+        self.putting(move |connection| {
+            connection.execute_batch(COUNT_MEMBERS)?;
+            let mut issued = connection.prepare(COUNT_ISSUED)?;
+            let issued: Vec<(i64, i64)> =
+                issued.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+            let mut insert = connection.prepare(
+                "INSERT INTO stock_v1 (bucket, definition_id, stock, issued) VALUES (?1, ?2, ?3, ?4)",
+            )?;
+            for row in stock_rows(&stock, &issued) {
+                insert.execute(row)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    pub(in crate::store) async fn put(&self, statements: Vec<Statement>) -> Result<(), StoreError> {
+        self.putting(move |connection| {
+            for Statement { sql, parameters, .. } in &statements {
+                rows(connection, sql, parameters)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// One transaction on the writing connection; after a failure nothing of it is left, and nothing ends.
+    async fn putting(
+        &self,
+        put: impl FnOnce(&Connection) -> Result<(), StoreError> + Send + 'static,
+    ) -> Result<(), StoreError> {
+        let put = move |connection: &mut Connection| {
+            let transaction = connection.transaction()?;
+            put(&transaction)?;
+            Ok(transaction.commit()?)
+        };
+        self.inner.writer.run(false, put).await?
+    }
+}
