@@ -44,5 +44,8 @@ mod statements;
 mod sweep;
 mod tidy;
 mod time;
+mod tlog;
+mod tlog_crash;
 mod v1;
 mod verify;
+mod witness;

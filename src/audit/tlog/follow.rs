@@ -53,15 +53,20 @@ pub async fn follow(store: &Store) -> Result<Followed, StoreError> {
     if leaves.is_empty() {
         return Ok(Followed { size: from, added: 0, more: false });
     }
-    let mut growing = Growing::read(store, from).await?;
+    // Where another process was faster, it starts over.
+    let overtaken = Followed { size: from, added: 0, more: true };
+    let mut growing = match Growing::read(store, from).await {
+        Ok(growing) => growing,
+        Err(_) if size(store).await? != from => return Ok(overtaken),
+        Err(error) => return Err(error),
+    };
     for leaf in &leaves {
         growing.push(*leaf);
     }
     if growing.write(store, from).await? {
         return Ok(Followed { size: growing.size, added: leaves.len() as u64, more });
     }
-    // Another process was faster.
-    Ok(Followed { size: from, added: 0, more: true })
+    Ok(overtaken)
 }
 
 fn missing(expected: i64, found: i64) -> StoreError {

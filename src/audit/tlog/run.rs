@@ -127,8 +127,13 @@ impl Running {
         let followed = follow(self.ledger.store()).await?;
         let up_to_date = !followed.more || is_due(self.times.signed, SIGN_AFTER);
         if look || (followed.added > 0 && up_to_date) {
-            if let Some(signed) = signer.sign().await? {
-                self.signed.send_replace(Some(signed));
+            let signed = match signer.sign().await? {
+                // After a start: witnesses may not have seen it.
+                None if self.signed.borrow().is_none() => latest(self.ledger.store()).await?,
+                signed => signed,
+            };
+            if signed.is_some() {
+                self.signed.send_replace(signed);
             }
             self.times.signed = Some(Instant::now());
         }
