@@ -5,3 +5,4 @@
 //! never take an answer from a live row where the question is what the events say.
 
 pub mod feed;
+pub mod rebuild;

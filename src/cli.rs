@@ -1,10 +1,12 @@
 //! The command line: `coupon-ledger [serve] …`, `coupon-ledger token …`, `coupon-ledger issue …`,
-//! `coupon-ledger import …`.
+//! `coupon-ledger import …`, `coupon-ledger rebuild …`, `coupon-ledger followers …`.
 //!
 //! Data goes to stdout, logs and progress to stderr. Exit code 0 done, 1 refused or findings, 2 could not run.
 
+mod followers;
 mod import;
 mod issue;
+mod rebuild;
 mod remote;
 mod serve;
 mod token;
@@ -13,11 +15,10 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::clock::{Clock, Zone};
+use crate::clock::Zone;
 use crate::config::{self, File, Place, Serve};
-use crate::replay;
 use crate::secrets::Secrets;
-use crate::store::{self, StoreOptions};
+use crate::store::StoreOptions;
 
 /// An event-sourced ledger for the coupons that a merchant gives its members.
 #[derive(Debug, Parser)]
@@ -51,8 +52,10 @@ enum Command {
     Issue(issue::IssueArgs),
     /// Import coupons or members of another system from CSV; works while the server runs
     Import(import::ImportArgs),
-    /// Write every live table anew from the log; on SQLite the server must be stopped, on PostgreSQL writers wait
-    Rebuild,
+    /// Make live tables anew from the log, beside those in use, and compare both; works while the server runs
+    Rebuild(rebuild::RebuildArgs),
+    /// What follows the log or the calendar by itself: how it stands, pause, resume, reset
+    Followers(followers::FollowersArgs),
 }
 
 /// Why a command could not do what it was asked.
@@ -137,19 +140,9 @@ async fn dispatch(cli: Cli) -> Result<(), Failed> {
         Some(Command::Token(arguments)) => token::run(context, arguments).await,
         Some(Command::Issue(arguments)) => issue::run(context, arguments).await,
         Some(Command::Import(arguments)) => import::run(context, arguments).await,
-        Some(Command::Rebuild) => rebuild(context).await,
+        Some(Command::Rebuild(arguments)) => rebuild::run(context, arguments).await,
+        Some(Command::Followers(arguments)) => followers::run(context, arguments).await,
     }
-}
-
-async fn rebuild(context: Context) -> Result<(), Failed> {
-    let secrets = context.secrets(false)?;
-    let store = store::open(&context.store_options(&secrets, Clock::System.now_ms())).await?;
-    let started = std::time::Instant::now();
-    let rebuilt = replay::rebuild(&store).await;
-    store.close().await;
-    let replay::Replayed { events, streams } = rebuilt?;
-    eprintln!("coupon-ledger: {streams} streams, {events} events, in {:.1?}", started.elapsed());
-    Ok(())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! ```text
 //! value, clock, refusal ← secrets ← coupon, definition, shop, allotment, job, grant, rule, order, facts ← identity, config
 //!   ← store ← read_model, directory ← entity ← metrics ← ledger
-//!   ← lease, bulk, import, sweep, runner, rulebook, granting, ordering, replay, demo ← audit ← http ← cli ← main
+//!   ← lease, followers, bulk, import, sweep, runner, rulebook, granting, ordering, replay, demo ← audit ← http ← cli ← main
 //! ```
 
 pub mod allotment;
@@ -21,6 +21,7 @@ pub mod demo;
 pub mod directory;
 pub mod entity;
 pub mod facts;
+pub mod followers;
 pub mod grant;
 pub mod granting;
 pub mod http;

@@ -79,6 +79,8 @@ pub struct Metrics {
     pub writer_phases: WriterPhases,
     /// How far behind each follower is, in seconds.
     pub follower_lag: Family<FollowerLabels, Gauge<i64, AtomicI64>>,
+    /// Whether each follower rests.
+    pub follower_paused: Family<FollowerLabels, Gauge<i64, AtomicI64>>,
     /// Appends that wait for the next batch.
     pub queue_depth: Gauge<i64, AtomicI64>,
     /// Entries per batch: one for a member's command, many for a chunk of a bulk job.
@@ -106,6 +108,7 @@ impl Default for Metrics {
         let metrics = Self {
             writer_phases: WriterPhases { family: Family::new_with_constructor(seconds) },
             follower_lag: Family::default(),
+            follower_paused: Family::default(),
             queue_depth: Gauge::default(),
             batch_size: Histogram::new(exponential_buckets(1.0, 2.0, 10)),
             batch_seconds: seconds(),
@@ -132,6 +135,7 @@ impl Default for Metrics {
             Unit::Seconds,
             metrics.follower_lag.clone(),
         );
+        registry.register("follower_paused", "1 while a follower rests", metrics.follower_paused.clone());
         registry.register("batch_size", "Entries per batch", metrics.batch_size.clone());
         registry.register_with_unit(
             "batch",

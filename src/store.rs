@@ -9,6 +9,7 @@ mod append;
 mod connect;
 mod migrate;
 mod postgres;
+pub mod rebuild;
 mod replay;
 mod sqlite;
 
@@ -24,7 +25,8 @@ pub use append::{
 pub use connect::{OpenError, StoreOptions, open, open_read_only};
 pub use migrate::SCHEMA_VERSION;
 pub use postgres::PostgresStore;
-pub use replay::{EventRef, IdRange, Rebuilding, Visitor};
+pub use rebuild::Rebuilder;
+pub use replay::{EventRef, IdRange, Visitor};
 pub use sqlite::SqliteStore;
 
 use crate::clock::Clock;

@@ -5,6 +5,8 @@
 //! Thin: what is answered is computed by `audit`.
 
 mod events;
+mod followers;
+pub(crate) mod rebuilds;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -16,6 +18,7 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
+use serde::Serialize;
 
 use super::form::Form;
 use super::routes::{Field, Who};
@@ -29,11 +32,23 @@ const PATIENCE: u32 = 20;
 /// Auditors, who read everything and change nothing.
 pub(super) const AUDITOR: &[Who] = &[Who::Auditor];
 
+/// Those who look after the ledger.
+pub(super) const OPERATOR: &[Who] = &[Who::Operator];
+
+/// Both.
+pub(super) const OPERATOR_AUDITOR: &[Who] = &[Who::Operator, Who::Auditor];
+
 /// Which handler answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Run {
     /// `/v1/events`
     Events,
+    /// `/v1/rebuilds` and what belongs to it.
+    Rebuilds(rebuilds::Rebuilds),
+    /// `/v1/followers`
+    Followers,
+    /// `/v1/followers/{name}/{order}`
+    FollowerOrder,
 }
 
 /// What a resource is asked with.
@@ -69,7 +84,8 @@ pub struct Resource {
 }
 
 /// Every resource.
-pub static ALL: LazyLock<Vec<Resource>> = LazyLock::new(|| [events::RESOURCES].concat());
+pub static ALL: LazyLock<Vec<Resource>> =
+    LazyLock::new(|| [events::RESOURCES, rebuilds::RESOURCES, followers::RESOURCES].concat());
 
 /// One question, on its way to a handler.
 pub(super) struct Ask {
@@ -100,6 +116,12 @@ impl Page {
     /// An answer of a type.
     pub(super) fn new(content_type: &'static str, body: impl Into<Body>) -> Self {
         Self { content_type, body: body.into(), headers: Vec::new() }
+    }
+
+    /// An answer in JSON.
+    pub(super) fn json(value: &impl Serialize) -> Result<Self, Failure> {
+        let body = serde_json::to_string(value).map_err(|error| Failure::Execute(error.into()))?;
+        Ok(Self::new("application/json", body))
     }
 
     /// The same with one more header; a number, because that is what ours hold.
@@ -185,5 +207,8 @@ async fn answer(
     let ask = Ask { app, caller, form };
     match resource.run {
         Run::Events => events::events(ask).await,
+        Run::Rebuilds(run) => rebuilds::run(run, ask).await,
+        Run::Followers => followers::list(ask).await,
+        Run::FollowerOrder => followers::order(ask).await,
     }
 }

@@ -6,12 +6,14 @@
 //! that thread, appends first. An I/O error on write or commit ends the process: what is on disk is then unknown, and
 //! the next start reads it.
 
+mod rebuild;
 mod replay;
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -20,6 +22,8 @@ use rusqlite::{CachedStatement, Connection, OpenFlags, params, types::ValueRef};
 use tokio::sync::oneshot;
 
 use super::admission::{Known, Plan, Questions, admit, take_for_granted};
+pub use rebuild::Rebuilder;
+
 use super::connect::OpenError;
 use super::{
     Append, AppendError, Appended, BUCKET, Cell, Column, EPOCH, LiveTable, Outcome, Phases, Row, Statement,
@@ -49,6 +53,8 @@ struct Inner {
     writer: Arc<Queue>,
     readers: Arc<Queue>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Whether somebody makes live tables anew: in this process, because no other writes.
+    rebuilding: Arc<AtomicBool>,
     /// Held until the last thread is gone; the operating system frees it however the process ends.
     lock: Mutex<Option<File>>,
 }
@@ -95,8 +101,13 @@ impl SqliteStore {
             let queue = reads.clone();
             threads.push(spawn("ledger-reader", Box::new(move || read_loop(connection, &queue)))?);
         }
-        let inner =
-            Inner { writer: writes, readers: reads, threads: Mutex::new(threads), lock: Mutex::new(lock) };
+        let inner = Inner {
+            writer: writes,
+            readers: reads,
+            threads: Mutex::new(threads),
+            rebuilding: Arc::default(),
+            lock: Mutex::new(lock),
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -338,14 +349,11 @@ fn write_loop(mut connection: Connection, queue: &Queue, wal: &Wal) {
         match queue.next(IDLE_AFTER) {
             Next::Job(job) => {
                 job(&mut connection);
-                // A rebuild's transaction spans jobs.
-                if connection.is_autocommit() {
-                    let (frames, pending) = wal.frames();
-                    if frames > MAX_WAL_FRAMES {
-                        checkpoint(&connection, "RESTART");
-                    } else if pending > CHECKPOINT_FRAMES {
-                        checkpoint(&connection, "PASSIVE");
-                    }
+                let (frames, pending) = wal.frames();
+                if frames > MAX_WAL_FRAMES {
+                    checkpoint(&connection, "RESTART");
+                } else if pending > CHECKPOINT_FRAMES {
+                    checkpoint(&connection, "PASSIVE");
                 }
             }
             Next::Idle if wal.frames().1 > IDLE_CHECKPOINT_FRAMES => checkpoint(&connection, "PASSIVE"),
@@ -402,7 +410,12 @@ fn end_process_on_io_error(error: &rusqlite::Error) {
         code,
         Code::SystemIoFailure | Code::DiskFull | Code::DatabaseCorrupt | Code::NotADatabase | Code::ReadOnly
     ) {
-        tracing::error!(%error, "the database cannot be written; the server ends so that nothing false is answered");
+        let what = "the database cannot be written; the server ends so that nothing false is answered";
+        tracing::error!(%error, what);
+        // A command has no log.
+        if !tracing::dispatcher::has_been_set() {
+            eprintln!("coupon-ledger: the database cannot be written: {error}; nothing is half done");
+        }
         std::process::exit(2);
     }
 }
@@ -618,13 +631,17 @@ fn write_plan(connection: &Connection, plan: &Plan<'_>) -> Result<(), StoreError
 
 /// `INSERT … ON CONFLICT DO UPDATE` of a whole row.
 fn upsert_sql(table: &LiveTable) -> String {
+    upsert_into(table.name, table)
+}
+
+/// The same into a table beside it.
+fn upsert_into(name: &str, table: &LiveTable) -> String {
     let names: Vec<_> = table.columns.iter().copied().map(Column::name).collect();
     let places: Vec<_> = (1..=names.len() + 1).map(|place| format!("?{place}")).collect();
     let (keys, rest) = names.split_at(table.key_columns.min(names.len()));
     let updates: Vec<_> = rest.iter().map(|name| format!("{name} = excluded.{name}")).collect();
     format!(
-        "INSERT INTO {} (bucket, {}) VALUES ({}) ON CONFLICT (bucket, {}) DO UPDATE SET {}",
-        table.name,
+        "INSERT INTO {name} (bucket, {}) VALUES ({}) ON CONFLICT (bucket, {}) DO UPDATE SET {}",
         names.join(", "),
         places.join(", "),
         keys.join(", "),
@@ -654,19 +671,23 @@ fn rows(connection: &Connection, sql: &str, parameters: &[Cell]) -> Result<Vec<R
     let mut found = prepared.raw_query();
     let mut rows = Vec::new();
     while let Some(row) = found.next()? {
-        let cells = (0..columns).map(|column| match row.get_ref(column)? {
-            ValueRef::Integer(value) => Ok(Cell::Int(value)),
-            ValueRef::Text(text) => Ok(Cell::Text(String::from_utf8_lossy(text).into_owned())),
-            ValueRef::Null => Ok(Cell::Text(String::new())),
-            ValueRef::Real(_) | ValueRef::Blob(_) => Err(StoreError::Corrupt {
-                table: sql.chars().take(60).collect(),
-                column: column.to_string(),
-                what: "neither a number nor a text".to_owned(),
-            }),
-        });
-        rows.push(Row(cells.collect::<Result<_, _>>()?));
+        rows.push(read_row(row, columns, sql)?);
     }
     Ok(rows)
+}
+
+fn read_row(row: &rusqlite::Row<'_>, columns: usize, sql: &str) -> Result<Row, StoreError> {
+    let cells = (0..columns).map(|column| match row.get_ref(column)? {
+        ValueRef::Integer(value) => Ok(Cell::Int(value)),
+        ValueRef::Text(text) => Ok(Cell::Text(String::from_utf8_lossy(text).into_owned())),
+        ValueRef::Null => Ok(Cell::Text(String::new())),
+        ValueRef::Real(_) | ValueRef::Blob(_) => Err(StoreError::Corrupt {
+            table: sql.chars().take(60).collect(),
+            column: column.to_string(),
+            what: "neither a number nor a text".to_owned(),
+        }),
+    });
+    Ok(Row(cells.collect::<Result<_, _>>()?))
 }
 
 fn read_event(row: &rusqlite::Row<'_>) -> Result<StoredEvent, rusqlite::Error> {
