@@ -34,7 +34,7 @@ use crate::clock::Clock;
 /// The one bucket of today. Every key carries it and every statement binds it, so that a ledger can have many.
 pub const BUCKET: i64 = 0;
 
-/// The epoch of the live read models that this program writes. A switch to new tables moves it.
+/// The epoch of the live read models that this program writes. A new version of one moves it; a rebuild does not.
 pub const EPOCH: i64 = 1;
 
 /// How far a process may be off the database's clock before it refuses writes.

@@ -6,25 +6,27 @@
 //! any instant goes on where it was, and that the report names every row that was not what the log gives. It must never take
 //! a row from the table that it replaces, and never skip an event it cannot read.
 
+mod compare;
 mod coupon;
 mod fold;
 mod record;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use futures::StreamExt as _;
 
+use compare::{Found, Moved, settle};
 pub use coupon::{CouponReport, repair_coupon};
-use fold::{Digests, KINDS, Moves, Written, add_between, digest_of, is_counter, kind_of};
+use fold::{Digests, KINDS, Moves, Written, add_between, kind_of};
 pub use record::{Cells, Difference, Rebuild, Report, State, TableReport, Wrong};
 
 use crate::clock::Clock;
 use crate::entity::CorruptEvent;
 use crate::ledger::Ledger;
 use crate::read_model::LIVE_TABLES;
-use crate::store::rebuild::{Comparison, MEMBER_COUNTS, NEW, OLD, STOCK, Swap, Swapped, key_of};
+use crate::store::rebuild::{Change, MEMBER_COUNTS, NEW, OLD, STOCK, Swap, Swapped, key_of};
 use crate::store::{
     BUCKET, Cell, IdRange, LiveTable, Rebuilder, Statement, Store, StoreError, StoredEvent, StreamId,
 };
@@ -125,15 +127,15 @@ fn names(tables: &[&LiveTable]) -> String {
 
 /// The tables that are meant by names with or without their versions, parted by commas; `all` is every one.
 pub fn tables(models: &str) -> Result<Vec<&'static LiveTable>, RebuildError> {
-    if models == "all" {
-        return Ok(everything());
-    }
     let unversioned = |table: &LiveTable| table.name.rsplit_once("_v").map_or(table.name, |(name, _)| name);
     let find = |model: &str| {
         let meant = |table: &&LiveTable| table.name == model || unversioned(table) == model;
         everything().into_iter().find(meant).ok_or_else(|| RebuildError::NoSuchModel(model.to_owned()))
     };
-    let mut found = models.split(',').map(find).collect::<Result<Vec<_>, _>>()?;
+    let mut found = match models {
+        "all" => everything(),
+        _ => models.split(',').map(find).collect::<Result<Vec<_>, _>>()?,
+    };
     found.sort_by_key(|table| table.name);
     found.dedup_by_key(|table| table.name);
     Ok(found)
@@ -147,7 +149,9 @@ pub async fn rebuild(ledger: &Ledger, models: &str) -> Result<Report, RebuildErr
 /// The rebuild with a number, and whether somebody is at work on one just now.
 pub async fn look(store: &Store, id: i64) -> Result<Option<(Rebuild, bool)>, RebuildError> {
     let Some(rebuild) = Rebuild::read(store, Some(id)).await? else { return Ok(None) };
-    let running = rebuild.state.is_open() && store.is_rebuilding().await?;
+    // Whoever is at work is so on the last one.
+    let last = Rebuild::read(store, None).await?.map(|last| last.id);
+    let running = last == Some(id) && store.is_rebuilding().await?;
     Ok(Some((rebuild, running)))
 }
 
@@ -441,7 +445,7 @@ fn last_fold(
     streams: &[Vec<StoredEvent>],
     head: i64,
     now_ms: i64,
-) -> Result<(crate::store::rebuild::Change, Rebuild, Report), RebuildError> {
+) -> Result<(Change, Rebuild, Report), RebuildError> {
     let tables = now.tables.clone();
     let mut moves = Moves::new(&tables, std::mem::take(&mut now.digests));
     add_between(&mut moves, streams, now.position, head)?;
@@ -505,90 +509,4 @@ async fn streams_of(store: &Store, events: &[StoredEvent]) -> Result<Vec<Vec<Sto
     }
     let streams: Vec<StreamId> = streams.into_keys().collect();
     Ok(store.load(&streams).await?)
-}
-
-/// How rows have moved between two positions: as they are then, or gone; counters by how much.
-#[derive(Debug, Default)]
-struct Moved {
-    rows: HashMap<Vec<i64>, Option<Vec<Cell>>>,
-    stock: BTreeMap<i64, i64>,
-    issued: HashMap<Vec<i64>, i64>,
-}
-
-/// Differences of a part, with how the old digest differs by them.
-type PartFound = (Vec<Difference>, u128);
-
-/// What differs between the old rows of a part and what the log gives at the same position; None where that cannot be told
-/// from what was read.
-fn settle(
-    table: &'static LiveTable,
-    after: Option<&[i64]>,
-    part: &Comparison,
-    moved: Moved,
-) -> Option<PartFound> {
-    let within = |key: &[i64]| {
-        after.is_none_or(|after| key > after) && part.until.as_deref().is_none_or(|until| key <= until)
-    };
-    let has_moved = moved.rows.keys().chain(moved.issued.keys()).cloned();
-    let mut has_moved = has_moved.chain(moved.stock.keys().map(|key| vec![*key]));
-    if has_moved.any(|key| within(&key) && !part.differences.contains_key(&key)) {
-        return None;
-    }
-    let mut found = (Vec::new(), 0_u128);
-    for (key, (old, new)) in &part.differences {
-        let moved_row = moved.rows.get(key);
-        let new = match moved_row {
-            Some(moved) => moved.clone(),
-            None if is_counter(table) => moved_counter(table, key, new.clone(), &moved),
-            None => new.clone(),
-        };
-        if let Some(difference) = Difference::between(table, key, old.as_deref(), new.as_deref()) {
-            let digest =
-                |cells: &Option<Vec<Cell>>| cells.as_ref().map_or(0, |cells| digest_of(table, cells));
-            found.1 = found.1.wrapping_add(digest(old)).wrapping_sub(digest(&new));
-            found.0.push(difference);
-        }
-    }
-    Some(found)
-}
-
-/// A counter as it is after it has moved.
-fn moved_counter(table: &LiveTable, key: &[i64], new: Option<Vec<Cell>>, moved: &Moved) -> Option<Vec<Cell>> {
-    let by = moved.issued.get(key).copied();
-    let stock =
-        key.first().and_then(|key| moved.stock.get(key)).filter(|_| std::ptr::eq(table, &raw const STOCK));
-    if by.is_none() && stock.is_none() {
-        return new;
-    }
-    let mut cells = new.unwrap_or_else(|| {
-        let zeros = table.columns.len() - table.key_columns;
-        key.iter().copied().chain(std::iter::repeat_n(0, zeros)).map(Cell::Int).collect()
-    });
-    if let (Some(Cell::Int(issued)), Some(by)) = (cells.last_mut(), by) {
-        *issued += by;
-    }
-    if let (Some(Cell::Int(own)), Some(stock)) = (cells.get_mut(1), stock) {
-        *own = *stock;
-    }
-    // A member's count of 0 may be written down or not.
-    let counts_nothing = std::ptr::eq(table, &raw const MEMBER_COUNTS) && cells.last() == Some(&Cell::Int(0));
-    (!counts_nothing).then_some(cells)
-}
-
-/// What differs in all.
-#[derive(Clone, Debug, Default)]
-struct Found {
-    listed: Vec<Difference>,
-    /// How many rows of each table, and how the old digest differs by them.
-    by_table: HashMap<&'static str, (u64, u128)>,
-}
-
-impl Found {
-    fn add(&mut self, table: &'static LiveTable, (differences, digest): PartFound) {
-        let own = self.by_table.entry(table.name).or_default();
-        own.0 += differences.len() as u64;
-        own.1 = own.1.wrapping_add(digest);
-        let room = LISTED.saturating_sub(self.listed.len());
-        self.listed.extend(differences.into_iter().take(room));
-    }
 }

@@ -96,11 +96,11 @@ async fn there(server: &Remote, models: &str, drop_old: bool) -> Result<Report, 
         tokio::time::sleep(LOOK_EVERY).await;
         let standing = server.ask(Method::GET, &format!("/v1/rebuilds/{id}")).await?;
         progress.show(&standing);
-        if let Some(report) = standing.get("report").filter(|report| report.is_object()) {
-            progress.end();
-            return Ok(serde_json::from_value(report.clone())?);
-        }
-        if standing.get("running") == Some(&Value::Bool(false)) {
+        if standing.get("running") != Some(&Value::Bool(true)) {
+            if let Some(report) = standing.get("report").filter(|report| report.is_object()) {
+                progress.end();
+                return Ok(serde_json::from_value(report.clone())?);
+            }
             let why = standing.get("failed").and_then(Value::as_str);
             let why = why.unwrap_or("it ended without saying why: the server's log may tell");
             return Err(anyhow::anyhow!("rebuild {id} stopped: {why}").into());

@@ -255,13 +255,17 @@ fn keys(table: &LiveTable) -> String {
     tuple(names.map(|column| column.name().to_owned()))
 }
 
-/// `AND (bucket, key) > (0, …)`: one range of the primary key.
+/// One range of the primary key. The first column of the key is bounded by itself as well: SQLite walks an index by a row
+/// of values only where they are all of its columns that are left, and would begin each part at the table's first row.
 fn bounds(table: &LiveTable, after: Option<&[i64]>, until: Option<&[i64]>) -> String {
     let mut text = format!("bucket = {BUCKET}");
     for (sign, key) in [(">", after), ("<=", until)] {
-        if let Some(key) = key {
+        if let (Some(key), Some(column)) = (key, table.columns.first()) {
+            let first = key.first().copied().unwrap_or_default();
             let key = tuple(key.iter().map(ToString::to_string));
-            let _ = write!(text, " AND (bucket, {}) {sign} ({BUCKET}, {key})", keys(table));
+            let wide = if sign == ">" { ">=" } else { "<=" };
+            let column = column.name();
+            let _ = write!(text, " AND {column} {wide} {first} AND ({}) {sign} ({key})", keys(table));
         }
     }
     text

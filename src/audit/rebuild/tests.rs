@@ -1,5 +1,9 @@
+use std::collections::HashMap;
+
+use super::fold::digest_of;
 use super::*;
 use crate::read_model::WALLET;
+use crate::store::rebuild::Comparison;
 
 #[test]
 fn a_read_model_is_meant_with_or_without_its_version() {

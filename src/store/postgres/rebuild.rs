@@ -281,10 +281,14 @@ fn is_keyed_late(table: &LiveTable) -> bool {
 impl Rebuilder {
     /// Lets others rebuild.
     pub(in crate::store) async fn release(self) {
-        // The lock ends with the connection, and the answer to this is that it has.
-        if let Err(error) = self.connection.close().await {
-            tracing::debug!(%error, "the rebuild's connection");
+        // The lock ends with the connection in any case, but only once the database has seen that it is closed.
+        let Self { mut connection } = self;
+        for last in ["ROLLBACK", "SELECT pg_advisory_unlock_all()"] {
+            if let Err(error) = connection.execute(last).await {
+                tracing::debug!(%error, "the rebuild's connection");
+            }
         }
+        let _ = connection.close().await;
     }
 
     pub(in crate::store) async fn create(
