@@ -13,7 +13,7 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use futures::StreamExt as _;
 
@@ -298,7 +298,7 @@ impl Running {
     async fn fill(&mut self) -> Result<(), RebuildError> {
         while let Some(kind) = KINDS.get(self.now.kind) {
             let wanted = |table: &&LiveTable| self.now.tables.iter().any(|own| std::ptr::eq(*own, *table));
-            if kind.tables.iter().any(|table| wanted(table)) {
+            if kind.tables.iter().any(wanted) {
                 let (store, began_at) = (self.store.clone(), self.now.began_at);
                 let ranges = ranges(&store, kind.name, self.now.after_id.clone());
                 let scan = |range: Result<IdRange, StoreError>| {
@@ -368,7 +368,7 @@ impl Running {
                     continue;
                 }
                 let moved = self.moved_since(table, part.head).await?;
-                let Some(part_found) = settle(table, after.as_deref(), &part, moved) else {
+                let Some(part_found) = settle(table, after.as_deref(), &part, &moved) else {
                     // A row that must have moved and has not, or was read between the two: look again, closer.
                     self.catch_up().await?;
                     continue;
@@ -502,11 +502,11 @@ fn ranges(
 
 /// The whole streams that events belong to.
 async fn streams_of(store: &Store, events: &[StoredEvent]) -> Result<Vec<Vec<StoredEvent>>, RebuildError> {
-    let mut streams: BTreeMap<StreamId, ()> = BTreeMap::new();
+    let mut streams = BTreeSet::new();
     for event in events {
         let id = event.aggregate_id.parse().unwrap_or_default();
-        streams.insert(StreamId { kind: kind_of(event)?.name, id }, ());
+        streams.insert(StreamId { kind: kind_of(event)?.name, id });
     }
-    let streams: Vec<StreamId> = streams.into_keys().collect();
+    let streams: Vec<StreamId> = streams.into_iter().collect();
     Ok(store.load(&streams).await?)
 }

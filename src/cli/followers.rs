@@ -60,7 +60,9 @@ async fn list(context: &Context, as_json: bool) -> Result<(), Failed> {
     if as_json {
         println!("{}", json!({"followers": standings}));
     } else {
-        standings.iter().for_each(|standing| println!("{}", line(standing)));
+        for standing in &standings {
+            println!("{}", line(standing));
+        }
     }
     Ok(())
 }

@@ -165,9 +165,11 @@ fn findings(count: u64) -> Result<(), Failed> {
 fn tell(report: &Report) {
     let Report { position, streams, events, took_ms, held_us, .. } = report;
     println!(
-        "rebuilt from {events} events of {streams} streams, as of position {position}, in {:.1} s; writers waited {:.1} ms for the swap",
-        *took_ms as f64 / 1_000.0,
-        *held_us as f64 / 1_000.0
+        "rebuilt from {events} events of {streams} streams, as of position {position}, in {}.{:03} s; writers waited {}.{:03} ms for the swap",
+        took_ms / 1_000,
+        took_ms % 1_000,
+        held_us / 1_000,
+        held_us % 1_000
     );
     for table in &report.tables {
         let what = match table.differences {

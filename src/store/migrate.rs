@@ -70,18 +70,16 @@ fn dialect(sql: &str, marker: &str, integers: bool) -> String {
 /// The statements by which the steps together make a table and its indexes, in the words of one engine. `named` gives the
 /// table and each index another name.
 pub(super) fn definition(table: &str, sqlite: bool, named: impl Fn(&str) -> String) -> Vec<String> {
-    let steps = STEPS.iter().map(|step| match sqlite {
-        true => dialect(step.sqlite, "sqlite", true),
-        false => dialect(step.postgres, "postgres", false),
-    });
+    let (marker, sql): (_, fn(&Step) -> &'static str) =
+        if sqlite { ("sqlite", |step| step.sqlite) } else { ("postgres", |step| step.postgres) };
+    let steps = STEPS.iter().map(|step| dialect(sql(step), marker, sqlite));
     let mut made = Vec::new();
     for sql in steps {
         let bare: Vec<&str> = sql.lines().map(|line| line.split("--").next().unwrap_or_default()).collect();
         for statement in bare.join("\n").split(';') {
             let words: Vec<&str> = statement.split([' ', '\n']).filter(|word| !word.is_empty()).collect();
             let about = match words.as_slice() {
-                ["CREATE", "TABLE", about, ..]
-                | ["ALTER", "TABLE", about, ..]
+                ["CREATE" | "ALTER", "TABLE", about, ..]
                 | ["CREATE", "INDEX", _, "ON", about, ..]
                 | ["CREATE", "UNIQUE", "INDEX", _, "ON", about, ..] => *about,
                 _ => continue,

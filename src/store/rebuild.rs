@@ -73,11 +73,14 @@ pub struct Change {
     pub member_counts: BTreeMap<(i64, i64), i64>,
 }
 
+/// The old row and the new one of a key; one of them may be missing.
+pub type Pair = (Option<Vec<Cell>>, Option<Vec<Cell>>);
+
 /// Where the old rows and the new ones differ, in a part of a table.
 #[derive(Clone, Debug, Default)]
 pub struct Comparison {
-    /// The old row and the new one of the same key; one of them may be missing.
-    pub differences: BTreeMap<Vec<i64>, (Option<Vec<Cell>>, Option<Vec<Cell>>)>,
+    /// Both rows, by their key.
+    pub differences: BTreeMap<Vec<i64>, Pair>,
     /// The last key of the part; None = it reaches to the end.
     pub until: Option<Vec<i64>>,
     /// The head's position when both were read.

@@ -25,7 +25,7 @@ pub(super) fn settle(
     table: &'static LiveTable,
     after: Option<&[i64]>,
     part: &Comparison,
-    moved: Moved,
+    moved: &Moved,
 ) -> Option<PartFound> {
     let within = |key: &[i64]| {
         after.is_none_or(|after| key > after) && part.until.as_deref().is_none_or(|until| key <= until)
@@ -40,7 +40,7 @@ pub(super) fn settle(
         let moved_row = moved.rows.get(key);
         let new = match moved_row {
             Some(moved) => moved.clone(),
-            None if is_counter(table) => moved_counter(table, key, new.clone(), &moved),
+            None if is_counter(table) => moved_counter(table, key, new.clone(), moved),
             None => new.clone(),
         };
         if let Some(difference) = Difference::between(table, key, old.as_deref(), new.as_deref()) {

@@ -200,7 +200,9 @@ pub(super) fn digest_of(table: &LiveTable, cells: &[Cell]) -> u128 {
 
 fn counter_part(table: &LiveTable, key: &[i64], column: &str, by: i64) -> u128 {
     let mut hash = Sha256::new_with_prefix(table.name);
-    key.iter().for_each(|part| hash.update(part.to_be_bytes()));
+    for part in key {
+        hash.update(part.to_be_bytes());
+    }
     hash.update(column);
     first_half(&hash.finalize()).wrapping_mul(by as u128)
 }

@@ -359,7 +359,10 @@ impl Rebuilder {
         after: Option<&[i64]>,
     ) -> Result<Comparison, StoreError> {
         let mut snapshot = self.connection.begin().await?;
-        snapshot.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        // Each part is a range of the primary key, however little the planner knows of a table that is new.
+        snapshot
+            .execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL enable_seqscan = off")
+            .await?;
         let head: i64 = sqlx::query_scalar("SELECT position FROM log_head WHERE bucket = $1")
             .bind(BUCKET)
             .fetch_one(&mut *snapshot)

@@ -192,9 +192,8 @@ impl Rebuilder {
         self.store
             .step(move |connection| {
                 for table in tables {
-                    let named = |name: &str| match name == table.name {
-                        true => format!("{name}{NEW}"),
-                        false => format!("{name}_{id}"),
+                    let named = |name: &str| {
+                        if name == table.name { format!("{name}{NEW}") } else { format!("{name}_{id}") }
                     };
                     for statement in migrate::definition(table.name, true, named) {
                         connection.execute_batch(&statement).map_err(failed)?;
