@@ -12,6 +12,7 @@ pub mod history;
 pub mod kinds;
 pub mod leaf;
 pub mod merkle;
+pub mod rebuild;
 pub mod receipt;
 pub mod tlog;
 pub mod verify;

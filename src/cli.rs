@@ -1,14 +1,16 @@
 //! The command line: `coupon-ledger [serve] …`, `coupon-ledger token …`, `coupon-ledger issue …`,
 //! `coupon-ledger import …`, `coupon-ledger history …`, `coupon-ledger as-of …`, `coupon-ledger verify …`,
-//! `coupon-ledger key …`, `coupon-ledger witness …`.
+//! `coupon-ledger key …`, `coupon-ledger witness …`, `coupon-ledger rebuild …`, `coupon-ledger followers …`.
 //!
 //! Data goes to stdout, logs and progress to stderr. Exit code 0 done, 1 refused or findings, 2 could not run.
 
 mod as_of;
+mod followers;
 mod history;
 mod import;
 mod issue;
 mod key;
+mod rebuild;
 mod remote;
 mod serve;
 mod token;
@@ -19,9 +21,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::clock::{Clock, Zone};
+use crate::clock::Zone;
 use crate::config::{self, File, Place, Serve};
-use crate::replay;
 use crate::secrets::Secrets;
 use crate::store::{self, OpenError, Store, StoreOptions};
 
@@ -67,8 +68,10 @@ enum Command {
     History(history::HistoryArgs),
     /// Show what somebody was shown then, from events alone, or write the whole ledger as it was into a new file
     AsOf(as_of::AsOfArgs),
-    /// Write every live table anew from the log; on SQLite the server must be stopped, on PostgreSQL writers wait
-    Rebuild,
+    /// Make live tables anew from the log, beside those in use, and compare both; works while the server runs
+    Rebuild(rebuild::RebuildArgs),
+    /// What follows the log or the calendar by itself: how it stands, pause, resume, reset
+    Followers(followers::FollowersArgs),
 }
 
 /// Why a command could not do what it was asked.
@@ -167,19 +170,9 @@ async fn dispatch(cli: Cli) -> Result<(), Failed> {
         Some(Command::Witness(arguments)) => witness::run(arguments).await,
         Some(Command::History(arguments)) => history::run(context, arguments).await,
         Some(Command::AsOf(arguments)) => as_of::run(context, arguments).await,
-        Some(Command::Rebuild) => rebuild(context).await,
+        Some(Command::Rebuild(arguments)) => rebuild::run(context, arguments).await,
+        Some(Command::Followers(arguments)) => followers::run(context, arguments).await,
     }
-}
-
-async fn rebuild(context: Context) -> Result<(), Failed> {
-    let secrets = context.secrets(false)?;
-    let store = store::open(&context.store_options(&secrets, Clock::System.now_ms())).await?;
-    let started = std::time::Instant::now();
-    let rebuilt = replay::rebuild(&store).await;
-    store.close().await;
-    let replay::Replayed { events, streams } = rebuilt?;
-    eprintln!("coupon-ledger: {streams} streams, {events} events, in {:.1?}", started.elapsed());
-    Ok(())
 }
 
 #[cfg(test)]

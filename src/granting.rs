@@ -18,6 +18,7 @@ use crate::coupon::{Coupon, CouponCommand, Origin, Source};
 use crate::definition::{Definition, IssueLimit};
 use crate::directory;
 use crate::facts::Facts;
+use crate::followers::{self, BIRTHDAY};
 use crate::grant::Cause;
 use crate::identity::Caller;
 use crate::lease;
@@ -27,7 +28,6 @@ use crate::read_model::pages;
 use crate::read_model::rules::{self, GrantRow};
 use crate::refusal::Refusal;
 use crate::store::{Cell, ReceiptKey, Statement, Store, StoreError};
-use crate::sweep::{checkpoint, set_checkpoint};
 use crate::value::{hex, random};
 
 /// How often is looked for members who have reached a level.
@@ -46,9 +46,6 @@ const BIRTHDAY_LEASE: &str = "birthday lease";
 /// How long a process may work without renewing its lease: it does with every page.
 const LEASE_MS: i64 = 15_000;
 
-/// How far birthdays are done with.
-const BIRTHDAY: &str = "birthday";
-
 /// Days that are made up for, today included, after nobody was there to give.
 const CATCH_UP_DAYS: u64 = 31;
 
@@ -66,11 +63,13 @@ pub async fn run_granting(ledger: Ledger) {
                 Ok(Some(coupons)) => {
                     tracing::info!(coupons, %today, "birthdays");
                     done_with = Some(today);
+                    followers::note(&ledger, &BIRTHDAY, None).await;
                 }
-                // Another server is at it, or was when it died.
+                // Another server is at it, or was when it died; or they are paused.
                 Ok(None) => not_before = Instant::now() + TRY_AGAIN_AFTER,
                 Err(error) => {
                     tracing::warn!(%error, "what birthdays earn was not given to everyone: it is tried again");
+                    followers::note(&ledger, &BIRTHDAY, Some(error.to_string())).await;
                     not_before = Instant::now() + TRY_AGAIN_AFTER;
                 }
             }
@@ -186,15 +185,17 @@ fn pass_over(member_id: i64, error: ExecuteError) -> Result<(), ExecuteError> {
 }
 
 /// Gives what birthdays earn, for every local day up to today that is not done with, and returns how many coupons that were;
-/// None while another server is at it. The first time ever begins with today.
+/// None while another server is at it, or they are paused. The first time ever begins with today.
 pub async fn grant_birthdays(ledger: &Ledger) -> Result<Option<usize>, ExecuteError> {
     let today = ledger.now().day;
-    let done_with = parse_day(&day_text(checkpoint(ledger, BIRTHDAY).await?));
+    let mut checkpoint = followers::checkpoint(ledger, &BIRTHDAY).await?;
+    let done_with = parse_day(&day_text(checkpoint));
     let mut given = 0;
     for day in days_to_do(today, done_with) {
         let Some(coupons) = grant_birthdays_of(ledger, day).await? else { return Ok(None) };
         given += coupons;
-        set_checkpoint(ledger, BIRTHDAY, day_number(day)).await?;
+        followers::move_checkpoint(ledger, &BIRTHDAY, checkpoint, day_number(day)).await?;
+        checkpoint = day_number(day);
     }
     if done_with != Some(today) {
         lease::release(ledger, BIRTHDAY_LEASE).await?;
@@ -229,7 +230,9 @@ async fn grant_birthdays_of(ledger: &Ledger, day: NaiveDate) -> Result<Option<us
     for born in born_on(day) {
         let mut behind = 0;
         loop {
-            if !lease::take(ledger, BIRTHDAY_LEASE, LEASE_MS).await? {
+            if followers::is_paused(ledger, &BIRTHDAY).await?
+                || !lease::take(ledger, BIRTHDAY_LEASE, LEASE_MS).await?
+            {
                 return Ok(None);
             }
             let members = members_born(ledger.store(), born, behind).await?;

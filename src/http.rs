@@ -270,6 +270,8 @@ pub enum Failure {
     Fields(Vec<(&'static str, Wrong)>),
     /// 401 on the body, with the HTTP status that says what is wrong with it.
     Body(StatusCode, Wrong),
+    /// A code with a sentence of its own.
+    Said(&'static Wording, String),
     /// A refusal that is the replay of an earlier answer.
     Replayed(Refusal),
     /// What the ledger says.
@@ -365,6 +367,9 @@ impl Failure {
                 info: Some(json!({"body": why.text("body", language)})),
                 ..Refused::new(*status, &refusal::BAD_PARAMETERS)
             },
+            Self::Said(wording, sentence) => {
+                Refused { info: Some(sentence.as_str().into()), ..Refused::new(StatusCode::OK, wording) }
+            }
             Self::Replayed(refusal) => Refused { replayed: true, ..Refused::business(refusal, language) },
             Self::Execute(error) => match error {
                 ExecuteError::Refused(refusal) => Refused::business(refusal, language),

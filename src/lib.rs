@@ -7,7 +7,7 @@
 //! value, clock, refusal ← secrets ← coupon, definition, shop, allotment, job, grant, rule, order, provenance, facts
 //!   ← identity, config
 //!   ← store ← read_model, directory ← entity ← metrics ← ledger
-//!   ← lease, bulk, import, sweep, runner, rulebook, granting, ordering, replay, demo ← audit ← http ← cli ← main
+//!   ← lease, followers, bulk, import, sweep, runner, rulebook, granting, ordering, replay, demo ← audit ← http ← cli ← main
 //! ```
 
 pub mod allotment;
@@ -22,6 +22,7 @@ pub mod demo;
 pub mod directory;
 pub mod entity;
 pub mod facts;
+pub mod followers;
 pub mod grant;
 pub mod granting;
 pub mod http;

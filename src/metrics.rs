@@ -92,6 +92,8 @@ pub struct Metrics {
     pub checkpoint_size: Gauge<i64, AtomicI64>,
     /// Leaves of the last tree that each witness has cosigned.
     pub witness_size: Family<WitnessLabels, Gauge<i64, AtomicI64>>,
+    /// Whether each follower rests.
+    pub follower_paused: Family<FollowerLabels, Gauge<i64, AtomicI64>>,
     /// Appends that wait for the next batch.
     pub queue_depth: Gauge<i64, AtomicI64>,
     /// Entries per batch: one for a member's command, many for a chunk of a bulk job.
@@ -128,6 +130,7 @@ impl Default for Metrics {
             follower_failed: Family::default(),
             checkpoint_size: Gauge::default(),
             witness_size: Family::default(),
+            follower_paused: Family::default(),
             queue_depth: Gauge::default(),
             batch_size: Histogram::new(exponential_buckets(1.0, 2.0, 10)),
             batch_seconds: seconds(),
@@ -172,6 +175,7 @@ impl Default for Metrics {
             "Leaves of the last tree that each witness has cosigned",
             metrics.witness_size.clone(),
         );
+        registry.register("follower_paused", "1 while a follower rests", metrics.follower_paused.clone());
         registry.register("batch_size", "Entries per batch", metrics.batch_size.clone());
         registry.register_with_unit(
             "batch",

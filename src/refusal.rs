@@ -494,6 +494,7 @@ pub enum Language {
 }
 
 /// A code of the contract with its text in Traditional Chinese, Simplified Chinese and English.
+#[derive(Debug)]
 pub struct Wording {
     /// The `code` of the answer.
     pub code: i64,

@@ -1,16 +1,14 @@
-//! Replay: the log read stream by stream and folded, on all cores; and every live table written anew from it.
+//! Replay: the log read stream by stream and folded, on all cores.
 //!
 //! Memory stays flat: a stream's state is let go when its last event is folded. Nothing is decided here; what a
 //! stream's rows are is what [`Entity::rows`] says, live and here.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::entity::{CorruptEvent, Entity, Folded, for_each_aggregate};
-use crate::read_model::LIVE_TABLES;
-use crate::store::{EventRef, IdRange, LiveRow, Rebuilding, Store, StoreError, Visitor};
+use crate::entity::{CorruptEvent, Entity, Folded};
+use crate::store::{EventRef, IdRange, Store, StoreError, Visitor};
 
 /// Why the log could not be replayed.
 #[derive(Debug, thiserror::Error)]
@@ -127,78 +125,4 @@ impl Replayed {
         self.events += part.events;
         self.streams += part.streams;
     }
-}
-
-/// The stock that definitions and allotments set, by its keys.
-type Stock = Arc<Mutex<Vec<(i64, Option<i64>)>>>;
-
-/// Makes rows of states, and hands them to the one who writes.
-struct RowMaker {
-    rows: Vec<LiveRow>,
-    to: mpsc::Sender<Vec<LiveRow>>,
-    stock: Stock,
-}
-
-impl<A: Entity> Look<A> for RowMaker {
-    fn see(&mut self, id: i64, state: A) {
-        self.rows.append(&mut state.rows(id));
-        if let Some((of, stock)) = state.stock(id) {
-            self.stock.lock().unwrap_or_else(PoisonError::into_inner).push((of.key(), stock));
-        }
-    }
-
-    async fn rest(&mut self) -> Result<(), ReplayError> {
-        let rows = std::mem::take(&mut self.rows);
-        if rows.is_empty() {
-            return Ok(());
-        }
-        self.to.send(rows).await.map_err(|_| ReplayError::CutShort)
-    }
-}
-
-/// Writes every live table and counter anew from the log, in one transaction that holds the head: nobody else writes
-/// meanwhile, and a failure leaves everything as it was.
-pub async fn rebuild(store: &Store) -> Result<Replayed, ReplayError> {
-    let tables = LIVE_TABLES.map(|table| table.name);
-    let mut rebuilding = store.rebuild(&tables).await?;
-    match fill(store, &mut rebuilding).await {
-        Ok((all, stock)) => {
-            rebuilding.finish(stock).await?;
-            Ok(all)
-        }
-        Err(error) => {
-            rebuilding.abandon().await?;
-            Err(error)
-        }
-    }
-}
-
-async fn fill(
-    store: &Store,
-    rebuilding: &mut Rebuilding,
-) -> Result<(Replayed, Vec<(i64, Option<i64>)>), ReplayError> {
-    let (to, mut made) = mpsc::channel(2);
-    let stock = Stock::default();
-    let reading = tokio::spawn({
-        let (store, stock) = (store.clone(), stock.clone());
-        async move {
-            let maker = || RowMaker { rows: Vec::new(), to: to.clone(), stock: stock.clone() };
-            let mut all = Replayed::default();
-            macro_rules! add {
-                ($($aggregate:ty),*) => {
-                    $(
-                    all.add(replay::<$aggregate, _>(&store, maker).await?);
-                    )*
-                };
-            }
-            for_each_aggregate!(add);
-            Ok::<_, ReplayError>(all)
-        }
-    });
-    while let Some(rows) = made.recv().await {
-        rebuilding.insert(rows).await?;
-    }
-    let all = reading.await.map_err(|_| ReplayError::CutShort)??;
-    let stock = std::mem::take(&mut *stock.lock().unwrap_or_else(PoisonError::into_inner));
-    Ok((all, stock))
 }

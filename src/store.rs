@@ -9,6 +9,7 @@ mod append;
 mod connect;
 mod migrate;
 mod postgres;
+pub mod rebuild;
 mod replay;
 mod scratch;
 mod sqlite;
@@ -25,7 +26,8 @@ pub use append::{
 pub use connect::{OpenError, StoreOptions, open, open_read_only};
 pub use migrate::SCHEMA_VERSION;
 pub use postgres::PostgresStore;
-pub use replay::{EventRef, IdRange, Rebuilding, Visitor};
+pub use rebuild::Rebuilder;
+pub use replay::{EventRef, IdRange, Visitor};
 pub use scratch::Scratch;
 pub use sqlite::SqliteStore;
 
@@ -34,7 +36,7 @@ use crate::clock::Clock;
 /// The one bucket of today. Every key carries it and every statement binds it, so that a ledger can have many.
 pub const BUCKET: i64 = 0;
 
-/// The epoch of the live read models that this program writes. A switch to new tables moves it.
+/// The epoch of the live read models that this program writes. A new version of one moves it; a rebuild does not.
 pub const EPOCH: i64 = 1;
 
 /// How far a process may be off the database's clock before it refuses writes.

@@ -9,12 +9,13 @@ use std::collections::HashSet;
 use futures::StreamExt as _;
 
 use crate::coupon::{Coupon, CouponCommand};
+use crate::followers::{self, EXPIRY};
 use crate::identity::Caller;
 use crate::lease;
 use crate::ledger::{ExecuteError, Executed, Ledger, Many, Meta};
 use crate::metrics::FollowerLabels;
 use crate::read_model::pages::{self, Due};
-use crate::store::{BUCKET, Statement, StoreError};
+use crate::store::StoreError;
 use crate::value::{hex, random};
 
 /// A coupon's end is swept this long after it: by then no command that was given before it can still be under way.
@@ -39,7 +40,7 @@ const LEASE: &str = "sweep lease";
 const LEASE_MS: i64 = 60_000;
 
 /// Sweeps everything that is due and returns how many coupons it wrote something about. 0 also when another process
-/// is at it.
+/// is at it, or it is paused.
 pub async fn sweep(ledger: &Ledger) -> Result<usize, ExecuteError> {
     if !take_lease(ledger).await? {
         return Ok(0);
@@ -66,7 +67,7 @@ async fn sweep_gifts(ledger: &Ledger) -> Result<usize, ExecuteError> {
 
 async fn sweep_ends(ledger: &Ledger) -> Result<usize, ExecuteError> {
     let until_ms = ledger.clock().now_ms() - SETTLED_AFTER_MS;
-    let done_ms = checkpoint(ledger, "expiry").await?;
+    let done_ms = followers::checkpoint(ledger, &EXPIRY).await?;
     let mut from = Due { at_ms: done_ms, coupon_id: i64::MAX };
     let mut swept = 0;
     // What could not be settled is looked at again: the checkpoint stays before the first of it.
@@ -85,7 +86,7 @@ async fn sweep_ends(ledger: &Ledger) -> Result<usize, ExecuteError> {
         from = last;
     }
     if settled_until_ms > done_ms {
-        set_checkpoint(ledger, "expiry", settled_until_ms).await?;
+        followers::move_checkpoint(ledger, &EXPIRY, done_ms, settled_until_ms).await?;
     }
     show_lag(ledger, settled_until_ms.max(done_ms));
     Ok(swept)
@@ -94,7 +95,7 @@ async fn sweep_ends(ledger: &Ledger) -> Result<usize, ExecuteError> {
 /// How long ago the ends were that are written down.
 fn show_lag(ledger: &Ledger, until_ms: i64) {
     let lag_ms = (ledger.clock().now_ms() - until_ms).max(0);
-    let follower = FollowerLabels { follower: "expiry" };
+    let follower = FollowerLabels { follower: EXPIRY.name };
     ledger.metrics().follower_lag.get_or_create(&follower).set(lag_ms / 1_000);
 }
 
@@ -149,27 +150,15 @@ async fn settle_one(ledger: &Ledger, id: i64, meta: &Meta) -> Option<bool> {
     }
 }
 
-/// Takes or renews the lease; false while another process has it.
+/// Takes or renews the lease; false while another process has it, and while the sweep is paused.
 async fn take_lease(ledger: &Ledger) -> Result<bool, StoreError> {
+    if followers::is_paused(ledger, &EXPIRY).await? {
+        return Ok(false);
+    }
     lease::take(ledger, LEASE, LEASE_MS).await
 }
 
 /// Lets others sweep at once, where this process held the lease and ends.
 pub async fn release_lease(ledger: &Ledger) -> Result<(), StoreError> {
     lease::release(ledger, LEASE).await
-}
-
-/// How far something has come; 0 = it has never begun.
-pub async fn checkpoint(ledger: &Ledger, name: &'static str) -> Result<i64, StoreError> {
-    let sql = "SELECT value FROM checkpoints WHERE bucket = $1 AND name = $2";
-    let rows = ledger.store().query(Statement::new(sql, [BUCKET.into(), name.into()])).await?;
-    Ok(rows.first().map_or(0, |row| row.int(0)))
-}
-
-/// Writes down how far something has come.
-pub async fn set_checkpoint(ledger: &Ledger, name: &'static str, value: i64) -> Result<(), StoreError> {
-    let sql = "INSERT INTO checkpoints (bucket, name, value) VALUES ($1, $2, $3)
-               ON CONFLICT (bucket, name) DO UPDATE SET value = excluded.value";
-    ledger.store().write(vec![Statement::new(sql, [BUCKET.into(), name.into(), value.into()])]).await?;
-    Ok(())
 }

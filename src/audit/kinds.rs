@@ -16,12 +16,14 @@ pub struct Kind {
     /// As the log names it.
     pub name: &'static str,
     /// Tells the wanted events of a stream, which is given from its first event on.
-    pub(super) tell: fn(&[StoredEvent], Zone, Wanted<'_>) -> Result<Vec<Telling>, Box<CorruptEvent>>,
+    pub(super) tell: Tell,
     /// What a stream, given from its first event on, has in the live tables.
     pub(super) live: fn(i64, &[StoredEvent]) -> Result<Live, Box<CorruptEvent>>,
     /// The same of every stream of this kind that a ledger has, part by part.
     pub(super) replay: fn(Store, mpsc::Sender<Live>) -> BoxFuture<'static, Result<(), ReplayError>>,
 }
+
+type Tell = fn(&[StoredEvent], Zone, Wanted<'_>) -> Result<Vec<Telling>, Box<CorruptEvent>>;
 
 /// Whether an event is wanted.
 pub(super) type Wanted<'a> = &'a (dyn Fn(&StoredEvent) -> bool + Sync);
@@ -101,12 +103,12 @@ fn value(state: &impl serde::Serialize) -> Value {
 
 fn live<A: Told>(id: i64, stream: &[StoredEvent]) -> Result<Live, Box<CorruptEvent>> {
     let mut live = Live::default();
-    live.see(id, fold::<A>(stream)?.0);
+    live.see(id, &fold::<A>(stream)?.0);
     Ok(live)
 }
 
 impl Live {
-    fn see<A: Told>(&mut self, id: i64, state: A) {
+    fn see<A: Told>(&mut self, id: i64, state: &A) {
         self.rows.append(&mut state.rows(id));
         self.stock.extend(state.stock(id).map(|(of, stock)| (of.key(), stock)));
     }
@@ -120,7 +122,7 @@ struct HandOn {
 
 impl<A: Told> Look<A> for HandOn {
     fn see(&mut self, id: i64, state: A) {
-        self.live.see(id, state);
+        self.live.see(id, &state);
     }
 
     async fn rest(&mut self) -> Result<(), ReplayError> {

@@ -22,6 +22,7 @@ pub use sign::{OVERLAP_MS, Refused, SignError, Signer, remembered, rotate_key, v
 pub use witnesses::Witness;
 
 use super::checkpoint::Signed;
+use crate::followers::TLOG;
 use crate::store::{BUCKET, Row, Statement, Store, StoreError};
 
 /// The height of every tile.
@@ -31,7 +32,7 @@ pub const HEIGHT: u8 = 8;
 pub const FULL: u64 = 1 << HEIGHT;
 
 /// The follower's name.
-pub const FOLLOWER: &str = "tlog";
+pub const FOLLOWER: &str = TLOG.name;
 
 /// The level of a tile and its index there.
 pub type Place = (u8, u64);

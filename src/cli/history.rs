@@ -168,7 +168,7 @@ pub(super) fn write_out(text: &str) -> anyhow::Result<bool> {
 /// An event as people read it.
 fn paragraph(entry: &Entry, zone: Zone) -> String {
     let Entry { position, recorded_at, stream, r#type, words, .. } = entry;
-    let mut text = format!("#{position}  {recorded_at}  {stream}  {}", r#type);
+    let mut text = format!("#{position}  {recorded_at}  {stream}  {type}", r#type = r#type);
     let caused = [
         ("by", &entry.caller),
         ("request", &entry.request_id),

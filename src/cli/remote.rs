@@ -19,6 +19,9 @@ use crate::ledger::{Ledger, LedgerOptions};
 use crate::secrets::Secrets;
 use crate::store::{self, OpenError};
 
+/// How long a resource of `/v1` may take.
+const PATIENCE: Duration = Duration::from_secs(900);
+
 /// Whoever takes what a command writes.
 pub(super) enum Holder {
     /// The ledger, opened here.
@@ -81,6 +84,34 @@ impl Remote {
     pub(super) fn new(url: &str, secrets: &Secrets) -> Self {
         let client = Client::builder(TokioExecutor::new()).build_http();
         Self { url: url.to_owned(), secrets: secrets.clone(), client }
+    }
+
+    /// Asks a resource of `/v1`; what the ledger says no to is a refusal.
+    pub(super) async fn ask(&self, method: hyper::Method, path: &str) -> Result<Value, Failed> {
+        let operator = Token::new(Caller::Operator, Clock::System.now_ms(), 60).sign(&self.secrets);
+        let request = hyper::Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.url))
+            .header("authorization", format!("Bearer {operator}"))
+            .header("accept-language", "en")
+            .body(Full::default())?;
+        let answering = async {
+            let answer = self.client.request(request).await?;
+            let status = answer.status();
+            anyhow::Ok((status, answer.into_body().collect().await?.to_bytes()))
+        };
+        let (status, body) =
+            tokio::time::timeout(PATIENCE, answering).await.context("the server does not answer")??;
+        let value: Value = serde_json::from_slice(&body).context("not an answer of this ledger")?;
+        if status.is_success() {
+            return Ok(value);
+        }
+        let info = value.get("info").cloned().unwrap_or_default();
+        let info = info.as_str().map_or_else(|| info.to_string(), ToOwned::to_owned);
+        if status.is_server_error() {
+            return Err(anyhow::anyhow!("the server answers: {info}").into());
+        }
+        Err(Failed::Refused(anyhow::anyhow!(info)))
     }
 
     /// Posts to a route; an error means that nobody answered, or not as a ledger does.

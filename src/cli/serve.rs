@@ -15,6 +15,7 @@ use crate::audit::verify::run_verify;
 use crate::clock::Clock;
 use crate::config::{RunningServer, Serve, announce_server, withdraw_server};
 use crate::demo;
+use crate::followers::{self, EXPIRY};
 use crate::granting::{self, run_granting};
 use crate::http::server::{self, ServerOptions};
 use crate::http::{App, HttpOptions};
@@ -181,9 +182,19 @@ fn print_banner(context: &Context, ledger: &Ledger, url: &str, demo: bool) -> Re
 async fn keep_house(app: App) {
     loop {
         match sweep(&app.ledger).await {
-            Ok(0) => {}
-            Ok(coupons) => tracing::info!(coupons, "swept"),
-            Err(error) => tracing::warn!(%error, "sweep not finished"),
+            Ok(coupons) => {
+                if coupons > 0 {
+                    tracing::info!(coupons, "swept");
+                }
+                followers::note(&app.ledger, &EXPIRY, None).await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "sweep not finished");
+                followers::note(&app.ledger, &EXPIRY, Some(error.to_string())).await;
+            }
+        }
+        if let Err(error) = followers::measure(&app.ledger).await {
+            tracing::warn!(%error, "how the followers stand could not be read");
         }
         if let Err(error) = app.refresh_revoked().await {
             tracing::warn!(%error, "the list of revoked tokens could not be read");

@@ -6,7 +6,9 @@
 
 mod as_of;
 mod events;
+mod followers;
 mod history;
+pub(crate) mod rebuilds;
 mod tlog;
 
 use std::collections::HashMap;
@@ -19,6 +21,7 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
+use serde::Serialize;
 
 use super::form::Form;
 use super::routes::{Field, Holds, Who, optional};
@@ -39,6 +42,11 @@ const AT: Field = optional(
     Holds::Text(at::MAX_TEXT as i64),
     "as of then: a position, a day (its end), a local time like 2018-11-24 10:31:41, or an instant of RFC 3339; default now",
 );
+/// Those who look after the ledger.
+pub(super) const OPERATOR: &[Who] = &[Who::Operator];
+
+/// Both.
+pub(super) const OPERATOR_AUDITOR: &[Who] = &[Who::Operator, Who::Auditor];
 
 /// Which handler answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +67,12 @@ pub enum Run {
     DefinitionAsOf,
     /// `/v1/as-of/{manual_page}/{manual_call}`
     RouteAsOf,
+    /// `/v1/rebuilds` and what belongs to it.
+    Rebuilds(rebuilds::Rebuilds),
+    /// `/v1/followers`
+    Followers,
+    /// `/v1/followers/{name}/{order}`
+    FollowerOrder,
 }
 
 /// What a resource is asked with.
@@ -94,8 +108,17 @@ pub struct Resource {
 }
 
 /// Every resource.
-pub static ALL: LazyLock<Vec<Resource>> =
-    LazyLock::new(|| [events::RESOURCES, history::RESOURCES, as_of::RESOURCES, tlog::RESOURCES].concat());
+pub static ALL: LazyLock<Vec<Resource>> = LazyLock::new(|| {
+    [
+        events::RESOURCES,
+        history::RESOURCES,
+        as_of::RESOURCES,
+        tlog::RESOURCES,
+        rebuilds::RESOURCES,
+        followers::RESOURCES,
+    ]
+    .concat()
+});
 
 /// One question, on its way to a handler.
 pub(super) struct Ask {
@@ -152,6 +175,12 @@ impl Page {
     /// An answer of a type.
     pub(super) fn new(content_type: &'static str, body: impl Into<Body>) -> Self {
         Self { content_type, body: body.into(), headers: Vec::new() }
+    }
+
+    /// An answer in JSON.
+    pub(super) fn json(value: &impl Serialize) -> Result<Self, Failure> {
+        let body = serde_json::to_string(value).map_err(|error| Failure::Execute(error.into()))?;
+        Ok(Self::new("application/json", body))
     }
 
     /// The same with one more header.
@@ -241,7 +270,7 @@ async fn answer(
     form.put_all(parts);
     let key = if resource.method == Method::Post { idempotency_key(&headers)? } else { None };
     let language = language(&headers);
-    let ask = Ask { app, caller, request_id, key, language, form };
+    let ask = Ask { app, caller, request_id, key, form, language };
     match resource.run {
         Run::Events => events::events(ask).await,
         Run::Tlog(tlog) => tlog::run(tlog, ask).await,
@@ -251,5 +280,8 @@ async fn answer(
         Run::MemberAsOf => as_of::member_as_of(ask).await,
         Run::DefinitionAsOf => as_of::definition_as_of(ask).await,
         Run::RouteAsOf => as_of::route_as_of(ask).await,
+        Run::Rebuilds(run) => rebuilds::run(run, ask).await,
+        Run::Followers => followers::list(ask).await,
+        Run::FollowerOrder => followers::order(ask).await,
     }
 }

@@ -53,6 +53,7 @@ const STEPS: &[Step] = &[
     both!("allotment_changes_v1", "../../projections/allotment_changes.sql"),
     both!("partner_coupons_v1", "../../projections/partner_coupons.sql"),
     both!("0008_tlog", "../../migrations/0008_tlog.sql"),
+    both!("0009_rebuilds", "../../migrations/0009_rebuilds.sql"),
 ];
 
 /// The number of the last step.
@@ -65,6 +66,47 @@ const VERSIONS: &str = "CREATE TABLE IF NOT EXISTS schema_versions (
 fn dialect(sql: &str, marker: &str, integers: bool) -> String {
     let sql = sql.replace(&format!("-- {marker}: "), "");
     if integers { sql.replace("BIGINT", "INTEGER") } else { sql }
+}
+
+/// The statements by which the steps together make a table and its indexes, in the words of one engine. `named` gives the
+/// table and each index another name.
+pub(super) fn definition(table: &str, sqlite: bool, named: impl Fn(&str) -> String) -> Vec<String> {
+    let (marker, sql): (_, fn(&Step) -> &'static str) =
+        if sqlite { ("sqlite", |step| step.sqlite) } else { ("postgres", |step| step.postgres) };
+    let steps = STEPS.iter().map(|step| dialect(sql(step), marker, sqlite));
+    let mut made = Vec::new();
+    for sql in steps {
+        let bare: Vec<&str> = sql.lines().map(|line| line.split("--").next().unwrap_or_default()).collect();
+        for statement in bare.join("\n").split(';') {
+            let words: Vec<&str> = statement.split([' ', '\n']).filter(|word| !word.is_empty()).collect();
+            let about = match words.as_slice() {
+                ["CREATE" | "ALTER", "TABLE", about, ..]
+                | ["CREATE", "INDEX", _, "ON", about, ..]
+                | ["CREATE", "UNIQUE", "INDEX", _, "ON", about, ..] => *about,
+                _ => continue,
+            };
+            if about == table {
+                made.push(renamed(statement, table, &named));
+            }
+        }
+    }
+    made
+}
+
+/// A statement with other names for a table and for what is named after it.
+fn renamed(statement: &str, table: &str, named: impl Fn(&str) -> String) -> String {
+    let mut text = String::new();
+    let in_a_name = |letter: char| letter.is_alphanumeric() || letter == '_';
+    for piece in statement.trim().split_inclusive(|letter| !in_a_name(letter)) {
+        let name = piece.trim_end_matches(|letter| !in_a_name(letter));
+        if name == table || name.strip_prefix(table).is_some_and(|rest| rest.starts_with('_')) {
+            text.push_str(&named(name));
+            text.push_str(piece.get(name.len()..).unwrap_or_default());
+        } else {
+            text.push_str(piece);
+        }
+    }
+    text
 }
 
 fn refuse_newer(found: i64) -> Result<(), OpenError> {

@@ -6,6 +6,7 @@
 mod append;
 mod batch;
 mod reads;
+mod rebuild;
 mod replay;
 
 use std::str::FromStr as _;
@@ -20,7 +21,7 @@ use super::{AppendError, BUCKET, Cell, Resolved, Row, Statement, StoreError, Sto
 pub use append::Appender;
 use append::{PREPARE_LOCK, lock_head};
 use reads::{Reads, bound, read_row};
-pub use replay::Rebuilding;
+pub use rebuild::Rebuilder;
 
 /// How long a lock on the head is waited for before the caller is told to try again.
 const LOCK_TIMEOUT: &str = "5s";

@@ -6,13 +6,15 @@
 //! that thread, appends first. An I/O error on write or commit ends the process: what is on disk is then unknown, and
 //! the next start reads it.
 
+mod rebuild;
 mod replay;
 mod scratch;
+mod wal;
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -21,6 +23,9 @@ use rusqlite::{CachedStatement, Connection, OpenFlags, params, types::ValueRef};
 use tokio::sync::oneshot;
 
 use super::admission::{Known, Plan, Questions, admit, take_for_granted};
+pub use rebuild::Rebuilder;
+use wal::{Wal, checkpoint};
+
 use super::connect::OpenError;
 use super::{
     Append, AppendError, Appended, BUCKET, Cell, Column, EPOCH, LiveTable, Outcome, Phases, Row, Statement,
@@ -50,6 +55,8 @@ struct Inner {
     writer: Arc<Queue>,
     readers: Arc<Queue>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Whether somebody makes live tables anew: in this process, because no other writes.
+    rebuilding: Arc<AtomicBool>,
     /// Held until the last thread is gone; the operating system frees it however the process ends.
     lock: Mutex<Option<File>>,
 }
@@ -105,8 +112,13 @@ impl SqliteStore {
             let queue = reads.clone();
             threads.push(spawn("ledger-reader", Box::new(move || read_loop(connection, &queue)))?);
         }
-        let inner =
-            Inner { writer: writes, readers: reads, threads: Mutex::new(threads), lock: Mutex::new(lock) };
+        let inner = Inner {
+            writer: writes,
+            readers: reads,
+            threads: Mutex::new(threads),
+            rebuilding: Arc::default(),
+            lock: Mutex::new(lock),
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -350,14 +362,11 @@ fn write_loop(mut connection: Connection, queue: &Queue, wal: Option<&Wal>) {
         match queue.next(IDLE_AFTER) {
             Next::Job(job) => {
                 job(&mut connection);
-                // A rebuild's transaction spans jobs.
-                if connection.is_autocommit() {
-                    let (frames, pending) = frames();
-                    if frames > MAX_WAL_FRAMES {
-                        checkpoint(&connection, "RESTART");
-                    } else if pending > CHECKPOINT_FRAMES {
-                        checkpoint(&connection, "PASSIVE");
-                    }
+                let (frames, pending) = frames();
+                if frames > MAX_WAL_FRAMES {
+                    checkpoint(&connection, "RESTART");
+                } else if pending > CHECKPOINT_FRAMES {
+                    checkpoint(&connection, "PASSIVE");
                 }
             }
             Next::Idle if frames().1 > IDLE_CHECKPOINT_FRAMES => checkpoint(&connection, "PASSIVE"),
@@ -372,40 +381,6 @@ fn write_loop(mut connection: Connection, queue: &Queue, wal: Option<&Wal>) {
     }
 }
 
-/// How full the WAL is, read from the header of its index: the file's length does not say, because it is used again
-/// from its start. <https://www.sqlite.org/walformat.html>
-struct Wal(File);
-
-impl Wal {
-    fn of(path: &Path) -> Result<Self, OpenError> {
-        let index = path.with_extension("db-shm");
-        File::open(&index).map(Self).map_err(|source| folder_error(&index, source))
-    }
-
-    /// Frames in the WAL, and how many of them are not in the database yet. Where that cannot be read, as many as can be:
-    /// better one checkpoint too many than a WAL without bounds.
-    fn frames(&self) -> (u32, u32) {
-        let number = |at| {
-            let mut bytes = [0; 4];
-            self.0.read_exact_at(&mut bytes, at).map(|()| u32::from_ne_bytes(bytes))
-        };
-        match (number(16), number(96)) {
-            (Ok(frames), Ok(in_database)) => (frames, frames.saturating_sub(in_database)),
-            _ => (u32::MAX, u32::MAX),
-        }
-    }
-}
-
-/// Writes the WAL back into the database. A reader that still looks at it puts a part of that off, no more.
-fn checkpoint(connection: &Connection, mode: &str) {
-    let started = Instant::now();
-    let pragma = format!("PRAGMA wal_checkpoint({mode})");
-    match connection.query_row(&pragma, [], |row| row.get::<_, i64>(0)) {
-        Ok(busy) => tracing::debug!(mode, busy, elapsed = ?started.elapsed(), "checkpoint"),
-        Err(error) => end_process_on_io_error(&error),
-    }
-}
-
 /// After a failed write nobody knows what is on disk: nothing may be answered from memory any more.
 fn end_process_on_io_error(error: &rusqlite::Error) {
     use rusqlite::ErrorCode as Code;
@@ -416,7 +391,12 @@ fn end_process_on_io_error(error: &rusqlite::Error) {
         code,
         Code::SystemIoFailure | Code::DiskFull | Code::DatabaseCorrupt | Code::NotADatabase | Code::ReadOnly
     ) {
-        tracing::error!(%error, "the database cannot be written; the server ends so that nothing false is answered");
+        let what = "the database cannot be written; the server ends so that nothing false is answered";
+        tracing::error!(%error, what);
+        // A command has no log.
+        if !tracing::dispatcher::has_been_set() {
+            eprintln!("coupon-ledger: the database cannot be written: {error}; nothing is half done");
+        }
         std::process::exit(2);
     }
 }
@@ -632,13 +612,17 @@ fn write_plan(connection: &Connection, plan: &Plan<'_>) -> Result<(), StoreError
 
 /// `INSERT … ON CONFLICT DO UPDATE` of a whole row.
 fn upsert_sql(table: &LiveTable) -> String {
+    upsert_into(table.name, table)
+}
+
+/// The same into a table beside it.
+fn upsert_into(name: &str, table: &LiveTable) -> String {
     let names: Vec<_> = table.columns.iter().copied().map(Column::name).collect();
     let places: Vec<_> = (1..=names.len() + 1).map(|place| format!("?{place}")).collect();
     let (keys, rest) = names.split_at(table.key_columns.min(names.len()));
     let updates: Vec<_> = rest.iter().map(|name| format!("{name} = excluded.{name}")).collect();
     format!(
-        "INSERT INTO {} (bucket, {}) VALUES ({}) ON CONFLICT (bucket, {}) DO UPDATE SET {}",
-        table.name,
+        "INSERT INTO {name} (bucket, {}) VALUES ({}) ON CONFLICT (bucket, {}) DO UPDATE SET {}",
         names.join(", "),
         places.join(", "),
         keys.join(", "),
@@ -668,19 +652,23 @@ fn rows(connection: &Connection, sql: &str, parameters: &[Cell]) -> Result<Vec<R
     let mut found = prepared.raw_query();
     let mut rows = Vec::new();
     while let Some(row) = found.next()? {
-        let cells = (0..columns).map(|column| match row.get_ref(column)? {
-            ValueRef::Integer(value) => Ok(Cell::Int(value)),
-            ValueRef::Text(text) => Ok(Cell::Text(String::from_utf8_lossy(text).into_owned())),
-            ValueRef::Null => Ok(Cell::Text(String::new())),
-            ValueRef::Real(_) | ValueRef::Blob(_) => Err(StoreError::Corrupt {
-                table: sql.chars().take(60).collect(),
-                column: column.to_string(),
-                what: "neither a number nor a text".to_owned(),
-            }),
-        });
-        rows.push(Row(cells.collect::<Result<_, _>>()?));
+        rows.push(read_row(row, columns, sql)?);
     }
     Ok(rows)
+}
+
+fn read_row(row: &rusqlite::Row<'_>, columns: usize, sql: &str) -> Result<Row, StoreError> {
+    let cells = (0..columns).map(|column| match row.get_ref(column)? {
+        ValueRef::Integer(value) => Ok(Cell::Int(value)),
+        ValueRef::Text(text) => Ok(Cell::Text(String::from_utf8_lossy(text).into_owned())),
+        ValueRef::Null => Ok(Cell::Text(String::new())),
+        ValueRef::Real(_) | ValueRef::Blob(_) => Err(StoreError::Corrupt {
+            table: sql.chars().take(60).collect(),
+            column: column.to_string(),
+            what: "neither a number nor a text".to_owned(),
+        }),
+    });
+    Ok(Row(cells.collect::<Result<_, _>>()?))
 }
 
 fn read_event(row: &rusqlite::Row<'_>) -> Result<StoredEvent, rusqlite::Error> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use coupon_ledger::audit::rebuild::rebuild;
 use coupon_ledger::coupon::{Coupon, CouponCommand, CouponEvent, Past};
 use coupon_ledger::definition::Definition;
 use coupon_ledger::facts::{Facts, Membership};
@@ -10,7 +11,6 @@ use coupon_ledger::identity::Caller;
 use coupon_ledger::import::{self, Asked, Import, MAX_ERRORS, MAX_FILE_BYTES, What};
 use coupon_ledger::ledger::ExecuteError;
 use coupon_ledger::refusal::{Refusal, Wrong};
-use coupon_ledger::replay;
 use coupon_ledger::shop::Shop;
 use coupon_ledger::value::MAX_ID;
 use proptest::prelude::*;
@@ -134,7 +134,7 @@ on_both_engines! {
         let row = world.operator("/elecoupons/info", json!({"id": 1})).await;
         assert_eq!(row.ok()["inventory"], 5);
         assert_rows_equal_replay(&world).await;
-        replay::rebuild(world.store()).await.unwrap();
+        rebuild(&world.ledger, "all").await.unwrap();
         assert_rows_equal_replay(&world).await;
         // They are coupons like any other: given, used, recalled with their definition.
         let code = world.give(MEMBER, 5001).await;

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use coupon_ledger::audit::rebuild::rebuild;
 use coupon_ledger::coupon::{Coupon, Source};
 use coupon_ledger::entity::fold;
 use coupon_ledger::identity::Caller;
-use coupon_ledger::replay::rebuild;
 use coupon_ledger::store::StoredEvent;
 use futures::future::join_all;
 use serde_json::{Value, json};
@@ -389,7 +389,7 @@ on_both_engines! {
         ] {
             world.home.sql(damage).await.unwrap();
         }
-        rebuild(world.store()).await.unwrap();
+        rebuild(&world.ledger, "all").await.unwrap();
         assert_rows_equal_replay(&world).await;
         assert_eq!(world.call(PARTNER, "/businesshome/auditcoupon", json!({})).await.body, lines);
         assert_eq!(left(&world, allotment).await, 1);

@@ -3,8 +3,12 @@
 use serde_json::json;
 
 use crate::harness::{Engine, Home, MEMBER, NOON, World};
+use coupon_ledger::audit::rebuild::Running;
 use coupon_ledger::audit::tlog;
 use coupon_ledger::clock::{Clock, Zone};
+use coupon_ledger::followers::{self, EXPIRY};
+use coupon_ledger::identity::Caller;
+use coupon_ledger::store;
 
 /// The grants as docs/operations.md gives them.
 fn documented_grants() -> String {
@@ -99,6 +103,26 @@ async fn a_server_under_the_documented_grants_serves_and_cannot_change_the_log()
     world.advance(120_000);
     signer.thin().await.unwrap();
     assert_eq!(world.home.sql("SELECT count(*) FROM tlog_checkpoints").await.unwrap(), ["2"]);
+    let bearer = format!("Bearer {}", world.token(Caller::Operator));
+    let post = async |path: &str| world.raw("POST", path, &[("authorization", &bearer)], Vec::new()).await;
+    assert_eq!(post("/v1/followers/expiry/pause").await.body["followers"][0]["paused"], true);
+    assert_eq!(post("/v1/followers/expiry/resume").await.status, 200);
+    assert_eq!(post("/v1/followers/expiry/reset").await.status, 200);
+    followers::note(&world.ledger, &EXPIRY, Some("away".to_owned())).await;
+    assert_eq!(world.get(Caller::Auditor, "/v1/followers").await.body["followers"][0]["last_error"], "away");
+
+    // It may not make tables, but serves from those that their owner has made beside it.
+    let refused = post("/v1/rebuilds").await;
+    let info = refused.body["info"].as_str().unwrap_or_default();
+    assert_eq!(refused.status, 409, "{}", refused.body);
+    assert!(info.starts_with("this database role may not make or replace the live tables: "), "{info}");
+    let owners = store::open(&owner.store_options(&world.secrets, NOON)).await.unwrap();
+    let rebuilt = Running::begin(&owners, &world.clock, "all", false).await.unwrap().run().await.unwrap();
+    assert_eq!((rebuilt.difference_count, rebuilt.differences), (0, vec![]));
+    owners.close().await;
+    assert_eq!(world.get(Caller::Auditor, "/v1/rebuilds/1").await.body["state"], "swapped");
+    world.call(MEMBER, "/client/claimcoupon", json!({"id": definition})).await.ok();
+    assert_eq!(world.call(MEMBER, "/client/couponlist", json!({"state": 0})).await.code(), 0);
 
     for change in [
         "UPDATE events SET payload = '{}'",

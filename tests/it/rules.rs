@@ -145,7 +145,7 @@ on_both_engines! {
         assert!(grants_of(world.store(), Cause::GoodsGroup(2)).await.unwrap().is_empty());
         assert_eq!(code(&world, "/goodsgroup/info", json!({"id": 2})).await, 2005);
         assert_rows_equal_replay(&world).await;
-        coupon_ledger::replay::rebuild(world.store()).await.unwrap();
+        coupon_ledger::audit::rebuild::rebuild(&world.ledger, "all").await.unwrap();
         assert_rows_equal_replay(&world).await;
         assert_eq!(groups(8).await, [1]);
         world.close().await;

@@ -56,7 +56,7 @@ pub async fn replay(world: &mut World, mut rivals: Rivals, settings: &Settings) 
         seconds.push(took);
         rounds.push_rate(read.events as f64 / took);
         rivals.take_turns(settings.duration()).await?;
-        rebuilds.push(server::run(&world.place, &["rebuild"]).await?);
+        rebuilds.push(server::run(&world.place, &["rebuild", "all", "--drop-old"]).await?);
     }
     ensure!(read.streams >= world.coupons as u64, "{} streams of {} coupons", read.streams, world.coupons);
     let (events, coupons) = (number(read.events as f64), number(read.streams as f64));

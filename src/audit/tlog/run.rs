@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::witnesses::{Witness, ask_witness};
 use super::{FOLLOWER, SignError, Signer, follow, latest};
 use crate::audit::checkpoint::Signed;
+use crate::followers::{self, TLOG};
 use crate::lease;
 use crate::ledger::Ledger;
 use crate::metrics::FollowerLabels;
@@ -63,7 +64,10 @@ pub async fn run_tlog(ledger: Ledger, options: TlogOptions) {
     };
     loop {
         let outcome = running.round().await;
-        said.outcome(&running.ledger, outcome.as_ref().err());
+        if said.outcome(&running.ledger, outcome.as_ref().err()) {
+            let error = outcome.as_ref().err().map(ToString::to_string);
+            followers::note(&running.ledger, &TLOG, error).await;
+        }
         if outcome.is_err() {
             running.times.signed = None;
         }
@@ -106,6 +110,9 @@ fn is_due(last: Option<Instant>, after: Duration) -> bool {
 impl Running {
     /// Whether there is more to do at once.
     async fn round(&mut self) -> Result<bool, SignError> {
+        if followers::is_paused(&self.ledger, &TLOG).await? {
+            return Ok(false);
+        }
         let signer = match &self.signer {
             Some(signer) => signer,
             None => self.signer.insert(Signer::new(self.ledger.clone(), &self.folder).await?),
@@ -167,13 +174,15 @@ struct Said {
 }
 
 impl Said {
-    fn outcome(&mut self, ledger: &Ledger, error: Option<&SignError>) {
+    /// Says how a round ended, where that is news; whether it was.
+    fn outcome(&mut self, ledger: &Ledger, error: Option<&SignError>) -> bool {
         ledger.metrics().follower_failed.get_or_create(&LABELS).set(i64::from(error.is_some()));
         let Some(error) = error else {
-            if self.failure.take().is_some() {
+            let news = self.failure.take().is_some();
+            if news {
                 tracing::info!("the transparency log goes on");
             }
-            return;
+            return news;
         };
         let text = error.to_string();
         let said =
@@ -182,5 +191,6 @@ impl Said {
             tracing::error!(error = %text, "the transparency log stands still");
             self.failure = Some((text, Instant::now()));
         }
+        !said
     }
 }

@@ -43,7 +43,7 @@ struct Writer {
 #[derive(Clone, Copy)]
 pub(super) struct Head {
     turn: i64,
-    position: i64,
+    pub(super) position: i64,
     last_ms: i64,
     epoch: i64,
     database_ms: i64,

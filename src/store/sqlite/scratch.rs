@@ -1,14 +1,26 @@
 //! Scratch ledgers on SQLite: in memory, or in a file that is nobody's. Unlike a ledger's, their I/O errors end nothing.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, params};
 
 use super::super::connect::OpenError;
-use super::super::replay::{COUNT_ISSUED, COUNT_MEMBERS, by_table, stock_rows};
+use super::super::rebuild::by_table;
 use super::super::{BUCKET, LiveRow, Statement, StoreError, StoredEvent, migrate};
 use super::{SqliteStore, bind, open_reader, rows, upsert_sql};
+
+/// A member's count is the number of coupons issued to him that still count; its row is his own row of the wallet.
+const COUNT_MEMBERS: &str = "INSERT INTO member_counts_v1 (bucket, member_id, definition_id, issued)
+     SELECT bucket, issued_to, definition_id, COUNT(*) FROM wallet_v1
+     WHERE member_id = issued_to AND voided = 0 GROUP BY bucket, issued_to, definition_id";
+
+/// What each definition has issued, and what was taken of each allotment, by the keys of their stock.
+const COUNT_ISSUED: &str =
+    "SELECT definition_id, CAST(SUM(issued) AS BIGINT) FROM member_counts_v1 GROUP BY definition_id
+     UNION ALL
+     SELECT -allotment_id, COUNT(*) FROM partner_coupons_v1 WHERE voided = 0 GROUP BY allotment_id";
 
 impl SqliteStore {
     /// A new ledger in memory, under a name that its threads share.
@@ -108,13 +120,14 @@ impl SqliteStore {
         self.putting(move |connection| {
             connection.execute_batch(COUNT_MEMBERS)?;
             let mut issued = connection.prepare(COUNT_ISSUED)?;
-            let issued: Vec<(i64, i64)> =
+            let issued: HashMap<i64, i64> =
                 issued.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
             let mut insert = connection.prepare(
                 "INSERT INTO stock_v1 (bucket, definition_id, stock, issued) VALUES (?1, ?2, ?3, ?4)",
             )?;
-            for row in stock_rows(&stock, &issued) {
-                insert.execute(row)?;
+            for (key, stock) in stock {
+                let issued = issued.get(&key).copied().unwrap_or_default();
+                insert.execute([BUCKET, key, stock.unwrap_or(-1), issued])?;
             }
             Ok(())
         })

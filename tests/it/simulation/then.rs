@@ -17,7 +17,7 @@ const OF_OPERATORS: usize = 2;
 impl Simulation {
     /// Keeps what a member sees of his coupons or of one, or an operator of a definition.
     pub(super) async fn keep_an_answer(&mut self, number: usize) {
-        if number % KEPT_EVERY != 0 {
+        if !number.is_multiple_of(KEPT_EVERY) {
             return;
         }
         let member = self.member();
