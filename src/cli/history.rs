@@ -97,33 +97,30 @@ async fn tell(
         span.until = span.until.min(as_of(context, store, &at).await?.position);
     }
     let zone = context.zone;
-    match subject {
-        Subject::Stream(kind, id) => {
-            let entries = of_stream(store, (*kind, *id), span, usize::MAX, zone).await?;
-            if entries.is_empty() {
-                let there = "in this part of the log";
-                return Err(Failed::Refused(anyhow!("{} {id} has no events {there}", kind.name)));
+    let mut none = true;
+    loop {
+        let entries = match subject {
+            Subject::Stream(kind, id) => of_stream(store, (*kind, *id), span, PAGE, zone).await?,
+            Subject::Caller(caller) => {
+                of_caller(store, &caller.to_string(), span, (PAGE, i64::MAX), zone).await?.entries
             }
-            print(&entries, zone, json)?;
+        };
+        none &= entries.is_empty();
+        if !print(&entries, zone, json)? || entries.len() < PAGE {
+            break;
         }
-        Subject::Caller(caller) => {
-            let caller = caller.to_string();
-            let mut none = true;
-            loop {
-                let limits = (PAGE, i64::MAX);
-                let deeds = of_caller(store, &caller, span, limits, zone).await?;
-                none &= deeds.entries.is_empty();
-                if !print(&deeds.entries, zone, json)? || deeds.entries.len() < PAGE {
-                    break;
-                }
-                span.after = deeds.next_after;
-            }
-            if none {
-                eprintln!("coupon-ledger: {caller} has caused no events in this part of the log");
-            }
-        }
+        span.after = entries.last().map_or(span.until, |entry| entry.position);
     }
-    Ok(())
+    match subject {
+        Subject::Stream(kind, id) if none => {
+            Err(Failed::Refused(anyhow!("{} {id} has no events in this part of the log", kind.name)))
+        }
+        Subject::Caller(caller) if none => {
+            eprintln!("coupon-ledger: {caller} has caused no events in this part of the log");
+            Ok(())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The point of the log that `--at` names.
