@@ -4,6 +4,8 @@
 //! A library that `cli` and `http` are thin over. It reads while the server runs, and reads the log for itself: it must
 //! never take an answer from a live row where the question is what the events say.
 
+pub mod check;
+pub mod export;
 pub mod feed;
 pub mod leaf;
 pub mod merkle;
