@@ -5,7 +5,9 @@
 //! never take an answer from a live row where the question is what the events say.
 
 pub mod check;
+pub mod checkpoint;
 pub mod export;
 pub mod feed;
 pub mod leaf;
 pub mod merkle;
+pub mod tlog;

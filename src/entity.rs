@@ -14,6 +14,7 @@ use crate::facts::Facts;
 use crate::grant::{Grant, GrantCommand, GrantEvent};
 use crate::job::{Job, JobCommand, JobEvent};
 use crate::order::{Order, OrderCommand, OrderEvent};
+use crate::provenance::{Provenance, ProvenanceCommand, ProvenanceEvent};
 use crate::read_model::orders::order_rows;
 use crate::read_model::rules::{goods_group_rows, grant_rows, order_amount_rows};
 use crate::read_model::{allotment_rows, coupon_rows, definition_rows, job_rows, shop_rows};
@@ -414,6 +415,12 @@ impl Entity for GoodsGroup {
     }
 }
 
+impl Entity for Provenance {
+    fn rows(&self, _id: i64) -> Vec<LiveRow> {
+        Vec::new()
+    }
+}
+
 macro_rules! aggregate {
     ($aggregate:ty, $name:literal, $command:ty, $event:ty) => {
         impl Decider for $aggregate {
@@ -461,6 +468,7 @@ aggregate!(Order, "order", OrderCommand, OrderEvent);
 aggregate!(Grant, "grant", GrantCommand, GrantEvent);
 aggregate!(OrderAmount, "order_amount", OrderAmountCommand, OrderAmountEvent);
 aggregate!(GoodsGroup, "goods_group", GoodsGroupCommand, GoodsGroupEvent);
+aggregate!(Provenance, "ledger", ProvenanceCommand, ProvenanceEvent);
 
 macro_rules! domain_event {
     ($event:ident { $($name:ident),* }) => {
@@ -505,3 +513,4 @@ domain_event!(JobEvent { Started, Paused, Resumed, Cancelled, Finished });
 domain_event!(GrantEvent { Added, Changed, Removed });
 domain_event!(OrderAmountEvent { Defined, Changed, Deleted });
 domain_event!(GoodsGroupEvent { Created, Renamed, GoodsSet, Deleted });
+domain_event!(ProvenanceEvent { ImportedFrom, CheckpointKeyRotated });

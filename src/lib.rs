@@ -4,7 +4,8 @@
 //! computed from those streams. Imports go one way:
 //!
 //! ```text
-//! value, clock, refusal ← secrets ← coupon, definition, shop, allotment, job, grant, rule, order, facts ← identity, config
+//! value, clock, refusal ← secrets ← coupon, definition, shop, allotment, job, grant, rule, order, provenance, facts
+//!   ← identity, config
 //!   ← store ← read_model, directory ← entity ← metrics ← ledger
 //!   ← lease, bulk, import, sweep, runner, rulebook, granting, ordering, replay, demo ← audit ← http ← cli ← main
 //! ```
@@ -32,6 +33,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod order;
 pub mod ordering;
+pub mod provenance;
 pub mod read_model;
 pub mod refusal;
 pub mod replay;

@@ -15,6 +15,7 @@ use crate::entity::{CorruptEvent, Entity, Folded};
 use crate::grant::Grant;
 use crate::job::Job;
 use crate::order::Order;
+use crate::provenance::Provenance;
 use crate::read_model::LIVE_TABLES;
 use crate::rule::{GoodsGroup, OrderAmount};
 use crate::shop::Shop;
@@ -200,6 +201,7 @@ async fn fill(
             all.add(replay::<Grant, _>(&store, maker).await?);
             all.add(replay::<OrderAmount, _>(&store, maker).await?);
             all.add(replay::<GoodsGroup, _>(&store, maker).await?);
+            all.add(replay::<Provenance, _>(&store, maker).await?);
             Ok::<_, ReplayError>(all)
         }
     });

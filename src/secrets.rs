@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ed25519_dalek::SigningKey;
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 
@@ -99,6 +100,13 @@ impl Secrets {
     #[must_use]
     pub fn id(&self) -> String {
         hex(&self.root.short::<8>(&[b"id"]))
+    }
+
+    /// The key of a generation that signs checkpoints of the transparency log. No copy of the database holds one.
+    #[must_use]
+    pub fn checkpoint_key(&self, generation: u32) -> SigningKey {
+        let purpose = format!("checkpoint key {generation}");
+        SigningKey::from_bytes(&self.root.digest(&[b"coupon-ledger", purpose.as_bytes()]))
     }
 
     /// The gift codes of this ledger.

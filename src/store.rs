@@ -438,6 +438,14 @@ impl Store {
         }
     }
 
+    /// The name that this ledger's transparency log has in all the world: `coupon-ledger/` and 16 hexadecimal digits. None
+    /// where no server of a version that has one ever opened it.
+    pub async fn origin(&self) -> Result<Option<String>, StoreError> {
+        let sql = "SELECT value FROM ledger_facts WHERE name = 'origin'";
+        let rows = self.query(Statement::new(sql, [])).await?;
+        Ok(rows.into_iter().next().map(|mut row| row.take_text(0)))
+    }
+
     /// The receipt of an idempotency key.
     pub async fn receipt(&self, key: &ReceiptKey) -> Result<Option<Receipt>, StoreError> {
         let rows = self

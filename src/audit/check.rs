@@ -13,6 +13,7 @@ mod rules;
 use std::fmt;
 
 use serde::Serialize;
+use tlog_tiles::Hash;
 
 pub use export::{check_export, check_files};
 pub use proof::{check_proof, is_proof};
@@ -27,6 +28,8 @@ const MAX_FINDINGS: usize = 100;
 #[derive(Clone, Debug, Default)]
 pub struct Trusted {
     trust: Option<Trust>,
+    /// The same without witnesses: what someone has kept need not have been cosigned by then.
+    log: Option<Trust>,
     older: Vec<Older>,
 }
 
@@ -41,11 +44,12 @@ impl Trusted {
     /// Keys of the log, any of which may have signed, and witnesses, all of whom must have. Without keys nothing is held
     /// against a signature.
     pub fn new(keys: &[String], witnesses: &[String]) -> Result<Self, BadKey> {
-        let trust = match keys {
-            [] => None,
-            keys => Some(Trust::new(keys, witnesses, witnesses.len())?),
-        };
-        Ok(Self { trust, older: Vec::new() })
+        if keys.is_empty() {
+            return Ok(Self::default());
+        }
+        let trust = Trust::new(keys, witnesses, witnesses.len())?;
+        let log = Trust::new(keys, &[], 0)?;
+        Ok(Self { trust: Some(trust), log: Some(log), older: Vec::new() })
     }
 
     /// Holds the log against a checkpoint that someone has kept: a name for people, and the signed note.
@@ -69,6 +73,56 @@ impl Trusted {
                 None
             }
         }
+    }
+}
+
+/// A kept checkpoint that was opened.
+struct Kept {
+    name: String,
+    size: u64,
+    root: Hash,
+}
+
+impl Older {
+    fn incomparable(&self, what: String) -> CheckError {
+        CheckError::Incomparable { name: self.name.clone(), what }
+    }
+
+    /// What it says of a log; None where it is not signed, which is a finding.
+    fn open(
+        &self,
+        trusted: &Trusted,
+        origin: &str,
+        found: &mut Findings,
+    ) -> Result<Option<Kept>, CheckError> {
+        let Some(trust) = &trusted.log else {
+            return Err(self.incomparable("says nothing without a trusted key".to_owned()));
+        };
+        let opened = match trust.open(&self.note) {
+            Ok(opened) => opened,
+            Err(error @ (Untrusted::Malformed | Untrusted::OtherLog { .. })) => {
+                return Err(self.incomparable(format!("cannot be used: {error}")));
+            }
+            Err(error) => {
+                found.add(Finding::of("signature", format!("{}: {error}", self.name)));
+                return Ok(None);
+            }
+        };
+        if opened.origin != origin {
+            let what = format!("is a checkpoint of {}, not of {origin}", opened.origin);
+            return Err(self.incomparable(what));
+        }
+        Ok(Some(Kept { name: self.name.clone(), size: opened.size, root: opened.root }))
+    }
+}
+
+impl Kept {
+    fn fork(&self) -> Finding {
+        let what = format!(
+            "{} vouches for other events up to here: the log was forked, rolled back or written anew",
+            self.name
+        );
+        Finding::at("consistency", self.size as i64, what)
     }
 }
 

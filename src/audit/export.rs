@@ -14,8 +14,9 @@ mod manifest;
 mod read;
 mod write;
 
-pub use manifest::{FileEntry, Manifest, Proof};
-pub use read::{Archive, Damage, MAX_LINE, ReadError, StoredReceipt};
+pub use manifest::{FileEntry, Manifest, Proof, hashes_of};
+pub use read::{Archive, Damage, Leaves, MAX_LINE, ReadError, StoredReceipt};
+pub(super) use write::kind_of;
 pub use write::{ExportError, Wanted, export};
 
 /// How many events one file holds.

@@ -4,6 +4,8 @@
 
 use tlog_tiles::{Hash, record_hash};
 
+use crate::entity::decode;
+use crate::provenance::{ImportedFrom, Provenance, ProvenanceEvent};
 use crate::store::{BUCKET, StoredEvent};
 
 /// Says what the bytes are; another format would begin otherwise.
@@ -38,6 +40,15 @@ pub fn bytes(event: &StoredEvent) -> Vec<u8> {
 #[must_use]
 pub fn is_import_note(event: &StoredEvent) -> bool {
     event.aggregate_type == "ledger" && event.event_type == "ImportedFrom"
+}
+
+/// What the note of an import says; None where the event is none.
+#[must_use]
+pub fn import_note(event: &StoredEvent) -> Option<ImportedFrom> {
+    match decode::<Provenance>(event) {
+        Ok(ProvenanceEvent::ImportedFrom(from)) => Some(from),
+        _ => None,
+    }
 }
 
 /// What an event says wherever it stands: its columns without bucket and position, each behind its length as in

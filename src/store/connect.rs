@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::{PostgresStore, SqliteStore, Statement, Store, StoreError};
+use crate::value::{hex, random};
 
 /// Where a ledger lies and who opens it.
 #[derive(Clone, Debug)]
@@ -109,6 +110,7 @@ pub async fn open(options: &StoreOptions) -> Result<Store, OpenError> {
         None => Store::Sqlite(SqliteStore::open(&options.data_dir, options.now_ms)?),
     };
     check_secret(&store, &options.secret_id).await?;
+    name_ledger(&store).await?;
     Ok(store)
 }
 
@@ -137,4 +139,14 @@ async fn check_secret(store: &Store, secret_id: &str) -> Result<(), OpenError> {
         return Ok(());
     }
     Err(OpenError::OtherSecret { expected, found: secret_id.to_owned() })
+}
+
+/// The first start gives the ledger a name that no other has: the origin of its transparency log.
+async fn name_ledger(store: &Store) -> Result<(), StoreError> {
+    if store.origin().await?.is_some() {
+        return Ok(());
+    }
+    let sql = "INSERT INTO ledger_facts (name, value) VALUES ('origin', $1) ON CONFLICT (name) DO NOTHING";
+    let origin = format!("coupon-ledger/{}", hex(&random::<8>()));
+    store.write(vec![Statement::new(sql, [origin.into()])]).await.map(drop)
 }

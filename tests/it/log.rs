@@ -13,6 +13,7 @@ use coupon_ledger::grant::{Cause, Grant, GrantEvent};
 use coupon_ledger::job::{Coupons, Job, JobEvent, Recipients, Work};
 use coupon_ledger::ledger::Ledger;
 use coupon_ledger::order::{KeptCoupon, Line, LineState, Order, OrderEvent, Placement, UsedCoupon};
+use coupon_ledger::provenance::{ImportedFrom, Provenance, ProvenanceEvent};
 use coupon_ledger::rule::{GoodsGroup, GoodsGroupEvent, OrderAmount, OrderAmountEvent};
 use coupon_ledger::secrets::review_hash;
 use coupon_ledger::shop::{Shop, ShopDetails, ShopEvent};
@@ -745,6 +746,23 @@ fn golden_goods_groups() -> Vec<GoodsGroupEvent> {
     ]
 }
 
+fn golden_provenance() -> Vec<ProvenanceEvent> {
+    let at_ms = 1_543_026_701_000;
+    let verifier_key =
+        "coupon-ledger/0123456789abcdef+5c2c1bd1+AQgjhTMDVYrkZmGRsCQmiLUdzuqt/tWvQR2z1R7ZiPQ7".to_owned();
+    vec![
+        ProvenanceEvent::ImportedFrom(ImportedFrom {
+            origin: "coupon-ledger/0123456789abcdef".to_owned(),
+            size: 7,
+            root: "1ai2lpFCj9lGdPT9aTKbVaXGT8HMQoNZKdH/xcrZAYU=".to_owned(),
+            checkpoint: String::new(),
+            digest: "sha256:00".to_owned(),
+            at_ms,
+        }),
+        ProvenanceEvent::CheckpointKeyRotated { generation: 2, verifier_key, at_ms, employee_id: 1000 },
+    ]
+}
+
 /// The golden lines of one aggregate as they would lie in the log.
 fn golden_lines(kind: &str) -> Vec<StoredEvent> {
     let lines = include_str!("golden/events.ndjson").lines();
@@ -795,4 +813,5 @@ fn every_event_ever_written_is_read_as_what_it_meant() {
     assert_golden::<Grant>(&golden_grants(), GrantEvent::NAMES);
     assert_golden::<OrderAmount>(&golden_order_amounts(), OrderAmountEvent::NAMES);
     assert_golden::<GoodsGroup>(&golden_goods_groups(), GoodsGroupEvent::NAMES);
+    assert_golden::<Provenance>(&golden_provenance(), ProvenanceEvent::NAMES);
 }

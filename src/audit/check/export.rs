@@ -7,11 +7,11 @@ use tlog_tiles::Hash;
 
 use super::receipts::Bindings;
 use super::rules::Rules;
-use super::{CheckError, Finding, Findings, Older, Report, Trusted};
+use super::{CheckError, Finding, Findings, Kept, Older, Report, Trusted};
 use crate::audit::checkpoint::{Opened, Trust};
-use crate::audit::export::{Archive, Manifest, ReadError, hashes_of, kind_of};
+use crate::audit::export::{Archive, Leaves, Manifest, ReadError, hashes_of, kind_of};
 use crate::audit::merkle::Range;
-use crate::audit::{leaf, provenance_of};
+use crate::audit::leaf;
 use crate::store::StoredEvent;
 use crate::value::hex;
 
@@ -45,9 +45,12 @@ fn check(
     };
     let manifest = archive.manifest();
     let opened = signed(manifest, trusted, &mut found);
-    let older = trusted.older.iter().map(|older| compared(older, manifest, trusted, opened.as_ref(), &mut found));
-    let older = older.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
-    let mut reading = Reading::new(manifest, older, archive.leaves()?, rules);
+    let mut kept = Vec::new();
+    for older in &trusted.older {
+        kept.extend(comparable(older, manifest, trusted, opened.as_ref(), &mut found)?);
+    }
+    let mut reading = Reading::new(manifest, kept, archive.leaves()?, rules);
+    reading.compare(&mut found);
     let mut damaged = Vec::new();
     archive.events(
         |event| {
@@ -124,56 +127,24 @@ fn signed(manifest: &Manifest, trusted: &Trusted, found: &mut Findings) -> Optio
     Some(opened)
 }
 
-/// A kept checkpoint at which the tree of the export can be looked at.
-struct Kept {
-    name: String,
-    size: u64,
-    root: Hash,
-}
-
-/// What a kept checkpoint says of this log; None where it is not signed, which is a finding.
-fn compared(
+/// A kept checkpoint that the export's tree, or the signed one, can be held against.
+fn comparable(
     older: &Older,
     manifest: &Manifest,
     trusted: &Trusted,
     signed: Option<&Opened>,
     found: &mut Findings,
 ) -> Result<Option<Kept>, CheckError> {
-    use crate::audit::checkpoint::Untrusted;
-    let incomparable = |what: String| CheckError::Incomparable { name: older.name.clone(), what };
-    let Some(trust) = &trusted.trust else {
-        return Err(incomparable("says nothing without --key".to_owned()));
-    };
-    let opened = match trust.open(&older.note) {
-        Ok(opened) => opened,
-        Err(error @ (Untrusted::Malformed | Untrusted::OtherLog { .. })) => {
-            return Err(incomparable(format!("cannot be used: {error}")));
-        }
-        // Whoever kept it knows that it was signed; that a witness has not is no matter here.
-        Err(Untrusted::TooFewWitnesses { .. }) => match trust.of_the_log().open(&older.note) {
-            Ok(opened) => opened,
-            Err(error) => return Err(incomparable(format!("cannot be used: {error}"))),
-        },
-        Err(error) => {
-            found.add(Finding::of("signature", format!("{}: {error}", older.name)));
-            return Ok(None);
-        }
-    };
-    if opened.origin != manifest.origin {
-        let what = format!("is a checkpoint of {}, the export is of {}", opened.origin, manifest.origin);
-        return Err(incomparable(what));
+    let Some(kept) = older.open(trusted, &manifest.origin, found)? else { return Ok(None) };
+    let has_root = manifest.from == 1 || manifest.proof.is_some();
+    let within = has_root && ((manifest.from - 1) as u64..=manifest.to as u64).contains(&kept.size);
+    if within || signed.is_some_and(|signed| signed.size == kept.size) {
+        return Ok(Some(kept));
     }
-    let (first, last) = ((manifest.from - 1) as u64, manifest.to as u64);
-    let comparable = (first..=last).contains(&opened.size) && (first == 0 || opened.size >= first)
-        || signed.is_some_and(|signed| signed.size == opened.size);
-    if !comparable {
-        let what = format!(
-            "covers {} positions, and the export has the positions {} to {}: they cannot be compared",
-            opened.size, manifest.from, manifest.to
-        );
-        return Err(incomparable(what));
-    }
-    Ok(Some(Kept { name: older.name.clone(), size: opened.size, root: opened.root }))
+    Err(older.incomparable(format!(
+        "covers {} positions, and the export has the positions {} to {}: they cannot be compared",
+        kept.size, manifest.from, manifest.to
+    )))
 }
 
 /// An export on its way past.
@@ -186,12 +157,11 @@ struct Reading {
     counts: std::collections::BTreeMap<String, i64>,
     tree: Range,
     kept_tree: Range,
-    leaves: Option<crate::audit::export::Leaves>,
+    leaves: Option<Leaves>,
     /// Where an event and its kept leaf differ, with the streams.
     differing: Vec<(i64, String)>,
     differing_left_out: u64,
     older: Vec<Kept>,
-    /// `coupon/Issued` by its parts, so that no text is made for each event.
     digest: Sha256,
     imports: Vec<Import>,
     bindings: Bindings,
@@ -218,7 +188,7 @@ impl Reading {
     fn new(
         manifest: &Manifest,
         older: Vec<Kept>,
-        leaves: Option<crate::audit::export::Leaves>,
+        leaves: Option<Leaves>,
         rules: bool,
     ) -> Self {
         let before = (manifest.from - 1) as u64;
@@ -227,7 +197,7 @@ impl Reading {
         let whole_proof = range.is_some();
         // An export that nothing signed has no leaves before its own: its tree has no root, and needs none.
         let tree = range.unwrap_or_else(|| Range::empty(before));
-        let mut reading = Self {
+        Self {
             next: manifest.from,
             events: 0,
             last_recorded_ms: i64::MIN,
@@ -238,16 +208,14 @@ impl Reading {
             leaves,
             differing: Vec::new(),
             differing_left_out: 0,
-            older: Vec::new(),
+            older,
             digest: Sha256::new(),
             imports: Vec::new(),
             bindings: Bindings::new(manifest.from, manifest.to),
             rules: rules.then(|| Rules::new(manifest.from)),
             failed: None,
             whole_proof,
-        };
-        reading.older = older;
-        reading
+        }
     }
 
     fn see(&mut self, event: StoredEvent, found: &mut Findings) {
@@ -307,7 +275,7 @@ impl Reading {
     fn compare(&self, found: &mut Findings) {
         for kept in self.older.iter().filter(|kept| kept.size == self.tree.until()) {
             if self.tree.root() != Some(kept.root) {
-                found.add(fork(kept));
+                found.add(kept.fork());
             }
         }
     }
@@ -315,7 +283,7 @@ impl Reading {
     /// A ledger that was taken over from an export says what that held; here it is counted again.
     fn follow_imports(&mut self, event: &StoredEvent, found: &mut Findings) {
         if leaf::is_import_note(event) {
-            match provenance_of(event) {
+            match leaf::import_note(event) {
                 Some(from) if event.position <= self.imports.len() as i64 + 1 => self.imports.push(Import {
                     position: event.position,
                     until: event.position.saturating_add(from.size),
@@ -400,7 +368,7 @@ impl Reading {
         for kept in self.older.iter().filter(|kept| kept.size > manifest.to as u64) {
             // Only the signed tree's own size is left.
             if opened.root != kept.root {
-                found.add(fork(kept));
+                found.add(kept.fork());
             }
         }
         if root_of(&self.tree) == Some(opened.root) {
@@ -425,14 +393,6 @@ impl Reading {
         }
         found.left_out += self.differing_left_out;
     }
-}
-
-fn fork(kept: &Kept) -> Finding {
-    let what = format!(
-        "{} vouches for other events up to here: the log was forked, rolled back or written anew",
-        kept.name
-    );
-    Finding::at("consistency", kept.size as i64, what)
 }
 
 /// `coupon/439`

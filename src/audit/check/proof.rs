@@ -60,7 +60,16 @@ pub fn check_proof(text: &str, trusted: &Trusted) -> Result<Report, CheckError> 
             found.add(Finding::at("inclusion", proof.index as i64 + 1, what));
         }
         for older in &trusted.older {
-            trusted.compare_roots(older, opened, &mut found)?;
+            let Some(kept) = older.open(trusted, &opened.origin, &mut found)? else { continue };
+            if kept.size != opened.size {
+                return Err(older.incomparable(format!(
+                    "covers {} positions, and the receipt is of a tree of {}: only an export can be held against it",
+                    kept.size, opened.size
+                )));
+            }
+            if kept.root != opened.root {
+                found.add(kept.fork());
+            }
         }
     }
     match leaf::event(&proof.leaf) {

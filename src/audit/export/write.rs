@@ -1,18 +1,16 @@
 //! Writing an export, page by page: memory stays flat, and no read transaction is longer than a page's.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
-use tlog_tiles::Hash;
 
 use super::manifest::{FORMAT, hash_texts};
 use super::{FileEntry, LEAVES, MANIFEST, Manifest, PIECE, Proof, RECEIPTS, piece_name};
-use crate::audit::tlog::{self, Signed};
-use crate::audit::{feed, leaf, merkle};
+use crate::audit::checkpoint::Signed;
+use crate::audit::{feed, leaf, tlog};
 use crate::store::{BUCKET, Cell, Row, Statement, Store, StoreError, StoredEvent};
 use crate::value::hex;
 
@@ -31,6 +29,8 @@ pub struct Wanted {
     pub to: Option<i64>,
     /// Whether positions behind the last checkpoint are wanted too, which nothing proves yet.
     pub unsigned: bool,
+    /// The ledger's verifier keys, for people who look into the manifest.
+    pub keys: Vec<String>,
 }
 
 /// Why nothing was exported.
@@ -144,7 +144,7 @@ impl Plan {
             return Err(ExportError::NoSuchPositions { from, to, head });
         }
         let proof = match signed {
-            Some(signed) if to <= signed.size as i64 => Some(prove(store, from, to, signed).await?),
+            Some(signed) if to <= signed.size as i64 => Some(prove(store, wanted, (from, to), signed).await?),
             Some(signed) if !wanted.unsigned => {
                 return Err(ExportError::NotSigned { to, size: signed.size as i64 });
             }
@@ -153,7 +153,7 @@ impl Plan {
         let fact = "SELECT value FROM ledger_facts WHERE name = $1";
         let manifest = Manifest {
             format: FORMAT.to_owned(),
-            origin: one(store, fact, ["origin".into()]).await?.take_text(0),
+            origin: store.origin().await?.unwrap_or_default(),
             secret_id: one(store, fact, ["secret_id".into()]).await?.take_text(0),
             from,
             to,
@@ -175,14 +175,20 @@ async fn one(
 }
 
 /// The leaves before and behind the range, as the roots of subtrees that the log keeps anyway.
-async fn prove(store: &Store, from: i64, to: i64, signed: Signed) -> Result<Proof, ExportError> {
-    let hashes = async |from: u64, until: u64| -> Result<Vec<Hash>, ExportError> {
-        Ok(tlog::hashes(store, &merkle::cover(from, until)).await?)
-    };
-    let before = hashes(0, (from - 1) as u64).await?;
-    let after = hashes(to as u64, signed.size).await?;
-    let keys = tlog::verifier_keys(store).await?;
-    Ok(Proof { checkpoint: signed.note, keys, before: hash_texts(&before), after: hash_texts(&after) })
+async fn prove(
+    store: &Store,
+    wanted: &Wanted,
+    (from, to): (i64, i64),
+    signed: Signed,
+) -> Result<Proof, ExportError> {
+    let before = tlog::subtrees(store, 0, (from - 1) as u64).await?;
+    let after = tlog::subtrees(store, to as u64, signed.size).await?;
+    Ok(Proof {
+        checkpoint: signed.note,
+        keys: wanted.keys.clone(),
+        before: hash_texts(&before),
+        after: hash_texts(&after),
+    })
 }
 
 async fn write(
