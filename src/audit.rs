@@ -10,4 +10,5 @@ pub mod export;
 pub mod feed;
 pub mod leaf;
 pub mod merkle;
+pub mod takeover;
 pub mod tlog;

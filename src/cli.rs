@@ -1,8 +1,10 @@
 //! The command line: `coupon-ledger [serve] …`, `coupon-ledger token …`, `coupon-ledger issue …`,
-//! `coupon-ledger import …`.
+//! `coupon-ledger import …`, `coupon-ledger export …`, `coupon-ledger check …`.
 //!
 //! Data goes to stdout, logs and progress to stderr. Exit code 0 done, 1 refused or findings, 2 could not run.
 
+mod check;
+mod export;
 mod import;
 mod issue;
 mod remote;
@@ -49,8 +51,12 @@ enum Command {
     Token(token::TokenArgs),
     /// Issue one coupon of a definition to each of many members; works while the server runs
     Issue(issue::IssueArgs),
-    /// Import coupons or members of another system from CSV; works while the server runs
+    /// Import coupons or members of another system from CSV while the server runs, or an export into an empty ledger
     Import(import::ImportArgs),
+    /// Write the log into a folder that can be checked anywhere; works while the server runs
+    Export(export::ExportArgs),
+    /// Check an export or a receipt; needs no database and no server
+    Check(check::CheckArgs),
     /// Write every live table anew from the log; on SQLite the server must be stopped, on PostgreSQL writers wait
     Rebuild,
 }
@@ -137,7 +143,35 @@ async fn dispatch(cli: Cli) -> Result<(), Failed> {
         Some(Command::Token(arguments)) => token::run(context, arguments).await,
         Some(Command::Issue(arguments)) => issue::run(context, arguments).await,
         Some(Command::Import(arguments)) => import::run(context, arguments).await,
+        Some(Command::Export(arguments)) => export::run(context, arguments).await,
+        Some(Command::Check(arguments)) => check::run(&arguments),
         Some(Command::Rebuild) => rebuild(context).await,
+    }
+}
+
+/// Tells on standard error how far something is, a few times a second at most.
+struct Progress {
+    what: &'static str,
+    told: Option<std::time::Instant>,
+}
+
+impl Progress {
+    fn new(what: &'static str) -> Self {
+        Self { what, told: None }
+    }
+
+    fn tell(&mut self, done: i64, all: Option<i64>) {
+        const EVERY: std::time::Duration = std::time::Duration::from_secs(1);
+        let told = *self.told.get_or_insert_with(std::time::Instant::now);
+        if told.elapsed() < EVERY {
+            return;
+        }
+        self.told = Some(std::time::Instant::now());
+        let what = self.what;
+        match all {
+            Some(all) => eprintln!("coupon-ledger: {done} of {all} {what}"),
+            None => eprintln!("coupon-ledger: {done} {what}"),
+        }
     }
 }
 

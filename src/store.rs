@@ -11,6 +11,7 @@ mod migrate;
 mod postgres;
 mod replay;
 mod sqlite;
+mod takeover;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -21,11 +22,12 @@ pub use append::{
     LiveTable, MAX_ATTEMPTS, MemberCountChange, OneAtATime, Outcome, Phases, Resolved, ReviewText,
     StockChange, StockOf, receipts_hash,
 };
-pub use connect::{OpenError, StoreOptions, open, open_read_only};
+pub use connect::{OpenError, StoreOptions, open, open_for_takeover, open_read_only};
 pub use migrate::SCHEMA_VERSION;
 pub use postgres::PostgresStore;
 pub use replay::{EventRef, IdRange, Rebuilding, Visitor};
 pub use sqlite::SqliteStore;
+pub use takeover::{Takeover, WholeReceipt};
 
 use crate::clock::Clock;
 

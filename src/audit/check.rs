@@ -22,7 +22,7 @@ use super::checkpoint::{BadKey, Opened, Trust, Untrusted};
 use super::export::{Damage, ReadError};
 
 /// So many findings are told one by one; the others are counted. Where everything is wrong, that is enough to see why.
-const MAX_FINDINGS: usize = 100;
+const MAX_FINDINGS: usize = 1_000;
 
 /// What is believed, and what a log is held against.
 #[derive(Clone, Debug, Default)]
@@ -208,10 +208,6 @@ impl Findings {
             self.left_out += 1;
         }
     }
-
-    fn is_empty(&self) -> bool {
-        self.list.is_empty()
-    }
 }
 
 /// What was checked and what came of it.
@@ -227,13 +223,15 @@ pub struct Report {
     pub events: i64,
     /// Receipts of idempotency keys read.
     pub receipts: i64,
+    /// The root of the tree of all events up to the last one, as base64; none where what lies before is not told.
+    pub root: Option<String>,
     /// The size of the signed tree it was held against; 0 = none.
     pub signed_size: u64,
     /// The witnesses who have cosigned that.
     pub witnesses: Vec<String>,
     /// What is to be known beside: what could not be checked, and what a receipt's event says.
     pub notes: Vec<String>,
-    /// What is wrong, in the order in which it was met.
+    /// What is wrong: by position, then what has none.
     pub findings: Vec<Finding>,
     /// How many more there are.
     pub findings_left_out: u64,

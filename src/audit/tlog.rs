@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tlog_tiles::{
-    EMPTY_HASH, Error, HASH_SIZE, Hash, HashReader, Tile, prove_record, prove_tree, stored_hash_index, tree_hash,
+    EMPTY_HASH, Error, HASH_SIZE, Hash, HashReader, Tile, prove_record, prove_tree, stored_hash_index,
+    tree_hash,
 };
 
 use super::checkpoint::Signed;

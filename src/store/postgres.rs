@@ -7,6 +7,7 @@ mod append;
 mod batch;
 mod reads;
 mod replay;
+mod takeover;
 
 use std::str::FromStr as _;
 use std::sync::Arc;

@@ -7,6 +7,7 @@
 //! the next start reads it.
 
 mod replay;
+mod takeover;
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions, TryLockError};

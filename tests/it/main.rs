@@ -11,7 +11,9 @@
 
 #[macro_use]
 mod harness;
+mod archive;
 mod bulk;
+mod check;
 mod cli;
 mod commit;
 mod concurrency;
@@ -20,6 +22,7 @@ mod crash;
 mod decisions;
 mod directory;
 mod docs;
+mod export;
 mod import;
 mod jobs;
 mod log;

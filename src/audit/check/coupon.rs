@@ -144,6 +144,7 @@ struct Gift {
 
 /// A coupon in few bytes: there are as many as were ever issued.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, and a byte")]
 pub(super) struct Coupon {
     pub(super) sequence: i64,
     pub(super) definition_id: i64,
@@ -223,7 +224,9 @@ impl Coupon {
                 rule(self.starts_at_ms <= at_ms, "used within its dates", || {
                     format!("it is used at {at_ms} and starts at {}", self.starts_at_ms)
                 })?;
-                rule(self.gift.is_none(), "used by its holder", || "it is used while it is being given".to_owned())
+                rule(self.gift.is_none(), "used by its holder", || {
+                    "it is used while it is being given".to_owned()
+                })
             }
             Fact::RedemptionReversed { redemption_id, .. } => {
                 rule(redemption_id != 0 && redemption_id == self.redemption_id, "reversed", || {
@@ -247,7 +250,9 @@ impl Coupon {
             }
             Fact::EndMoved { ends_at_ms, .. } => {
                 self.in_hand()?;
-                rule(self.starts_at_ms < ends_at_ms, "dates", || "its end is moved before its start".to_owned())
+                rule(self.starts_at_ms < ends_at_ms, "dates", || {
+                    "its end is moved before its start".to_owned()
+                })
             }
             Fact::Voided { .. } => self.in_hand(),
         }

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
 use tlog_tiles::Hash;
 
@@ -10,8 +12,8 @@ use super::rules::Rules;
 use super::{CheckError, Finding, Findings, Kept, Older, Report, Trusted};
 use crate::audit::checkpoint::{Opened, Trust};
 use crate::audit::export::{Archive, Leaves, Manifest, ReadError, hashes_of, kind_of};
-use crate::audit::merkle::Range;
 use crate::audit::leaf;
+use crate::audit::merkle::Range;
 use crate::store::StoredEvent;
 use crate::value::hex;
 
@@ -25,7 +27,11 @@ pub fn check_export(
 }
 
 /// Checks that an export is whole and what was signed, and not whether what it tells follows the rules.
-pub fn check_files(folder: &Path, trusted: &Trusted, progress: impl FnMut(i64)) -> Result<Report, CheckError> {
+pub fn check_files(
+    folder: &Path,
+    trusted: &Trusted,
+    progress: impl FnMut(i64),
+) -> Result<Report, CheckError> {
     check(folder, trusted, false, progress)
 }
 
@@ -54,7 +60,7 @@ fn check(
     let mut damaged = Vec::new();
     archive.events(
         |event| {
-            reading.see(event, &mut found);
+            reading.see(&event, &mut found);
             if reading.events % 10_000 == 0 {
                 progress(reading.events);
             }
@@ -63,7 +69,9 @@ fn check(
     )?;
     progress(reading.events);
     let whole = damaged.is_empty();
-    damaged.drain(..).for_each(|damage| found.add(damage.into()));
+    for damage in damaged.drain(..) {
+        found.add(damage.into());
+    }
     if let Some(error) = reading.failed.take() {
         return Err(error.into());
     }
@@ -77,9 +85,12 @@ fn check(
         |damage| damaged.push(damage),
     )?;
     archive.check_leaves(|damage| damaged.push(damage))?;
-    damaged.into_iter().for_each(|damage| found.add(damage.into()));
+    for damage in damaged {
+        found.add(damage.into());
+    }
     bindings.finish(&mut found);
     let read = reading.finish(manifest, opened.as_ref(), whole, &mut found);
+    found.list.sort_by_key(|finding| (finding.position.is_none(), finding.position));
     if receipts != manifest.receipts {
         let what = format!("the manifest says {} receipts, there are {receipts}", manifest.receipts);
         found.add(Finding::of("receipts", what));
@@ -90,8 +101,11 @@ fn check(
         to: manifest.to,
         events: read.events,
         receipts,
+        root: read.root,
         signed_size: opened.as_ref().map_or(0, |opened| opened.size),
-        witnesses: opened.map(|opened| opened.witnesses.into_iter().map(|(name, _)| name).collect()).unwrap_or_default(),
+        witnesses: opened
+            .map(|opened| opened.witnesses.into_iter().map(|(name, _)| name).collect())
+            .unwrap_or_default(),
         notes: read.notes,
         findings: found.list,
         findings_left_out: found.left_out,
@@ -109,18 +123,22 @@ fn signed(manifest: &Manifest, trusted: &Trusted, found: &mut Findings) -> Optio
     // Without a trusted key the tree is held against the export's own word all the same: damage on the way shows.
     let opened = match &trusted.trust {
         Some(_) => trusted.open(&proof.checkpoint, found),
-        None => Trust::new(&proof.keys, &[], 0).ok().and_then(|own| own.open(&proof.checkpoint).ok()).or_else(|| {
-            let what = "the checkpoint is not signed by the keys that the export names".to_owned();
-            found.add(Finding::of("signature", what));
-            None
-        }),
+        None => Trust::new(&proof.keys, &[], 0)
+            .ok()
+            .and_then(|own| own.open(&proof.checkpoint).ok())
+            .or_else(|| {
+                let what = "the checkpoint is not signed by the keys that the export names".to_owned();
+                found.add(Finding::of("signature", what));
+                None
+            }),
     }?;
     if opened.origin != manifest.origin {
         let what = format!("the manifest says {}, the checkpoint {}", manifest.origin, opened.origin);
         found.add(Finding::of("origin", what));
     }
     if opened.size < manifest.to as u64 {
-        let what = format!("the checkpoint covers {} positions, the export goes to {}", opened.size, manifest.to);
+        let what =
+            format!("the checkpoint covers {} positions, the export goes to {}", opened.size, manifest.to);
         found.add(Finding::of("signature", what));
         return None;
     }
@@ -152,6 +170,8 @@ struct Reading {
     /// The position that must come next.
     next: i64,
     events: i64,
+    /// The last position that the export says it has.
+    last: i64,
     last_recorded_ms: i64,
     first_recorded_ms: i64,
     counts: std::collections::BTreeMap<String, i64>,
@@ -181,16 +201,12 @@ struct Import {
 /// What was read.
 struct Read {
     events: i64,
+    root: Option<String>,
     notes: Vec<String>,
 }
 
 impl Reading {
-    fn new(
-        manifest: &Manifest,
-        older: Vec<Kept>,
-        leaves: Option<Leaves>,
-        rules: bool,
-    ) -> Self {
+    fn new(manifest: &Manifest, older: Vec<Kept>, leaves: Option<Leaves>, rules: bool) -> Self {
         let before = (manifest.from - 1) as u64;
         let hashes = manifest.proof.as_ref().map(|proof| hashes_of(&proof.before).unwrap_or_default());
         let range = hashes.and_then(|hashes| Range::of(0, before, &hashes));
@@ -200,6 +216,7 @@ impl Reading {
         Self {
             next: manifest.from,
             events: 0,
+            last: manifest.to,
             last_recorded_ms: i64::MIN,
             first_recorded_ms: 0,
             counts: std::collections::BTreeMap::new(),
@@ -218,7 +235,7 @@ impl Reading {
         }
     }
 
-    fn see(&mut self, event: StoredEvent, found: &mut Findings) {
+    fn see(&mut self, event: &StoredEvent, found: &mut Findings) {
         if event.position != self.next {
             let what = format!("position {} comes where {} must", event.position, self.next);
             found.add(Finding::at("position", self.next, what));
@@ -227,24 +244,24 @@ impl Reading {
         self.events += 1;
         if event.recorded_at_ms < self.last_recorded_ms {
             let what = format!("it was recorded at {} ms, before the event before it", event.recorded_at_ms);
-            let stream = Some(stream_name(&event));
+            let stream = Some(stream_name(event));
             found.add(Finding { stream, ..Finding::at("recorded time", event.position, what) });
         }
         if self.events == 1 {
             self.first_recorded_ms = event.recorded_at_ms;
         }
         self.last_recorded_ms = event.recorded_at_ms;
-        self.hash(&event);
+        self.hash(event);
         self.compare(found);
-        self.follow_imports(&event, found);
-        self.bindings.see(&event, found);
+        self.follow_imports(event, found);
+        self.bindings.see(event, found);
         if let Some(rules) = &mut self.rules {
-            rules.see(&event, found);
+            rules.see(event, found);
         }
-        match self.counts.get_mut(kind_of(&event).as_str()) {
+        match self.counts.get_mut(kind_of(event).as_str()) {
             Some(count) => *count += 1,
             None => {
-                self.counts.insert(kind_of(&event), 1);
+                self.counts.insert(kind_of(event), 1);
             }
         }
     }
@@ -252,23 +269,41 @@ impl Reading {
     fn hash(&mut self, event: &StoredEvent) {
         let hash = leaf::hash(event);
         self.tree.push(hash);
-        let kept = match self.leaves.as_mut().map(|leaves| leaves.next_leaf()) {
-            Some(Ok(Some(kept))) => kept,
-            Some(Err(error)) => {
-                self.failed.get_or_insert(error);
-                return;
+        match self.kept_leaf(event.position) {
+            Some(kept) if kept != hash.0 => {
+                if self.differing.len() < super::MAX_FINDINGS {
+                    self.differing.push((event.position, stream_name(event)));
+                } else {
+                    self.differing_left_out += 1;
+                }
             }
-            // A file that is missing or too short is told as damage.
-            Some(Ok(None)) | None => return,
-        };
-        self.kept_tree.push(Hash(kept));
-        if kept != hash.0 {
-            if self.differing.len() < super::MAX_FINDINGS {
-                self.differing.push((event.position, stream_name(event)));
-            } else {
-                self.differing_left_out += 1;
+            _ => {}
+        }
+    }
+
+    /// The leaf that was kept of a position. Leaves of events that are missing are passed over; a file that is missing or
+    /// too short is told as damage.
+    fn kept_leaf(&mut self, position: i64) -> Option<[u8; 32]> {
+        let Ok(wanted) = u64::try_from(position.saturating_sub(1)) else { return None };
+        if wanted >= self.last as u64 {
+            return None;
+        }
+        while self.kept_tree.until() <= wanted {
+            match self.leaves.as_mut()?.next_leaf() {
+                Ok(Some(leaf)) => {
+                    self.kept_tree.push(Hash(leaf));
+                    if self.kept_tree.until() == wanted + 1 {
+                        return Some(leaf);
+                    }
+                }
+                Ok(None) => self.leaves = None,
+                Err(error) => {
+                    self.leaves = None;
+                    self.failed.get_or_insert(error);
+                }
             }
         }
+        None
     }
 
     /// Holds the tree so far against the kept checkpoints that have its size.
@@ -310,15 +345,17 @@ impl Reading {
     }
 
     fn finish(
-        self,
+        mut self,
         manifest: &Manifest,
         opened: Option<&Opened>,
         whole: bool,
         found: &mut Findings,
     ) -> Read {
         let mut notes = Vec::new();
+        self.kept_leaf(manifest.to);
         if self.next != manifest.to + 1 && whole {
-            let what = format!("the events end before position {}, the manifest says {}", self.next, manifest.to);
+            let what =
+                format!("the events end before position {}, the manifest says {}", self.next, manifest.to);
             found.add(Finding::at("position", self.next, what));
         }
         if self.counts != manifest.events {
@@ -339,10 +376,9 @@ impl Reading {
             notes.push(format!("what was imported at position {} goes beyond this export", import.position));
         }
         self.hold_against_signed(manifest, opened, found, &mut notes);
-        if let Some(rules) = self.rules {
-            notes.extend(rules.finish());
-        }
-        Read { events: self.events, notes }
+        notes.extend(self.rules.and_then(Rules::finish));
+        let root = self.tree.root().filter(|_| manifest.from == 1 || self.whole_proof);
+        Read { events: self.events, root: root.map(|root| STANDARD.encode(root.0)), notes }
     }
 
     /// The tree of the events, and where it is another than what was signed: which of them.

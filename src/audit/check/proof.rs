@@ -34,7 +34,8 @@ impl<'a> Proof<'a> {
             return Err("its first line must be c2sp.org/tlog-proof@v1");
         }
         let extra = lines.next().and_then(|line| line.strip_prefix("extra "));
-        let leaf = extra.and_then(|extra| STANDARD.decode(extra).ok()).ok_or("it does not bring the event")?;
+        let leaf =
+            extra.and_then(|extra| STANDARD.decode(extra).ok()).ok_or("it does not bring the event")?;
         let index = lines.next().and_then(|line| line.strip_prefix("index ")).unwrap_or_default();
         let index = index.parse().ok().filter(|number: &u64| number.to_string() == index);
         let index = index.ok_or("its index is no number")?;

@@ -70,15 +70,12 @@ impl Bindings {
         let hash = metadata.receipts_hash.filter(|_| !cut);
         self.open = hash.is_some();
         if let Some(hash) = hash {
-            match hash_bytes(&hash) {
-                Some(hash) => {
-                    self.appends.push(Append { position: event.position, events: 1, hash, bound: false });
-                }
-                None => {
-                    let what = "the hash of its receipts is none".to_owned();
-                    found.add(Finding::at("receipts", event.position, what));
-                    self.open = false;
-                }
+            if let Some(hash) = hash_bytes(&hash) {
+                self.appends.push(Append { position: event.position, events: 1, hash, bound: false });
+            } else {
+                let what = "the hash of its receipts is none".to_owned();
+                found.add(Finding::at("receipts", event.position, what));
+                self.open = false;
             }
         }
     }
@@ -98,7 +95,8 @@ impl Bindings {
         };
         let ends_here = receipt.position.saturating_add(receipt.event_count) <= self.to + 1;
         if append.events != receipt.event_count && (ends_here || append.position + append.events <= self.to) {
-            let what = format!("it stands for {} events, the append has {}", receipt.event_count, append.events);
+            let what =
+                format!("it stands for {} events, the append has {}", receipt.event_count, append.events);
             tell(&what);
         }
         if !append.bound && hash_of(&[&receipt]) == append.hash {
@@ -140,8 +138,7 @@ fn binds(hash: [u8; 16], receipts: &[StoredReceipt]) -> bool {
             binds
         })
     }
-    receipts.len() <= MOST_RECEIPTS
-        && any_order(hash, &mut Vec::new(), &receipts.iter().collect::<Vec<_>>())
+    receipts.len() <= MOST_RECEIPTS && any_order(hash, &mut Vec::new(), &receipts.iter().collect::<Vec<_>>())
 }
 
 fn hash_of(receipts: &[&StoredReceipt]) -> [u8; 16] {

@@ -145,17 +145,15 @@ impl Rules {
         if began_before {
             self.begun_before += 1;
         } else if sequence != expected {
-            return Err(("sequence", format!("it is event {sequence} of its stream, and {expected} must come")));
+            return Err((
+                "sequence",
+                format!("it is event {sequence} of its stream, and {expected} must come"),
+            ));
         }
         Ok(())
     }
 
-    fn coupon(
-        &mut self,
-        id: i64,
-        event: &StoredEvent,
-        tell: &mut impl FnMut(Broken),
-    ) -> Result<i64, Broken> {
+    fn coupon(&mut self, id: i64, event: &StoredEvent, tell: &mut impl FnMut(Broken)) -> Result<i64, Broken> {
         let fact: Fact<'_> = parse(event)?;
         let coupon = self.coupons.entry(id).or_default();
         // Of one that began before the export nothing can be judged.
@@ -193,7 +191,7 @@ impl Rules {
             return Err(("stock", format!("it is taken of allotment {allotment_id}, which there is not")));
         }
         let of_another = allotment.as_ref().is_some_and(|stock| stock.definition_id != definition_id);
-        let taken = allotment.map(|stock| stock.issue(by)).unwrap_or(Ok(()));
+        let taken = allotment.map_or(Ok(()), |stock| stock.issue(by));
         let Some(stock) = self.definitions.get_mut(&definition_id) else {
             let what = format!("it is issued from definition {definition_id}, which there is not");
             return if whole { Err(("stock", what)) } else { taken };
@@ -302,14 +300,19 @@ fn known(event: &StoredEvent) -> Result<(&'static str, i64), Broken> {
     let kind = kind.filter(|(_, names)| names.contains(&event.event_type.as_str()));
     let Some((kind, _)) = kind.filter(|_| event.event_version == VERSION) else {
         let name = format!("{} {}", event.event_type, event.event_version);
-        return Err(("event", format!("{name} is no event of a {} that this program knows", event.aggregate_type)));
+        return Err((
+            "event",
+            format!("{name} is no event of a {} that this program knows", event.aggregate_type),
+        ));
     };
-    let id = event.aggregate_id.parse().ok().filter(|id: &i64| *id > 0 && id.to_string() == event.aggregate_id);
+    let id =
+        event.aggregate_id.parse().ok().filter(|id: &i64| *id > 0 && id.to_string() == event.aggregate_id);
     id.map(|id| (*kind, id)).ok_or_else(|| ("event", "the id of its stream is no number".to_owned()))
 }
 
 fn parse<'a, T: Deserialize<'a>>(event: &'a StoredEvent) -> Result<T, Broken> {
-    let rest = event.payload.strip_prefix("{\"").and_then(|rest| rest.strip_prefix(event.event_type.as_str()));
+    let rest =
+        event.payload.strip_prefix("{\"").and_then(|rest| rest.strip_prefix(event.event_type.as_str()));
     if !rest.is_some_and(|rest| rest.starts_with("\":")) {
         return Err(("event", format!("its payload is not that of a {}", event.event_type)));
     }

@@ -132,11 +132,7 @@ impl Manifest {
             expected.push((name.to_owned(), self.from, self.to));
         }
         let named = self.files.iter().map(|file| (file.name.clone(), file.first, file.last));
-        if named.eq(expected) {
-            Ok(())
-        } else {
-            Err("its files are not those of its range".to_owned())
-        }
+        if named.eq(expected) { Ok(()) } else { Err("its files are not those of its range".to_owned()) }
     }
 
     pub(super) fn pieces(&self) -> impl Iterator<Item = &FileEntry> {

@@ -9,8 +9,11 @@ use sha2::{Digest as _, Sha256};
 
 use super::manifest::{FORMAT, hash_texts};
 use super::{FileEntry, LEAVES, MANIFEST, Manifest, PIECE, Proof, RECEIPTS, piece_name};
-use crate::audit::checkpoint::Signed;
+use crate::audit::checkpoint::{Signed, verifier_key};
 use crate::audit::{feed, leaf, tlog};
+use crate::entity::{fold, stream_of};
+use crate::provenance::{LEDGER_ID, Provenance};
+use crate::secrets::Secrets;
 use crate::store::{BUCKET, Cell, Row, Statement, Store, StoreError, StoredEvent};
 use crate::value::hex;
 
@@ -21,7 +24,7 @@ const PAGE: i64 = 2_000;
 const LEVEL: i32 = 3;
 
 /// What is to be exported.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Wanted {
     /// The first position; None = the first of the log.
     pub from: Option<i64>,
@@ -29,8 +32,8 @@ pub struct Wanted {
     pub to: Option<i64>,
     /// Whether positions behind the last checkpoint are wanted too, which nothing proves yet.
     pub unsigned: bool,
-    /// The ledger's verifier keys, for people who look into the manifest.
-    pub keys: Vec<String>,
+    /// The ledger's secret, from which its verifier keys follow; without it the manifest names none.
+    pub secrets: Option<Secrets>,
 }
 
 /// Why nothing was exported.
@@ -134,7 +137,8 @@ struct Plan {
 
 impl Plan {
     async fn make(store: &Store, wanted: &Wanted) -> Result<Self, ExportError> {
-        let head = one(store, "SELECT position FROM log_head WHERE bucket = $1", [BUCKET.into()]).await?.int(0);
+        let head =
+            one(store, "SELECT position FROM log_head WHERE bucket = $1", [BUCKET.into()]).await?.int(0);
         let signed = tlog::latest(store).await?;
         let size = signed.as_ref().map(|signed| signed.size as i64);
         let from = wanted.from.unwrap_or(1);
@@ -154,6 +158,7 @@ impl Plan {
         let manifest = Manifest {
             format: FORMAT.to_owned(),
             origin: store.origin().await?.unwrap_or_default(),
+            // Not checked against `wanted.secrets`: a key that is another's shows when somebody checks the export.
             secret_id: one(store, fact, ["secret_id".into()]).await?.take_text(0),
             from,
             to,
@@ -185,10 +190,20 @@ async fn prove(
     let after = tlog::subtrees(store, to as u64, signed.size).await?;
     Ok(Proof {
         checkpoint: signed.note,
-        keys: wanted.keys.clone(),
+        keys: verifier_keys(store, wanted.secrets.as_ref()).await?,
         before: hash_texts(&before),
         after: hash_texts(&after),
     })
+}
+
+/// The keys that have signed this log, the first one first.
+async fn verifier_keys(store: &Store, secrets: Option<&Secrets>) -> Result<Vec<String>, ExportError> {
+    let (Some(secrets), Some(origin)) = (secrets, store.origin().await?) else { return Ok(Vec::new()) };
+    let stream = store.load_one(stream_of::<Provenance>(LEDGER_ID)).await?;
+    let (provenance, _) =
+        fold::<Provenance>(&stream).map_err(|corrupt| ExportError::Damaged(corrupt.to_string()))?;
+    let key = |generation| verifier_key(&origin, &secrets.checkpoint_key(generation));
+    Ok((1..=provenance.key_generation()).map(key).collect())
 }
 
 async fn write(
@@ -286,12 +301,15 @@ async fn write_receipts(store: &Store, from: i64, to: i64, into: &mut Written) -
                 position: row.int(4),
                 event_count: row.int(5),
             };
-            let line = serde_json::to_string(&line).map_err(|error| ExportError::Damaged(error.to_string()))?;
+            let line =
+                serde_json::to_string(&line).map_err(|error| ExportError::Damaged(error.to_string()))?;
             into.put_line(&line)?;
             written += 1;
         }
         match page.last() {
-            Some(last) if page.len() as i64 == PAGE => after = [0, 1, 2].map(|column| last.text(column).to_owned()),
+            Some(last) if page.len() as i64 == PAGE => {
+                after = [0, 1, 2].map(|column| last.text(column).to_owned());
+            }
             _ => return Ok(written),
         }
     }
