@@ -10,5 +10,7 @@ pub mod export;
 pub mod feed;
 pub mod leaf;
 pub mod merkle;
+pub mod receipt;
 pub mod takeover;
 pub mod tlog;
+pub mod witness;

@@ -1,5 +1,6 @@
 //! The command line: `coupon-ledger [serve] …`, `coupon-ledger token …`, `coupon-ledger issue …`,
-//! `coupon-ledger import …`, `coupon-ledger export …`, `coupon-ledger check …`.
+//! `coupon-ledger import …`, `coupon-ledger export …`, `coupon-ledger check …`, `coupon-ledger key …`,
+//! `coupon-ledger witness …`.
 //!
 //! Data goes to stdout, logs and progress to stderr. Exit code 0 done, 1 refused or findings, 2 could not run.
 
@@ -7,9 +8,11 @@ mod check;
 mod export;
 mod import;
 mod issue;
+mod key;
 mod remote;
 mod serve;
 mod token;
+mod witness;
 
 use std::path::PathBuf;
 
@@ -57,6 +60,10 @@ enum Command {
     Export(export::ExportArgs),
     /// Check an export or a receipt; needs no database and no server
     Check(check::CheckArgs),
+    /// List or rotate the keys that sign the transparency log
+    Key(key::KeyArgs),
+    /// Watch another ledger's transparency log, and cosign what continues it
+    Witness(witness::WitnessArgs),
     /// Write every live table anew from the log; on SQLite the server must be stopped, on PostgreSQL writers wait
     Rebuild,
 }
@@ -145,6 +152,8 @@ async fn dispatch(cli: Cli) -> Result<(), Failed> {
         Some(Command::Import(arguments)) => import::run(context, arguments).await,
         Some(Command::Export(arguments)) => export::run(context, arguments).await,
         Some(Command::Check(arguments)) => check::run(&arguments),
+        Some(Command::Key(arguments)) => key::run(context, arguments).await,
+        Some(Command::Witness(arguments)) => witness::run(arguments).await,
         Some(Command::Rebuild) => rebuild(context).await,
     }
 }

@@ -65,6 +65,9 @@ pub struct Serve {
     /// Connections at a time; further ones wait [default: 4096]
     #[arg(long, value_name = "N", env = "COUPON_LEDGER_MAX_CONNECTIONS")]
     pub max_connections: Option<usize>,
+    /// A witness that is asked to cosign checkpoints; may be given several times
+    #[arg(long, value_name = "URL=VKEY", env = "COUPON_LEDGER_WITNESS", value_delimiter = ',')]
+    pub witness: Option<Vec<String>>,
     /// Logs on stderr as text or json [default: text]
     #[arg(long, value_name = "FORMAT", env = "COUPON_LEDGER_LOG_FORMAT")]
     pub log_format: Option<String>,
@@ -125,6 +128,7 @@ file_part!(
         max_shops: u32,
         max_commands: usize,
         max_connections: usize,
+        witness: Vec<String>,
         log_format: String,
     }
 );

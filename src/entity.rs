@@ -232,6 +232,20 @@ pub fn fold<A: Entity>(stream: &[StoredEvent]) -> Result<(A, i64), Box<CorruptEv
     Ok((folded.state, folded.version))
 }
 
+/// Every kind of stream.
+pub const KINDS: &[&str] = &[
+    Coupon::TYPE,
+    Definition::TYPE,
+    Shop::TYPE,
+    Allotment::TYPE,
+    Job::TYPE,
+    Order::TYPE,
+    Grant::TYPE,
+    OrderAmount::TYPE,
+    GoodsGroup::TYPE,
+    Provenance::TYPE,
+];
+
 /// The stream of an entity.
 #[must_use]
 pub fn stream_of<A: Entity>(id: i64) -> StreamId {

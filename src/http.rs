@@ -19,6 +19,7 @@ pub mod rules;
 pub mod server;
 mod site;
 pub mod v1;
+pub mod witness;
 
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -34,6 +35,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::audit::receipt::Patience;
 use crate::directory::{DirectoryKey, Employee, employee, revoked_tokens};
 use crate::entity::Entity;
 use crate::identity::{Caller, Token};
@@ -72,6 +74,8 @@ pub struct HttpOptions {
     pub body_timeout: Duration,
     /// How long a request may take in all.
     pub request_timeout: Duration,
+    /// How long a receipt waits for its event to be signed and cosigned.
+    pub receipts: Patience,
 }
 
 impl Default for HttpOptions {
@@ -85,6 +89,7 @@ impl Default for HttpOptions {
             max_shops: 1_000,
             body_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
+            receipts: Patience { signature: Duration::from_secs(3), witnesses: 0 },
         }
     }
 }
@@ -261,6 +266,8 @@ pub enum Failure {
     Replayed(Refusal),
     /// What the ledger says.
     Execute(ExecuteError),
+    /// 9004: the path names nothing.
+    NotThere,
     /// 9002: it goes on, and the same key tells later what became of it.
     TooSlow,
     /// 9999
@@ -332,6 +339,7 @@ impl Failure {
         match self {
             Self::NotSignedIn => Refused::new(StatusCode::UNAUTHORIZED, &refusal::NOT_SIGNED_IN),
             Self::NotAllowed => Refused::new(StatusCode::FORBIDDEN, &refusal::NOT_ALLOWED),
+            Self::NotThere => Refused::new(StatusCode::NOT_FOUND, &refusal::NO_SUCH_ROUTE),
             Self::TooSlow => Refused::unavailable(),
             Self::Panicked => {
                 tracing::error!(request_id, "a handler panicked");

@@ -42,6 +42,13 @@ pub struct FollowerLabels {
     pub follower: &'static str,
 }
 
+/// A witness of the transparency log.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct WitnessLabels {
+    /// Its name.
+    pub witness: String,
+}
+
 /// Where the writer's time goes, batch by batch.
 #[derive(Debug)]
 pub struct WriterPhases {
@@ -79,6 +86,12 @@ pub struct Metrics {
     pub writer_phases: WriterPhases,
     /// How far behind each follower is, in seconds.
     pub follower_lag: Family<FollowerLabels, Gauge<i64, AtomicI64>>,
+    /// Whether each follower is stopped by something that somebody must mend: 0 or 1.
+    pub follower_failed: Family<FollowerLabels, Gauge<i64, AtomicI64>>,
+    /// Leaves of the last tree that is known to be signed.
+    pub checkpoint_size: Gauge<i64, AtomicI64>,
+    /// Leaves of the last tree that each witness has cosigned.
+    pub witness_size: Family<WitnessLabels, Gauge<i64, AtomicI64>>,
     /// Appends that wait for the next batch.
     pub queue_depth: Gauge<i64, AtomicI64>,
     /// Entries per batch: one for a member's command, many for a chunk of a bulk job.
@@ -106,6 +119,9 @@ impl Default for Metrics {
         let metrics = Self {
             writer_phases: WriterPhases { family: Family::new_with_constructor(seconds) },
             follower_lag: Family::default(),
+            follower_failed: Family::default(),
+            checkpoint_size: Gauge::default(),
+            witness_size: Family::default(),
             queue_depth: Gauge::default(),
             batch_size: Histogram::new(exponential_buckets(1.0, 2.0, 10)),
             batch_seconds: seconds(),
@@ -131,6 +147,21 @@ impl Default for Metrics {
             "How far behind each follower is",
             Unit::Seconds,
             metrics.follower_lag.clone(),
+        );
+        registry.register(
+            "follower_failed",
+            "1 while something must be mended before the follower goes on",
+            metrics.follower_failed.clone(),
+        );
+        registry.register(
+            "checkpoint_size",
+            "Leaves of the last tree that was signed",
+            metrics.checkpoint_size.clone(),
+        );
+        registry.register(
+            "witness_size",
+            "Leaves of the last tree that each witness has cosigned",
+            metrics.witness_size.clone(),
         );
         registry.register("batch_size", "Entries per batch", metrics.batch_size.clone());
         registry.register_with_unit(

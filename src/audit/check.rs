@@ -141,7 +141,7 @@ pub enum CheckError {
         what: String,
     },
     /// It is no receipt.
-    #[error("it is no receipt (c2sp.org/tlog-proof): {0}")]
+    #[error("{0}")]
     NoProof(String),
 }
 

@@ -354,6 +354,15 @@ impl Trust {
     }
 }
 
+/// How many signatures a note has that are not the log's own. It says how far to wait; only [`Trust::open`] says whose they
+/// are.
+#[must_use]
+pub fn cosignatures(note: &str) -> usize {
+    let origin = note.lines().next().unwrap_or_default();
+    let names = note.lines().filter_map(|line| line.strip_prefix("— ")?.split_once(' '));
+    names.filter(|(name, _)| *name != origin).count()
+}
+
 /// A note with what witnesses answered: of each of these keys, the one line that is its signature over this note. Anything
 /// else in an answer is left out.
 #[must_use]

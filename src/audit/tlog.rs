@@ -3,6 +3,11 @@
 //! Leaf n is the event at position n + 1. Here it is read: tiles, roots, proofs and what was signed. A tile that is not
 //! there, or not what its size says, is an error that names it: never a shorter answer.
 
+mod follow;
+mod run;
+mod sign;
+mod witnesses;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,6 +17,12 @@ use tlog_tiles::{
     EMPTY_HASH, Error, HASH_SIZE, Hash, HashReader, Tile, prove_record, prove_tree, stored_hash_index,
     tree_hash,
 };
+
+pub use follow::{Followed, follow};
+pub use run::{TlogOptions, release_tlog_lease, run_tlog};
+pub(in crate::audit) use sign::write_durably;
+pub use sign::{OVERLAP_MS, Refused, SignError, Signer, rotate_key, verifier_keys};
+pub use witnesses::Witness;
 
 use super::checkpoint::Signed;
 use super::merkle::cover;
@@ -57,6 +68,11 @@ impl Tiles {
     pub fn get(&self, place: Place) -> &[u8] {
         self.tiles.get(&place).map(Vec::as_slice).unwrap_or_default()
     }
+
+    /// The bytes of a tile, to be added to.
+    pub(super) fn entry(&mut self, place: Place) -> &mut Vec<u8> {
+        self.tiles.entry(place).or_default()
+    }
 }
 
 impl HashReader for Tiles {
@@ -85,7 +101,7 @@ fn hashes(place: Place, row: &Row) -> Result<Vec<u8>, StoreError> {
     Err(broken(place, "its hashes are not as many as its width says"))
 }
 
-fn broken((level, index): Place, what: &str) -> StoreError {
+pub(super) fn broken((level, index): Place, what: &str) -> StoreError {
     StoreError::Corrupt {
         table: format!("tlog_tiles, level {level}, tile {index}"),
         column: "hashes".to_owned(),
@@ -196,11 +212,51 @@ pub async fn tile(store: &Store, place: Place, width: u64) -> Result<Option<Vec<
     Ok((bytes.len() == wanted && wanted > 0).then_some(bytes))
 }
 
+/// The tile that a path names behind its level (`x001/x234/067.p/8`), and how many of its hashes; None where no path is
+/// written so.
+#[must_use]
+pub fn tile_of_path(level: &str, path: &str) -> Option<(Place, u64)> {
+    let number = |text: &str| text.parse::<u64>().ok().filter(|number| number.to_string() == text);
+    let level = number(level).filter(|level| *level < 64)? as u8;
+    let (path, width) = match path.split_once(".p/") {
+        Some((path, width)) => (path, number(width).filter(|width| (1..FULL).contains(width))?),
+        None => (path, FULL),
+    };
+    let mut index: u64 = 0;
+    for digits in path.split('/').map(|part| part.strip_prefix('x').unwrap_or(part)) {
+        if digits.len() != 3 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        index = index.checked_mul(1_000)?.checked_add(digits.parse().ok()?)?;
+    }
+    // There is one way to write it, and no tile beyond what a database can number.
+    let is_written_so = i64::try_from(index).is_ok() && path == path_of(index);
+    is_written_so.then_some(((level, index), width))
+}
+
+fn path_of(index: u64) -> String {
+    let mut path = format!("{:03}", index % 1_000);
+    let mut rest = index / 1_000;
+    while rest > 0 {
+        path = format!("x{:03}/{path}", rest % 1_000);
+        rest /= 1_000;
+    }
+    path
+}
+
 /// The last checkpoint that was signed.
 pub async fn latest(store: &Store) -> Result<Option<Signed>, StoreError> {
     let sql = "SELECT size, root, note FROM tlog_checkpoints WHERE bucket = $1 ORDER BY size DESC LIMIT 1";
     let rows = store.query(Statement::new(sql, [BUCKET.into()])).await?;
     rows.first().map(signed).transpose()
+}
+
+/// The last checkpoints that were signed over this leaf, the last one first.
+pub async fn covering(store: &Store, index: u64) -> Result<Vec<Signed>, StoreError> {
+    let sql = "SELECT size, root, note FROM tlog_checkpoints WHERE bucket = $1 AND size > $2
+               ORDER BY size DESC LIMIT 20";
+    let rows = store.query(Statement::new(sql, [BUCKET.into(), (index as i64).into()])).await?;
+    rows.iter().map(signed).collect()
 }
 
 /// A row of checkpoints. Its columns beside the note are for the database; whoever trusts one opens the note.
@@ -212,4 +268,51 @@ fn signed(row: &Row) -> Result<Signed, StoreError> {
     };
     let root = Hash::parse_hash(row.text(1)).map_err(corrupt)?;
     Ok(Signed { size: row.int(0) as u64, root, note: row.text(2).to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tiles_path_is_written_in_one_way() {
+        for (level, path, place, width) in [
+            ("0", "000", (0, 0), 256),
+            ("3", "x001/x234/067", (3, 1_234_067), 256),
+            ("63", "x001/000.p/255", (63, 1_000), 255),
+            ("0", "999.p/1", (0, 999), 1),
+        ] {
+            assert_eq!(tile_of_path(level, path), Some((place, width)), "{level}/{path}");
+            let name = format!("tile/8/{level}/{path}");
+            let other = Tile::from_path(&name).unwrap();
+            assert_eq!(
+                (other.level(), other.level_index(), u64::from(other.width())),
+                (place.0, place.1, width)
+            );
+        }
+        for (level, path) in [
+            ("00", "000"),
+            ("64", "000"),
+            ("-1", "000"),
+            ("data", "000"),
+            ("0", ""),
+            ("0", "0"),
+            ("0", "0000"),
+            ("0", "x000/001"),
+            ("0", "001/001"),
+            ("0", "x001"),
+            ("0", "x001/x001"),
+            ("0", "000.p/0"),
+            ("0", "000.p/256"),
+            ("0", "000.p/01"),
+            ("0", "000.p/"),
+            ("0", "000.p/1/1"),
+            ("0", "+01"),
+            ("0", "000/"),
+            ("0", "x009/x999/x999/x999/x999/x999/999"),
+            ("0", "x999/x999/x999/x999/x999/x999/x999/999"),
+        ] {
+            assert_eq!(tile_of_path(level, path), None, "{level}/{path}");
+        }
+    }
 }

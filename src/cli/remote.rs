@@ -94,9 +94,29 @@ impl Remote {
         &self,
         route: &str,
         key: Option<&str>,
-        (content_type, body): (&str, Bytes),
+        body: (&str, Bytes),
         patience: Duration,
     ) -> anyhow::Result<Answer> {
+        let (_, replayed, body) = self.send(route, key, body, patience).await?;
+        let answer: Answer = serde_json::from_slice(&body).context("not an answer of this ledger")?;
+        Ok(Answer { replayed, ..answer })
+    }
+
+    /// Posts to a resource under /v1 and returns the HTTP status with what it answers.
+    pub(super) async fn post_resource(&self, path: &str) -> anyhow::Result<(u16, Value)> {
+        let nothing = ("application/json", Bytes::new());
+        let (status, _, body) = self.send(path, None, nothing, Duration::from_secs(40)).await?;
+        Ok((status, serde_json::from_slice(&body).context("not an answer of this ledger")?))
+    }
+
+    /// Its HTTP status, whether it is a replay, and its body.
+    async fn send(
+        &self,
+        route: &str,
+        key: Option<&str>,
+        (content_type, body): (&str, Bytes),
+        patience: Duration,
+    ) -> anyhow::Result<(u16, bool, Bytes)> {
         let operator = Token::new(Caller::Operator, Clock::System.now_ms(), 60).sign(&self.secrets);
         let mut request = hyper::Request::post(format!("{}{route}", self.url))
             .header("authorization", format!("Bearer {operator}"))
@@ -109,10 +129,8 @@ impl Remote {
         let answering = async {
             let answer = self.client.request(request).await?;
             let replayed = answer.headers().contains_key("idempotency-replayed");
-            anyhow::Ok((replayed, answer.into_body().collect().await?.to_bytes()))
+            anyhow::Ok((answer.status().as_u16(), replayed, answer.into_body().collect().await?.to_bytes()))
         };
-        let (replayed, body) = tokio::time::timeout(patience, answering).await.context("time out")??;
-        let answer: Answer = serde_json::from_slice(&body).context("not an answer of this ledger")?;
-        Ok(Answer { replayed, ..answer })
+        tokio::time::timeout(patience, answering).await.context("time out")?
     }
 }

@@ -8,6 +8,8 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Context, Failed};
+use crate::audit::receipt::Patience;
+use crate::audit::tlog::{TlogOptions, Witness, release_tlog_lease, run_tlog};
 use crate::clock::Clock;
 use crate::config::{RunningServer, Serve, announce_server, withdraw_server};
 use crate::demo;
@@ -26,6 +28,7 @@ const HOUSEKEEPING: Duration = Duration::from_secs(20);
 pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> {
     start_logging(options.log_format.as_deref())?;
     let clock = Clock::System;
+    let witnesses = witnesses(&options)?;
     let listen = options.listen.clone().unwrap_or_else(|| "127.0.0.1:8787".to_owned());
     let listener = TcpListener::bind(&listen).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::AddrInUse => {
@@ -59,6 +62,8 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
     let housekeeping = tokio::spawn(keep_house(app.clone()));
     let jobs = tokio::spawn(run_jobs(ledger.clone()));
     let granting = tokio::spawn(run_granting(ledger.clone()));
+    let tlog = TlogOptions { folder: context.folder.clone(), witnesses };
+    let tlog = tokio::spawn(run_tlog(ledger.clone(), tlog));
     let (stopping, stopped) = tokio::sync::oneshot::channel();
     let stop = {
         let ledger = ledger.clone();
@@ -79,10 +84,12 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
     housekeeping.abort();
     jobs.abort();
     granting.abort();
-    let _ = (housekeeping.await, jobs.await, granting.await);
+    tlog.abort();
+    let _ = (housekeeping.await, jobs.await, granting.await, tlog.await);
     let released = async {
         release_lease(&ledger).await?;
         granting::release_leases(&ledger).await?;
+        release_tlog_lease(&ledger).await?;
         release_leases(&ledger).await
     };
     if !matches!(tokio::time::timeout(Duration::from_secs(2), released).await, Ok(Ok(()))) {
@@ -94,6 +101,13 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
         Ok(Some(why)) => Err(anyhow::anyhow!(why).into()),
         _ => Ok(()),
     }
+}
+
+fn witnesses(options: &Serve) -> Result<Vec<Witness>, Failed> {
+    let given = options.witness.iter().flatten();
+    given
+        .map(|text| Witness::parse(text).map_err(|error| anyhow::anyhow!("--witness: {error}").into()))
+        .collect()
 }
 
 fn http_options(options: &Serve, url: &str) -> Result<HttpOptions, Failed> {
@@ -112,11 +126,15 @@ fn http_options(options: &Serve, url: &str) -> Result<HttpOptions, Failed> {
         reverse_within_ms: hours(options.reverse_within_hours),
         counter_codes_only: options.counter_codes_only.unwrap_or(false),
         max_shops: options.max_shops.map_or(HttpOptions::default().max_shops, i64::from),
+        receipts: Patience {
+            witnesses: options.witness.iter().flatten().count(),
+            ..HttpOptions::default().receipts
+        },
         ..HttpOptions::default()
     })
 }
 
-fn start_logging(format: Option<&str>) -> Result<(), Failed> {
+pub(super) fn start_logging(format: Option<&str>) -> Result<(), Failed> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("COUPON_LEDGER_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,sqlx=warn"));
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
@@ -173,17 +191,17 @@ async fn keep_house(app: App) {
 
 /// What a process is asked to stop by. Listening begins here, not when it is first waited for: until then a signal would
 /// end the process in the middle of its work.
-struct StopSignals {
+pub(super) struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl StopSignals {
-    fn listen() -> std::io::Result<Self> {
+    pub(super) fn listen() -> std::io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    async fn asked(&mut self) {
+    pub(super) async fn asked(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

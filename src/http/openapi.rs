@@ -21,7 +21,8 @@ pub fn document() -> Value {
             Method::Get => "get",
             Method::Post => "post",
         };
-        let path = paths.entry(resource.path).or_insert_with(|| json!({}));
+        // What follows to the end is one parameter there.
+        let path = paths.entry(resource.path.replace("{*", "{")).or_insert_with(|| json!({}));
         path[method] = resource_operation(resource);
     }
     for (path, about, kind) in [
@@ -143,7 +144,7 @@ fn resource_operation(resource: &Resource) -> Value {
     json!({
         "summary": resource.about,
         "description": format!("Callers: {}.", callers.join(", ")),
-        "operationId": resource.path.trim_start_matches('/').replace(['/', '{', '}'], "_"),
+        "operationId": resource.path.trim_start_matches('/').replace(['/', '{', '}', '*'], "_"),
         "tags": ["v1"],
         "parameters": parameters,
         "responses": {

@@ -5,6 +5,7 @@
 //! Thin: what is answered is computed by `audit`.
 
 mod events;
+mod tlog;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -19,7 +20,7 @@ use axum::routing::{get, post};
 
 use super::form::Form;
 use super::routes::{Field, Who};
-use super::{App, Failure, language, refusal_response, request_id};
+use super::{App, Failure, idempotency_key, language, refusal_response, request_id};
 use crate::identity::Caller;
 use crate::refusal::Wrong;
 
@@ -34,6 +35,8 @@ pub(super) const AUDITOR: &[Who] = &[Who::Auditor];
 pub enum Run {
     /// `/v1/events`
     Events,
+    /// Of the transparency log.
+    Tlog(tlog::Tlog),
 }
 
 /// What a resource is asked with.
@@ -69,15 +72,18 @@ pub struct Resource {
 }
 
 /// Every resource.
-pub static ALL: LazyLock<Vec<Resource>> = LazyLock::new(|| [events::RESOURCES].concat());
+pub static ALL: LazyLock<Vec<Resource>> = LazyLock::new(|| [events::RESOURCES, tlog::RESOURCES].concat());
 
 /// One question, on its way to a handler.
 pub(super) struct Ask {
     /// Everything it may touch.
     pub(super) app: App,
     /// Who asks.
-    #[expect(dead_code, reason = "every resource of today answers every auditor the same")]
     pub(super) caller: Caller,
+    /// Names the request in logs and in the events it causes.
+    pub(super) request_id: String,
+    /// The idempotency key, where something is changed.
+    pub(super) key: Option<String>,
     /// The parts of the path and the query, as fields.
     pub(super) form: Form,
 }
@@ -102,10 +108,15 @@ impl Page {
         Self { content_type, body: body.into(), headers: Vec::new() }
     }
 
-    /// The same with one more header; a number, because that is what ours hold.
-    pub(super) fn with(mut self, name: &'static str, value: i64) -> Self {
+    /// The same with one more header.
+    pub(super) fn with(mut self, name: &'static str, value: impl Into<HeaderValue>) -> Self {
         self.headers.push((HeaderName::from_static(name), value.into()));
         self
+    }
+
+    /// The same with a header whose value is always this one.
+    pub(super) fn with_text(self, name: &'static str, value: &'static str) -> Self {
+        self.with(name, HeaderValue::from_static(value))
     }
 }
 
@@ -132,7 +143,8 @@ async fn serve(
     let (language, request_id) = (language(request.headers()), request_id(request.headers()));
     let (timeout, metrics) = (app.options.request_timeout * PATIENCE, app.ledger.metrics().clone());
     let query = request.uri().query().unwrap_or_default().to_owned();
-    let answering = tokio::spawn(answer(app, resource, parts, query, request.headers().clone()));
+    let asked = (query, request.headers().clone(), request_id.clone());
+    let answering = tokio::spawn(answer(app, resource, parts, asked));
     let outcome = match tokio::time::timeout(timeout, answering).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_)) => Err(Failure::Panicked),
@@ -172,8 +184,7 @@ async fn answer(
     app: App,
     resource: &'static Resource,
     parts: HashMap<String, String>,
-    query: String,
-    headers: HeaderMap,
+    (query, headers, request_id): (String, HeaderMap, String),
 ) -> Result<Page, Failure> {
     let caller = app.caller(&headers).ok_or(Failure::NotSignedIn)?;
     if !resource.callers.iter().any(|kind| kind.includes(caller)) {
@@ -182,8 +193,10 @@ async fn answer(
     let mut form = Form::from_form(query.as_bytes())
         .map_err(|_| Failure::Body(StatusCode::BAD_REQUEST, Wrong::BodyUnreadable))?;
     form.put_all(parts);
-    let ask = Ask { app, caller, form };
+    let key = if resource.method == Method::Post { idempotency_key(&headers)? } else { None };
+    let ask = Ask { app, caller, request_id, key, form };
     match resource.run {
         Run::Events => events::events(ask).await,
+        Run::Tlog(tlog) => tlog::run(tlog, ask).await,
     }
 }

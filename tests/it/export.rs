@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::archive::{
     Copy, Life, assert_sound, export_part, export_whole, full_life, sign_log, trusted, whole_log,
 };
-use crate::harness::{Engine, FRIEND, Home, MEMBER, World, program};
+use crate::harness::{Engine, FRIEND, Home, INSERT_MEMBERS, MEMBER, World, program};
 use crate::replay::assert_rows_equal_replay;
 
 fn other(engine: Engine) -> Engine {
@@ -63,7 +63,20 @@ async fn pages(world: &World, life: &Life) -> Vec<Value> {
         assert_eq!(reply.code(), 0, "{route}: {}", reply.body);
         pages.push(reply.body);
     }
+    pages.iter_mut().for_each(without_directory);
     pages
+}
+
+/// What is not in the log, and so in no export: names, and the texts of reviews.
+fn without_directory(page: &mut Value) {
+    match page {
+        Value::Object(fields) => {
+            fields.retain(|name, _| !["evaluation", "user_name"].contains(&name.as_str()));
+            fields.values_mut().for_each(without_directory);
+        }
+        Value::Array(values) => values.iter_mut().for_each(without_directory),
+        _ => {}
+    }
 }
 
 /// Everything about an event but its position.
@@ -159,7 +172,9 @@ on_both_engines! {
     async fn every_event_ever_written_survives_the_way(engine: Engine) {
         let world = World::empty(engine).await;
         let golden = std::fs::read_to_string("tests/it/golden/events.ndjson").unwrap();
-        for (number, line) in (1..).zip(golden.lines()) {
+        // The note of an import stands where an import has written it, and nowhere else.
+        let lines: Vec<&str> = golden.lines().filter(|line| !line.contains("ImportedFrom")).collect();
+        for (number, line) in (1..).zip(&lines) {
             let line: Value = serde_json::from_str(line).unwrap();
             let text = |name: &str| line[name].as_str().unwrap().replace('\'', "''");
             let metadata = json!({"append_id": format!("{number:032x}")});
@@ -176,7 +191,7 @@ on_both_engines! {
         export_whole(&world, &folder.path().join("export")).await;
         let moved = import(other(engine), &folder.path().join("export"), &world).await;
         let (old, new) = (whole_log(&world).await, whole_log(&moved).await);
-        assert_eq!(old.len(), golden.lines().count());
+        assert_eq!(old.len(), lines.len());
         let shifted: Vec<StoredEvent> = new[1..].iter().map(placeless).collect();
         assert_eq!(shifted, old.iter().map(placeless).collect::<Vec<_>>());
         world.close().await;
@@ -390,28 +405,30 @@ on_both_engines! {
     }
 }
 
-#[test]
-fn a_full_disk_leaves_no_half_an_export() {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_leaves_no_half_an_export() {
     // The program that writes may write no file longer than this: what a full disk is to it.
     let folder = tempfile::tempdir().unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let world = World::with_people(Engine::Sqlite).await;
-        let definition = world.define(json!({})).await;
-        for _ in 0..40 {
-            world.issue(definition, 439).await;
-        }
-        let home = world.close().await;
-        let limit = format!(
-            "trap '' XFSZ; ulimit -f 1; exec {} --data-dir {} export --out {}",
-            env!("CARGO_BIN_EXE_coupon-ledger"),
-            home.path().display(),
-            folder.path().join("export").display()
-        );
-        let done = tokio::process::Command::new("bash").arg("-c").arg(limit).output().await.unwrap();
-        let said = String::from_utf8(done.stderr).unwrap();
-        assert_eq!(done.status.code(), Some(2), "{said}");
-        assert!(said.contains("cannot write ") && said.contains("File too large"), "{said}");
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-    });
+    let world = World::with_people(Engine::Sqlite).await;
+    let definition = world.define(json!({})).await;
+    let members: Vec<String> =
+        (1000..3500).map(|id| format!("({id}, '', '', '', '', '', 0, 0, 0, 0, 0)")).collect();
+    world.home.sql(&format!("{INSERT_MEMBERS} {}", members.join(", "))).await.unwrap();
+    let members: Vec<i64> = (1000..3500).collect();
+    for members in members.chunks(500) {
+        let body = json!({"coupon_id": definition, "member_ids": members});
+        world.operator("/sendelecoupon/members", body).await.ok();
+    }
+    let home = world.close().await;
+    let limit = format!(
+        "trap '' XFSZ; ulimit -f 64; exec {} --data-dir {} export --out {}",
+        env!("CARGO_BIN_EXE_coupon-ledger"),
+        home.path().display(),
+        folder.path().join("export").display()
+    );
+    let done = tokio::process::Command::new("bash").arg("-c").arg(limit).output().await.unwrap();
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(done.status.code(), Some(2), "{said}");
+    assert!(said.contains("cannot write ") && said.contains("File too large"), "{said}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }

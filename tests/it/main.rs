@@ -44,4 +44,7 @@ mod statements;
 mod sweep;
 mod tidy;
 mod time;
+mod tlog;
+mod tlog_crash;
 mod v1;
+mod witness;

@@ -59,6 +59,17 @@ impl Api {
     pub async fn operator(&self, route: &str, body: Value) -> Reply {
         self.call(Caller::Operator, route, body).await
     }
+
+    /// A GET; an error when no whole answer came.
+    pub async fn try_get(&self, caller: Caller, path: &str) -> Result<(u16, String), reqwest::Error> {
+        let token = Token::new(caller, Clock::System.now_ms(), 86_400).sign(&self.secrets);
+        let response = self.http.get(format!("{}{path}", self.url)).bearer_auth(token).send().await?;
+        Ok((response.status().as_u16(), response.text().await?))
+    }
+
+    pub async fn get(&self, caller: Caller, path: &str) -> (u16, String) {
+        self.try_get(caller, path).await.unwrap()
+    }
 }
 
 /// The number that a query answers.

@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 
 use administer::shop;
 
+use crate::archive::assert_sound;
 use crate::harness::{DAY, Engine, HOUR, NOON, Reply, World};
 use crate::model::{Chosen, Data, Expected, Member, Model, Who};
 use crate::replay::assert_rows_equal_replay;
@@ -77,6 +78,8 @@ async fn simulate(engine: Engine, scanned: Option<usize>) {
     simulation.compare_redemptions().await;
     simulation.compare_orders(usize::MAX).await;
     assert_rows_equal_replay(&simulation.world).await;
+    // And whoever checks the log elsewhere, by rules written down a second time, finds nothing.
+    assert_sound(&simulation.world).await;
     if scanned.is_none() {
         let missed: Vec<_> = OFTEN.iter().filter(|code| !simulation.answers.contains_key(code)).collect();
         assert!(simulation.deaths > 0, "no server died at work");

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::manifest::{FORMAT, hash_texts};
 use super::{FileEntry, LEAVES, MANIFEST, Manifest, PIECE, Proof, RECEIPTS, piece_name};
-use crate::audit::checkpoint::{Signed, verifier_key};
+use crate::audit::checkpoint::Signed;
 use crate::audit::{feed, leaf, tlog};
 use crate::entity::{fold, stream_of};
 use crate::provenance::{LEDGER_ID, Provenance};
@@ -190,20 +190,19 @@ async fn prove(
     let after = tlog::subtrees(store, to as u64, signed.size).await?;
     Ok(Proof {
         checkpoint: signed.note,
-        keys: verifier_keys(store, wanted.secrets.as_ref()).await?,
+        keys: own_keys(store, wanted.secrets.as_ref()).await?,
         before: hash_texts(&before),
         after: hash_texts(&after),
     })
 }
 
 /// The keys that have signed this log, the first one first.
-async fn verifier_keys(store: &Store, secrets: Option<&Secrets>) -> Result<Vec<String>, ExportError> {
+async fn own_keys(store: &Store, secrets: Option<&Secrets>) -> Result<Vec<String>, ExportError> {
     let (Some(secrets), Some(origin)) = (secrets, store.origin().await?) else { return Ok(Vec::new()) };
     let stream = store.load_one(stream_of::<Provenance>(LEDGER_ID)).await?;
     let (provenance, _) =
         fold::<Provenance>(&stream).map_err(|corrupt| ExportError::Damaged(corrupt.to_string()))?;
-    let key = |generation| verifier_key(&origin, &secrets.checkpoint_key(generation));
-    Ok((1..=provenance.key_generation()).map(key).collect())
+    Ok(tlog::verifier_keys(secrets, &origin, provenance.key_generation()))
 }
 
 async fn write(

@@ -1,0 +1,174 @@
+//! Asks witnesses for their cosignatures (c2sp.org/tlog-witness), each in the background and at its own pace.
+//!
+//! What they answer is added to the stored note, once their key has been seen to sign it. A witness that is slow, away or
+//! refuses keeps nobody waiting; that it does is in the log and in /metrics.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::StatusCode;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use tokio::sync::watch;
+
+use super::consistency;
+use crate::audit::checkpoint::{MAX_NOTE_BYTES, Signed, VerifierKey, with_cosignatures};
+use crate::audit::witness::request;
+use crate::ledger::Ledger;
+use crate::metrics::WitnessLabels;
+use crate::store::{BUCKET, Statement, Store, StoreError};
+
+/// How long a witness may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Before one that failed is asked again.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// Someone who cosigns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Witness {
+    /// Its submission prefix: `/add-checkpoint` goes behind it.
+    pub url: String,
+    /// Its key.
+    pub key: VerifierKey,
+}
+
+impl Witness {
+    /// `URL=VKEY`, as settings name one.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let shape =
+            "a witness is given as URL=VKEY, like http://10.0.0.7:8788=witness.example/1+0123abcd+BA…";
+        let (url, key) = text.split_once('=').ok_or(shape)?;
+        let key = VerifierKey::parse(key).map_err(|error| error.to_string())?;
+        if !key.is_witness() {
+            return Err(format!("{} is a log's key, not a witness's", key.text()));
+        }
+        let url = url.trim_end_matches('/');
+        let parsed: hyper::Uri = url.parse().map_err(|error| format!("{url}: {error}"))?;
+        if parsed.scheme_str() != Some("http") {
+            return Err(format!(
+                "{url}: witnesses are asked over http:// (nothing secret goes there, and what comes back is signed); put a \
+                 tunnel or a proxy before one that is far away"
+            ));
+        }
+        Ok(Self { url: url.to_owned(), key })
+    }
+}
+
+/// Why there is no cosignature.
+#[derive(Debug, thiserror::Error)]
+enum Unwitnessed {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("no answer: {0}")]
+    Unreachable(String),
+    #[error("it answers {status}: {said}")]
+    Refused { status: StatusCode, said: String },
+    #[error("its answer holds no cosignature of the key that is pinned here")]
+    OtherKey,
+}
+
+/// Asks one witness about each checkpoint, or about the last where there were several meanwhile.
+pub(super) async fn ask_witness(
+    ledger: Ledger,
+    witness: Witness,
+    mut signed: watch::Receiver<Option<Signed>>,
+) {
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    let mut asking = Asking { store: ledger.store().clone(), witness, client, known: 0 };
+    let name = asking.witness.key.name().to_owned();
+    let mut failing = false;
+    while signed.changed().await.is_ok() {
+        let Some(newest) = signed.borrow_and_update().clone() else { continue };
+        match asking.ask(&newest).await {
+            Ok(size) => {
+                let labels = WitnessLabels { witness: name.clone() };
+                ledger.metrics().witness_size.get_or_create(&labels).set(size as i64);
+                if std::mem::take(&mut failing) {
+                    tracing::info!(witness = name, "the witness cosigns again");
+                }
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::error!(witness = name, %error, "the witness does not cosign");
+                }
+                tokio::time::sleep(PAUSE).await;
+                // What was signed meanwhile, or the same again.
+                signed.mark_changed();
+            }
+        }
+    }
+}
+
+struct Asking {
+    store: Store,
+    witness: Witness,
+    client: Client<HttpConnector, Full<Bytes>>,
+    /// What the witness last cosigned, as far as this server knows.
+    known: u64,
+}
+
+impl Asking {
+    /// Gets a cosignature and stores it; the size that the witness has cosigned.
+    async fn ask(&mut self, signed: &Signed) -> Result<u64, Unwitnessed> {
+        // Once with what it is believed to know, once with what it says that it knows.
+        for _ in 0..2 {
+            if self.known > signed.size {
+                // Another server has asked it about a later one.
+                return Ok(self.known);
+            }
+            let (status, answer) = self.post(signed).await?;
+            match (status, answer.trim().parse::<u64>()) {
+                (StatusCode::OK, _) => {
+                    self.add(signed.size, &answer).await?;
+                    self.known = signed.size;
+                    return Ok(signed.size);
+                }
+                (StatusCode::CONFLICT, Ok(size)) if size != self.known => self.known = size,
+                _ => {
+                    let said = answer.chars().take(200).collect();
+                    return Err(Unwitnessed::Refused { status, said });
+                }
+            }
+        }
+        Ok(self.known)
+    }
+
+    async fn post(&self, signed: &Signed) -> Result<(StatusCode, String), Unwitnessed> {
+        let proof = consistency(&self.store, self.known, signed.size).await?.unwrap_or_default();
+        let body = request(self.known, &proof, signed);
+        let unreachable = |error: &dyn std::error::Error| Unwitnessed::Unreachable(error.to_string());
+        let request = hyper::Request::post(format!("{}/add-checkpoint", self.witness.url))
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|error| unreachable(&error))?;
+        let answering = async {
+            let answer = self.client.request(request).await.map_err(|error| unreachable(&error))?;
+            let status = answer.status();
+            let body = Limited::new(answer.into_body(), MAX_NOTE_BYTES).collect().await;
+            let body = body.map_err(|error| Unwitnessed::Unreachable(error.to_string()))?.to_bytes();
+            Ok((status, String::from_utf8_lossy(&body).into_owned()))
+        };
+        let late = |_| Unwitnessed::Unreachable(format!("nothing within {PATIENCE:?}"));
+        tokio::time::timeout(PATIENCE, answering).await.map_err(late)?
+    }
+
+    /// Adds a cosignature to the stored note; it may be gone by now, and others add theirs.
+    async fn add(&self, size: u64, answer: &str) -> Result<(), Unwitnessed> {
+        let size = size as i64;
+        let read = "SELECT note FROM tlog_checkpoints WHERE bucket = $1 AND size = $2";
+        let write = "UPDATE tlog_checkpoints SET note = $3 WHERE bucket = $1 AND size = $2 AND note = $4
+                     RETURNING size";
+        loop {
+            let rows = self.store.query(Statement::new(read, [BUCKET.into(), size.into()])).await?;
+            let Some(before) = rows.first().map(|row| row.text(0).to_owned()) else { return Ok(()) };
+            let after = with_cosignatures(&before, answer, &self.witness.key).ok_or(Unwitnessed::OtherKey)?;
+            let statement = Statement::new(write, [BUCKET.into(), size.into(), after.into(), before.into()]);
+            let answers = self.store.write(vec![statement]).await?;
+            if answers.first().is_some_and(|rows| !rows.is_empty()) {
+                return Ok(());
+            }
+        }
+    }
+}
