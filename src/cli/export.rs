@@ -42,6 +42,12 @@ pub(super) async fn run(context: Context, arguments: ExportArgs) -> Result<(), F
     store.close().await;
     let manifest = exported?;
     tell(&manifest);
+    if to.is_none() && manifest.to < manifest.head {
+        eprintln!(
+            "coupon-ledger: the log goes on to position {}, which was not signed yet: export again, or with --unsigned",
+            manifest.head
+        );
+    }
     if manifest.proof.is_none() {
         eprintln!(
             "coupon-ledger: nothing signed covers these events: a check can prove only that they are whole"

@@ -137,6 +137,12 @@ async fn import_export(context: Context, secrets: &Secrets, arguments: ImportArg
             taken.manifest.secret_id
         );
     }
+    if taken.manifest.head > taken.manifest.to {
+        eprintln!(
+            "coupon-ledger: the export ends at position {}, and that ledger went on to {}",
+            taken.manifest.to, taken.manifest.head
+        );
+    }
     let told = serde_json::json!({
         "events": taken.manifest.count(), "receipts": taken.manifest.receipts, "digest": taken.manifest.digest,
     });
