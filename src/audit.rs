@@ -6,7 +6,9 @@
 
 pub mod as_of;
 pub mod at;
+pub mod check;
 pub mod checkpoint;
+pub mod export;
 pub mod feed;
 pub mod history;
 pub mod kinds;
@@ -14,6 +16,7 @@ pub mod leaf;
 pub mod merkle;
 pub mod rebuild;
 pub mod receipt;
+pub mod takeover;
 pub mod tlog;
 pub mod verify;
 pub mod witness;

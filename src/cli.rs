@@ -1,10 +1,13 @@
 //! The command line: `coupon-ledger [serve] …`, `coupon-ledger token …`, `coupon-ledger issue …`,
 //! `coupon-ledger import …`, `coupon-ledger history …`, `coupon-ledger as-of …`, `coupon-ledger verify …`,
-//! `coupon-ledger key …`, `coupon-ledger witness …`, `coupon-ledger rebuild …`, `coupon-ledger followers …`.
+//! `coupon-ledger export …`, `coupon-ledger check …`, `coupon-ledger key …`, `coupon-ledger witness …`,
+//! `coupon-ledger rebuild …`, `coupon-ledger followers …`.
 //!
 //! Data goes to stdout, logs and progress to stderr. Exit code 0 done, 1 refused or findings, 2 could not run.
 
 mod as_of;
+mod check;
+mod export;
 mod followers;
 mod history;
 mod import;
@@ -56,10 +59,14 @@ enum Command {
     Token(token::TokenArgs),
     /// Issue one coupon of a definition to each of many members; works while the server runs
     Issue(issue::IssueArgs),
-    /// Import coupons or members of another system from CSV; works while the server runs
+    /// Import coupons or members of another system from CSV while the server runs, or an export into an empty ledger
     Import(import::ImportArgs),
     /// Hold everything that is stored against the events and against what was signed; works while the server runs
     Verify(verify::VerifyArgs),
+    /// Write the log into a folder that can be checked anywhere; works while the server runs
+    Export(export::ExportArgs),
+    /// Check an export or a receipt; needs no database and no server
+    Check(check::CheckArgs),
     /// List or rotate the keys that sign the transparency log
     Key(key::KeyArgs),
     /// Watch another ledger's transparency log, and cosign what continues it
@@ -166,12 +173,40 @@ async fn dispatch(cli: Cli) -> Result<(), Failed> {
         Some(Command::Issue(arguments)) => issue::run(context, arguments).await,
         Some(Command::Import(arguments)) => import::run(context, arguments).await,
         Some(Command::Verify(arguments)) => verify::run(context, arguments).await,
+        Some(Command::Export(arguments)) => export::run(context, arguments).await,
+        Some(Command::Check(arguments)) => check::run(&arguments),
         Some(Command::Key(arguments)) => key::run(context, arguments).await,
         Some(Command::Witness(arguments)) => witness::run(arguments).await,
         Some(Command::History(arguments)) => history::run(context, arguments).await,
         Some(Command::AsOf(arguments)) => as_of::run(context, arguments).await,
         Some(Command::Rebuild(arguments)) => rebuild::run(context, arguments).await,
         Some(Command::Followers(arguments)) => followers::run(context, arguments).await,
+    }
+}
+
+/// Tells on standard error how far something is, a few times a second at most.
+struct Progress {
+    what: &'static str,
+    told: Option<std::time::Instant>,
+}
+
+impl Progress {
+    fn new(what: &'static str) -> Self {
+        Self { what, told: None }
+    }
+
+    fn tell(&mut self, done: i64, all: Option<i64>) {
+        const EVERY: std::time::Duration = std::time::Duration::from_secs(1);
+        let told = *self.told.get_or_insert_with(std::time::Instant::now);
+        if told.elapsed() < EVERY {
+            return;
+        }
+        self.told = Some(std::time::Instant::now());
+        let what = self.what;
+        match all {
+            Some(all) => eprintln!("coupon-ledger: {done} of {all} {what}"),
+            None => eprintln!("coupon-ledger: {done} {what}"),
+        }
     }
 }
 

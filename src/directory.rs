@@ -28,7 +28,8 @@ use crate::value::MAX_ID;
 
 /// Where ids go on behind one that was given by hand. Near the end of the range there is no room: the next ones are taken
 /// from where they were.
-fn next_behind(id: i64) -> i64 {
+#[must_use]
+pub fn next_behind(id: i64) -> i64 {
     if id < MAX_ID / 2 { id + 1 } else { 1 }
 }
 

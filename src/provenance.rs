@@ -1,6 +1,7 @@
 //! What a ledger says of itself, in its own log: where it comes from, and which key vouches for it.
 //!
-//! One stream, `ledger` 1. The keys themselves are derived from the root secret and nowhere stored; what is here are their
+//! One stream, `ledger` 1; and from `ledger` 2 on a stream of its own for the note of each import, because a ledger that is
+//! taken over brings its `ledger` 1 with it, which goes on. The keys themselves are derived from the root secret and nowhere stored; what is here are their
 //! generations, so that every server and every auditor knows from when on which of them signs.
 
 use serde::{Deserialize, Serialize};

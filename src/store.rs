@@ -13,6 +13,7 @@ pub mod rebuild;
 mod replay;
 mod scratch;
 mod sqlite;
+mod takeover;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -23,13 +24,14 @@ pub use append::{
     LiveTable, MAX_ATTEMPTS, MemberCountChange, OneAtATime, Outcome, Phases, RECEIPT_HASH_DIGITS, Resolved,
     ReviewText, StockChange, StockOf, receipts_hash,
 };
-pub use connect::{OpenError, StoreOptions, open, open_read_only};
+pub use connect::{OpenError, StoreOptions, open, open_for_takeover, open_read_only};
 pub use migrate::SCHEMA_VERSION;
 pub use postgres::PostgresStore;
 pub use rebuild::Rebuilder;
 pub use replay::{EventRef, IdRange, Visitor};
 pub use scratch::Scratch;
 pub use sqlite::SqliteStore;
+pub use takeover::{Takeover, WholeReceipt};
 
 use crate::clock::Clock;
 

@@ -1,8 +1,9 @@
 //! The log as lines: every event by position, as it is stored.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::store::{Store, StoreError, StoredEvent};
@@ -48,15 +49,21 @@ pub struct Lines {
 }
 
 /// An event as one line of the feed and of exports.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Line<'a> {
     position: i64,
-    stream: String,
+    #[serde(borrow)]
+    stream: Cow<'a, str>,
     sequence: i64,
-    r#type: &'a str,
-    version: &'a str,
+    #[serde(borrow)]
+    r#type: Cow<'a, str>,
+    #[serde(borrow)]
+    version: Cow<'a, str>,
     recorded_at_ms: i64,
+    #[serde(borrow)]
     payload: &'a RawValue,
+    #[serde(borrow)]
     metadata: &'a RawValue,
 }
 
@@ -72,15 +79,36 @@ pub fn line(event: &StoredEvent) -> Result<String, StoreError> {
     };
     let line = Line {
         position: event.position,
-        stream: format!("{}/{}", event.aggregate_type, event.aggregate_id),
+        stream: format!("{}/{}", event.aggregate_type, event.aggregate_id).into(),
         sequence: event.sequence,
-        r#type: &event.event_type,
-        version: &event.event_version,
+        r#type: event.event_type.as_str().into(),
+        version: event.event_version.as_str().into(),
         recorded_at_ms: event.recorded_at_ms,
         payload: raw("payload", &event.payload)?,
         metadata: raw("metadata", &event.metadata)?,
     };
     serde_json::to_string(&line).map_err(|error| corrupt(event, "payload", &error.to_string()))
+}
+
+/// The event of a line, where the line is byte for byte what [`line`] makes of it; None otherwise.
+#[must_use]
+pub fn event_of(text: &str) -> Option<StoredEvent> {
+    let line: Line<'_> = serde_json::from_str(text).ok()?;
+    if serde_json::to_string(&line).ok()? != text {
+        return None;
+    }
+    let (aggregate_type, aggregate_id) = line.stream.split_once('/')?;
+    Some(StoredEvent {
+        position: line.position,
+        aggregate_type: aggregate_type.to_owned(),
+        aggregate_id: aggregate_id.to_owned(),
+        sequence: line.sequence,
+        event_type: line.r#type.into_owned(),
+        event_version: line.version.into_owned(),
+        payload: line.payload.get().to_owned(),
+        metadata: line.metadata.get().to_owned(),
+        recorded_at_ms: line.recorded_at_ms,
+    })
 }
 
 fn corrupt(event: &StoredEvent, column: &str, what: &str) -> StoreError {

@@ -13,7 +13,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use tlog_tiles::{EMPTY_HASH, Error, HASH_SIZE, Hash, HashReader, Tile, prove_record, prove_tree, tree_hash};
+use tlog_tiles::{
+    EMPTY_HASH, Error, HASH_SIZE, Hash, HashReader, Tile, prove_record, prove_tree, stored_hash_index,
+    tree_hash,
+};
 
 pub use follow::{Followed, follow};
 pub use run::{TlogOptions, release_tlog_lease, run_tlog};
@@ -22,6 +25,7 @@ pub use sign::{OVERLAP_MS, Refused, SignError, Signer, remembered, rotate_key, v
 pub use witnesses::Witness;
 
 use super::checkpoint::Signed;
+use super::merkle::cover;
 use crate::followers::TLOG;
 use crate::store::{BUCKET, Row, Statement, Store, StoreError};
 
@@ -112,6 +116,7 @@ enum Question {
     Root { size: u64 },
     Inclusion { index: u64, size: u64 },
     Consistency { from: u64, to: u64 },
+    Cover { from: u64, until: u64 },
 }
 
 impl Question {
@@ -120,6 +125,12 @@ impl Question {
             Self::Root { size } => Ok(vec![tree_hash(size, reader)?]),
             Self::Inclusion { index, size } => prove_record(size, index, reader),
             Self::Consistency { from, to } => prove_tree(to, from, reader),
+            Self::Cover { from, until } => {
+                let indexes = cover(from, until);
+                let indexes: Vec<u64> =
+                    indexes.iter().map(|node| stored_hash_index(node.level, node.index)).collect();
+                reader.read_hashes(&indexes)
+            }
         }
     }
 
@@ -186,6 +197,11 @@ pub async fn consistency(store: &Store, from: u64, to: u64) -> Result<Option<Vec
         return Ok(Some(Vec::new()));
     }
     Question::Consistency { from, to }.ask(store).await.map(Some)
+}
+
+/// The hashes of the [`cover`] of a range of leaves.
+pub async fn subtrees(store: &Store, from: u64, until: u64) -> Result<Vec<Hash>, StoreError> {
+    Question::Cover { from, until }.ask(store).await
 }
 
 /// The first `width` hashes of a tile; None where it has not that many.

@@ -1,4 +1,5 @@
-//! `coupon-ledger import`: coupons or members of another system, from a CSV file.
+//! `coupon-ledger import`: coupons or members of another system, from a CSV file; or an export of a ledger, into an
+//! empty one.
 //!
 //! The same import as over HTTP, under the same keys: one that was killed is started again with the same arguments and goes
 //! on where it was, whoever held the ledger then and holds it now.
@@ -11,13 +12,18 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::remote::{Holder, Remote};
-use super::{Context, Failed};
+use super::{Context, Failed, Progress};
+use crate::audit::check::{Trusted, check_files};
+use crate::audit::takeover::{Step, take_over};
+use crate::clock::Clock;
 use crate::http::form::Form;
 use crate::http::import::{key_of, read_import, report_json};
 use crate::identity::Caller;
 use crate::import::{self, Asked, MAX_FILE_BYTES, What};
 use crate::ledger::{ExecuteError, Ledger};
 use crate::refusal::Language;
+use crate::secrets::Secrets;
+use crate::store;
 use crate::value::{hex, random};
 
 /// How long a server may take: longer than it takes itself.
@@ -31,7 +37,7 @@ const TRIES: u32 = 30;
 pub(super) struct ImportArgs {
     /// What the file holds
     what: Held,
-    /// The file, as CSV with a header; docs/api.md has its columns
+    /// The file, as CSV with a header (docs/api.md has its columns); or the folder of an export
     file: PathBuf,
     /// Check every line and write nothing
     #[arg(long)]
@@ -39,12 +45,16 @@ pub(super) struct ImportArgs {
     /// Names the run: started again under its name it goes on and takes nothing twice [default: made of the file's content]
     #[arg(long, value_name = "NAME", value_parser = parse_run)]
     run: Option<String>,
+    /// A verifier key of the ledger that the export is of, which must have signed it
+    #[arg(long = "key", value_name = "VKEY")]
+    keys: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Held {
     Coupons,
     Members,
+    Export,
 }
 
 /// A run's name is an idempotency key.
@@ -62,6 +72,7 @@ pub(super) async fn run(context: Context, arguments: ImportArgs) -> Result<(), F
     let what = match arguments.what {
         Held::Coupons => What::Coupons,
         Held::Members => What::Members,
+        Held::Export => return import_export(context, &secrets, arguments).await,
     };
     let path = arguments.file.display();
     let size = std::fs::metadata(&arguments.file).with_context(|| format!("cannot read {path}"))?.len();
@@ -91,6 +102,52 @@ pub(super) async fn run(context: Context, arguments: ImportArgs) -> Result<(), F
     };
     to.close().await;
     tell(done?)
+}
+
+/// An export becomes a ledger. Nothing else may have it open.
+async fn import_export(context: Context, secrets: &Secrets, arguments: ImportArgs) -> Result<(), Failed> {
+    let ImportArgs { file: folder, dry_run, keys, .. } = arguments;
+    let trusted = Trusted::new(&keys, &[])?;
+    if dry_run {
+        let report = check_files(&folder, &trusted, |_| {})?;
+        if let Some(finding) = report.findings.first() {
+            return Err(anyhow::anyhow!("the export is damaged: {finding}").into());
+        }
+        println!("{}", serde_json::json!({"events": report.events, "receipts": report.receipts}));
+        return Ok(());
+    }
+    // A disk that fails or is full ends the process where it is noticed, and is told there.
+    let errors = tracing_subscriber::EnvFilter::new("error");
+    let errors = tracing_subscriber::fmt().with_env_filter(errors).with_writer(std::io::stderr);
+    let _ = errors.try_init();
+    let now_ms = Clock::System.now_ms();
+    let store = store::open_for_takeover(&context.store_options(secrets, now_ms)).await?;
+    let mut shown = Progress::new("events");
+    let taken = take_over(&store, &folder, &trusted, now_ms, |step| match step {
+        Step::Checked(events) | Step::Written(events) => shown.tell(events, None),
+        Step::Rebuilding => eprintln!("coupon-ledger: writing the live tables"),
+    });
+    let taken = taken.await;
+    store.close().await;
+    let taken = taken?;
+    if taken.manifest.secret_id != secrets.id() {
+        eprintln!(
+            "coupon-ledger: the export is of a ledger with another secret ({}): its tokens, gift codes, QR codes and \
+             idempotency keys do not hold here",
+            taken.manifest.secret_id
+        );
+    }
+    if taken.manifest.head > taken.manifest.to {
+        eprintln!(
+            "coupon-ledger: the export ends at position {}, and that ledger went on to {}",
+            taken.manifest.to, taken.manifest.head
+        );
+    }
+    let told = serde_json::json!({
+        "events": taken.manifest.count(), "receipts": taken.manifest.receipts, "digest": taken.manifest.digest,
+    });
+    println!("{told}");
+    Ok(())
 }
 
 async fn take(ledger: &Ledger, what: What, key: &str, query: &str, file: Bytes) -> Result<Value, Failed> {

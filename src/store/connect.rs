@@ -86,6 +86,12 @@ pub enum OpenError {
     /// There is nothing to read.
     #[error("there is no ledger in {0}: start the server once")]
     NoLedger(String),
+    /// Half of another ledger.
+    #[error(
+        "the import of an export into this ledger was begun and is not finished: finish it with the same \
+         `coupon-ledger import export DIR`, or remove the data folder (on PostgreSQL, drop the database) and start anew"
+    )]
+    HalfImported,
     /// Anything else the database says.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -105,6 +111,13 @@ impl From<rusqlite::Error> for OpenError {
 
 /// Opens a ledger for writing: brings it up to date and makes sure that it is this program's to write.
 pub async fn open(options: &StoreOptions) -> Result<Store, OpenError> {
+    let store = open_for_takeover(options).await?;
+    refuse_half_imported(&store).await?;
+    Ok(store)
+}
+
+/// The same for whoever takes an export over: what an import that was cut off has left may be there.
+pub async fn open_for_takeover(options: &StoreOptions) -> Result<Store, OpenError> {
     let store = match &options.database_url {
         Some(url) => Store::Postgres(PostgresStore::open(url, options.now_ms).await?),
         None => Store::Sqlite(SqliteStore::open(&options.data_dir, options.now_ms)?),
@@ -116,10 +129,20 @@ pub async fn open(options: &StoreOptions) -> Result<Store, OpenError> {
 
 /// Opens a ledger for reading while a server may run on it. Migrates nothing, writes nothing.
 pub async fn open_read_only(options: &StoreOptions) -> Result<Store, OpenError> {
-    match &options.database_url {
-        Some(url) => Ok(Store::Postgres(PostgresStore::connect(url).await?)),
-        None => Ok(Store::Sqlite(SqliteStore::open_read_only(&options.data_dir)?)),
+    let store = match &options.database_url {
+        Some(url) => Store::Postgres(PostgresStore::connect(url).await?),
+        None => Store::Sqlite(SqliteStore::open_read_only(&options.data_dir)?),
+    };
+    refuse_half_imported(&store).await?;
+    Ok(store)
+}
+
+async fn refuse_half_imported(store: &Store) -> Result<(), OpenError> {
+    if store.takeover().await?.is_none() {
+        return Ok(());
     }
+    store.close().await;
+    Err(OpenError::HalfImported)
 }
 
 /// The first start writes down which secret it is; every later one must have the same.

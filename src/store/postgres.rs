@@ -8,6 +8,7 @@ mod batch;
 mod reads;
 mod rebuild;
 mod replay;
+mod takeover;
 
 use std::str::FromStr as _;
 use std::sync::Arc;

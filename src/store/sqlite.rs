@@ -9,6 +9,7 @@
 mod rebuild;
 mod replay;
 mod scratch;
+mod takeover;
 mod wal;
 
 use std::collections::VecDeque;

@@ -30,7 +30,7 @@ async fn add_members(home: &Home, count: i64) {
 }
 
 /// Works on every open job until nothing more can be done.
-async fn run_all(world: &World) {
+pub async fn run_all(world: &World) {
     for job_id in open_jobs(world.store()).await.unwrap() {
         run_job(&world.ledger, job_id).await.unwrap();
     }

@@ -11,9 +11,11 @@
 
 #[macro_use]
 mod harness;
+mod archive;
 mod as_of;
 mod audit_history;
 mod bulk;
+mod check;
 mod cli;
 mod commit;
 mod concurrency;
@@ -23,6 +25,7 @@ mod decisions;
 mod directory;
 mod docs;
 mod everything;
+mod export;
 mod followers;
 mod import;
 mod jobs;

@@ -28,6 +28,7 @@ use administer::shop;
 use grants::born;
 use partners::partner;
 
+use crate::archive::assert_sound;
 use crate::as_of::Given;
 use crate::harness::{DAY, Engine, HOUR, NOON, Reply, World};
 use crate::model::{Chosen, Data, Expected, Member, Model, Who};
@@ -117,6 +118,8 @@ async fn simulate(engine: Engine, scanned: Option<usize>) {
     simulation.compare_lists(false).await;
     assert_rows_equal_replay(&simulation.world).await;
     simulation.compare_with_what_was_shown().await;
+    // And whoever checks the log elsewhere, by rules written down a second time, finds nothing.
+    assert_sound(&simulation.world).await;
     if scanned.is_none() {
         let missed: Vec<_> = OFTEN.iter().filter(|code| !simulation.answers.contains_key(code)).collect();
         assert!(simulation.deaths > 0, "no server died at work");

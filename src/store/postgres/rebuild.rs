@@ -520,6 +520,19 @@ async fn renames(connection: &mut PgConnection, tables: &[&'static LiveTable]) -
     Ok(orders)
 }
 
+/// A text in COPY's text format.
+pub(super) fn put_copied(into: &mut String, text: &str) {
+    for letter in text.chars() {
+        match letter {
+            '\\' => into.push_str("\\\\"),
+            '\t' => into.push_str("\\t"),
+            '\n' => into.push_str("\\n"),
+            '\r' => into.push_str("\\r"),
+            other => into.push(other),
+        }
+    }
+}
+
 /// Rows in COPY's text format.
 fn copy_text(rows: &[&LiveRow]) -> String {
     let mut text = String::new();
@@ -531,17 +544,7 @@ fn copy_text(rows: &[&LiveRow]) -> String {
                 Cell::Int(value) => {
                     let _ = write!(text, "{value}");
                 }
-                Cell::Text(value) => {
-                    for letter in value.chars() {
-                        match letter {
-                            '\\' => text.push_str("\\\\"),
-                            '\t' => text.push_str("\\t"),
-                            '\n' => text.push_str("\\n"),
-                            '\r' => text.push_str("\\r"),
-                            other => text.push(other),
-                        }
-                    }
-                }
+                Cell::Text(value) => put_copied(&mut text, value),
             }
         }
         text.push('\n');

@@ -1,0 +1,65 @@
+//! `coupon-ledger export`: the log, or a part of it, as a folder that can be checked without this program's server.
+
+use std::path::PathBuf;
+
+use super::{Context, Failed};
+use crate::audit::export::{Manifest, Wanted, export};
+use crate::clock::Clock;
+use crate::store;
+
+/// What to export.
+#[derive(Debug, clap::Args)]
+pub(super) struct ExportArgs {
+    /// The folder to write; it must not be there yet
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// The first position [default: 1]
+    #[arg(long, value_name = "POSITION")]
+    from: Option<i64>,
+    /// The last position [default: as far as the last checkpoint signs; the end where nothing was ever signed]
+    #[arg(long, value_name = "POSITION")]
+    to: Option<i64>,
+    /// Go beyond the last checkpoint: nothing proves such an export
+    #[arg(long)]
+    unsigned: bool,
+}
+
+pub(super) async fn run(context: Context, arguments: ExportArgs) -> Result<(), Failed> {
+    let ExportArgs { out, from, to, unsigned } = arguments;
+    // Reading a ledger needs no secret; with it the manifest names the keys.
+    let secrets = context.secrets(false);
+    let secret_id = secrets.as_ref().map(crate::secrets::Secrets::id).unwrap_or_default();
+    let options = store::StoreOptions {
+        data_dir: context.folder.clone(),
+        database_url: context.place.database_url.clone(),
+        secret_id,
+        now_ms: Clock::System.now_ms(),
+    };
+    let store = store::open_read_only(&options).await?;
+    let wanted = Wanted { from, to, unsigned, secrets: secrets.ok() };
+    let mut shown = super::Progress::new("events");
+    let exported = export(&store, &wanted, &out, |done, all| shown.tell(done, Some(all))).await;
+    store.close().await;
+    let manifest = exported?;
+    tell(&manifest);
+    if to.is_none() && manifest.to < manifest.head {
+        eprintln!(
+            "coupon-ledger: the log goes on to position {}, which was not signed yet: export again, or with --unsigned",
+            manifest.head
+        );
+    }
+    if manifest.proof.is_none() {
+        eprintln!(
+            "coupon-ledger: nothing signed covers these events: a check can prove only that they are whole"
+        );
+    }
+    Ok(())
+}
+
+fn tell(manifest: &Manifest) {
+    let Manifest { origin, from, to, receipts, digest, .. } = manifest;
+    let told = serde_json::json!({
+        "origin": origin, "from": from, "to": to, "receipts": receipts, "digest": digest,
+    });
+    println!("{told}");
+}
