@@ -15,9 +15,10 @@ use clap::{Parser, Subcommand};
 
 use crate::clock::{Clock, Zone};
 use crate::config::{self, File, Place, Serve};
+use crate::directory::{Seal, SealError};
 use crate::replay;
 use crate::secrets::Secrets;
-use crate::store::{self, StoreOptions};
+use crate::store::{self, Store, StoreOptions};
 
 /// An event-sourced ledger for the coupons that a merchant gives its members.
 #[derive(Debug, Parser)]
@@ -80,6 +81,12 @@ struct Context {
 impl Context {
     fn secrets(&self, make: bool) -> anyhow::Result<Secrets> {
         config::secrets(&self.place, &self.folder, make).map_err(anyhow::Error::msg)
+    }
+
+    /// What seals and opens members' texts, with this ledger's keys.
+    async fn seal(&self, store: &Store, secrets: &Secrets) -> Result<Seal, SealError> {
+        let path = config::person_keys_file(&self.place, &self.folder);
+        Seal::open(store, secrets, &path).await
     }
 
     fn store_options(&self, secrets: &Secrets, now_ms: i64) -> StoreOptions {

@@ -4,9 +4,9 @@
 //! computed from those streams. Imports go one way:
 //!
 //! ```text
-//! value, clock, refusal ← secrets ← coupon, definition, shop, allotment, job, grant, rule, order, facts ← identity, config
+//! value, clock, refusal ← secrets, person_keys ← coupon, definition, shop, allotment, job, grant, rule, order, member, facts ← identity, config
 //!   ← store ← read_model, directory ← entity ← metrics ← ledger
-//!   ← lease, bulk, import, sweep, runner, rulebook, granting, ordering, replay, demo ← audit ← http ← cli ← main
+//!   ← lease, bulk, import, sweep, runner, rulebook, granting, ordering, erasure, replay, demo ← audit ← http ← cli ← main
 //! ```
 
 pub mod allotment;
@@ -20,6 +20,7 @@ pub mod definition;
 pub mod demo;
 pub mod directory;
 pub mod entity;
+pub mod erasure;
 pub mod facts;
 pub mod grant;
 pub mod granting;
@@ -29,9 +30,11 @@ pub mod import;
 pub mod job;
 pub mod lease;
 pub mod ledger;
+pub mod member;
 pub mod metrics;
 pub mod order;
 pub mod ordering;
+pub mod person_keys;
 pub mod read_model;
 pub mod refusal;
 pub mod replay;

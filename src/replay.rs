@@ -14,6 +14,7 @@ use crate::definition::Definition;
 use crate::entity::{CorruptEvent, Entity, Folded};
 use crate::grant::Grant;
 use crate::job::Job;
+use crate::member::Member;
 use crate::order::Order;
 use crate::read_model::LIVE_TABLES;
 use crate::rule::{GoodsGroup, OrderAmount};
@@ -200,6 +201,7 @@ async fn fill(
             all.add(replay::<Grant, _>(&store, maker).await?);
             all.add(replay::<OrderAmount, _>(&store, maker).await?);
             all.add(replay::<GoodsGroup, _>(&store, maker).await?);
+            all.add(replay::<Member, _>(&store, maker).await?);
             Ok::<_, ReplayError>(all)
         }
     });

@@ -11,6 +11,7 @@ use super::{Context, Failed};
 use crate::clock::Clock;
 use crate::config::{RunningServer, Serve, announce_server, withdraw_server};
 use crate::demo;
+use crate::erasure::{self, follow_erasures};
 use crate::granting::{self, run_granting};
 use crate::http::server::{self, ServerOptions};
 use crate::http::{App, HttpOptions};
@@ -36,13 +37,16 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
     let url = format!("http://{}", listener.local_addr()?);
     let secrets = context.secrets(true)?;
     let store = store::open(&context.store_options(&secrets, clock.now_ms())).await?;
+    let seal = context.seal(&store, &secrets).await?;
     let ledger = Ledger::start(LedgerOptions {
         store: store.clone(),
         secrets,
+        seal,
         zone: context.zone,
         clock,
         capacity: options.max_commands.unwrap_or(4_096).clamp(1, 1_000_000),
     });
+    let erased_until = erasure::begin(&ledger).await?;
     if options.demo == Some(true) {
         let loaded = demo::load(&ledger).await.context("the demo world could not be loaded")?;
         tracing::info!(loaded, "demo world");
@@ -59,6 +63,7 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
     let housekeeping = tokio::spawn(keep_house(app.clone()));
     let jobs = tokio::spawn(run_jobs(ledger.clone()));
     let granting = tokio::spawn(run_granting(ledger.clone()));
+    let erasing = tokio::spawn(follow_erasures(ledger.clone(), erased_until));
     let (stopping, stopped) = tokio::sync::oneshot::channel();
     let stop = {
         let ledger = ledger.clone();
@@ -79,7 +84,8 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
     housekeeping.abort();
     jobs.abort();
     granting.abort();
-    let _ = (housekeeping.await, jobs.await, granting.await);
+    erasing.abort();
+    let _ = (housekeeping.await, jobs.await, granting.await, erasing.await);
     let released = async {
         release_lease(&ledger).await?;
         granting::release_leases(&ledger).await?;

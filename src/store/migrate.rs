@@ -52,6 +52,7 @@ const STEPS: &[Step] = &[
     both!("allotments_v1", "../../projections/allotments.sql"),
     both!("allotment_changes_v1", "../../projections/allotment_changes.sql"),
     both!("partner_coupons_v1", "../../projections/partner_coupons.sql"),
+    both!("0008_people", "../../migrations/0008_people.sql"),
 ];
 
 /// The number of the last step.

@@ -56,8 +56,7 @@ struct Inner {
 impl SqliteStore {
     /// Takes the data folder, opens the database in it and brings it up to date.
     pub fn open(folder: &Path, now_ms: i64) -> Result<Self, OpenError> {
-        crate::config::make_folder(folder).map_err(|source| folder_error(folder, source))?;
-        let lock = take_lock(folder)?;
+        let lock = hold_folder(folder)?;
         let path = folder.join("ledger.db");
         let mut writer = Connection::open(&path)?;
         prepare_writer(&mut writer)?;
@@ -178,6 +177,17 @@ impl SqliteStore {
             .map_err(unavailable)?
     }
 
+    pub(super) async fn wipe(&self, rewrite: bool) -> Result<(), StoreError> {
+        let wipe = move |connection: &mut Connection| {
+            // It takes as much room again as the database has. Where there is none, everything stays as it was.
+            if let Some(error) = rewrite.then(|| connection.execute_batch("VACUUM").err()).flatten() {
+                tracing::warn!(%error, "VACUUM failed: unused space may still hold what was deleted before");
+            }
+            checkpoint(connection, "TRUNCATE");
+        };
+        self.inner.writer.run(false, wipe).await
+    }
+
     pub(super) async fn close(&self) {
         self.inner.writer.close();
         self.inner.readers.close();
@@ -206,7 +216,9 @@ fn folder_error(path: &Path, source: std::io::Error) -> OpenError {
     OpenError::Folder { path: path.display().to_string(), source }
 }
 
-fn take_lock(folder: &Path) -> Result<File, OpenError> {
+/// Takes a data folder, made where there is none, for as long as the file is held.
+pub fn hold_folder(folder: &Path) -> Result<File, OpenError> {
+    crate::config::make_folder(folder).map_err(|source| folder_error(folder, source))?;
     let path = folder.join("ledger.lock");
     let file = OpenOptions::new()
         .create(true)
@@ -232,6 +244,7 @@ fn prepare_writer(connection: &mut Connection) -> Result<(), OpenError> {
         "PRAGMA journal_mode = WAL;
          PRAGMA synchronous = FULL;
          PRAGMA recursive_triggers = ON;
+         PRAGMA secure_delete = ON;
          PRAGMA wal_autocheckpoint = 0;
          PRAGMA temp_store = MEMORY;
          PRAGMA cache_size = -65536;",

@@ -20,6 +20,7 @@ mod crash;
 mod decisions;
 mod directory;
 mod docs;
+mod erasure;
 mod import;
 mod jobs;
 mod log;

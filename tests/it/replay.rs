@@ -8,6 +8,7 @@ use coupon_ledger::definition::Definition;
 use coupon_ledger::entity::{Entity, fold};
 use coupon_ledger::grant::Grant;
 use coupon_ledger::job::Job;
+use coupon_ledger::member::Member;
 use coupon_ledger::order::Order;
 use coupon_ledger::read_model::LIVE_TABLES;
 use coupon_ledger::replay;
@@ -123,6 +124,9 @@ fn replayed_rows(streams: &BTreeMap<(String, i64), Vec<StoredEvent>>) -> Rows {
             }
             "goods_group" => {
                 rows_of::<GoodsGroup>(*id, events, &mut rows);
+            }
+            "member" => {
+                rows_of::<Member>(*id, events, &mut rows);
             }
             other => panic!("a stream of an unknown type: {other} {id}"),
         }
