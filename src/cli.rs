@@ -1,8 +1,9 @@
 //! The command line: `coupon-ledger [serve] …`, `coupon-ledger token …`, `coupon-ledger issue …`,
-//! `coupon-ledger import …`.
+//! `coupon-ledger import …`, `coupon-ledger backup …`.
 //!
 //! Data goes to stdout, logs and progress to stderr. Exit code 0 done, 1 refused or findings, 2 could not run.
 
+mod backup;
 mod import;
 mod issue;
 mod remote;
@@ -52,6 +53,10 @@ enum Command {
     Issue(issue::IssueArgs),
     /// Import coupons or members of another system from CSV; works while the server runs
     Import(import::ImportArgs),
+    /// Write the whole ledger into a new file, while the server runs; the keys are not in it
+    Backup(backup::BackupArgs),
+    /// Restore a backup into an empty data folder or an empty database, and check it
+    Restore(backup::BackupArgs),
     /// Write every live table anew from the log; on SQLite the server must be stopped, on PostgreSQL writers wait
     Rebuild,
 }
@@ -144,6 +149,8 @@ async fn dispatch(cli: Cli) -> Result<(), Failed> {
         Some(Command::Token(arguments)) => token::run(context, arguments).await,
         Some(Command::Issue(arguments)) => issue::run(context, arguments).await,
         Some(Command::Import(arguments)) => import::run(context, arguments).await,
+        Some(Command::Backup(arguments)) => backup::back_up(context, arguments).await,
+        Some(Command::Restore(arguments)) => backup::restore(context, arguments).await,
         Some(Command::Rebuild) => rebuild(context).await,
     }
 }

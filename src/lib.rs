@@ -6,11 +6,12 @@
 //! ```text
 //! value, clock, refusal ← secrets, person_keys ← coupon, definition, shop, allotment, job, grant, rule, order, member, facts ← identity, config
 //!   ← store ← read_model, directory ← entity ← metrics ← ledger
-//!   ← lease, bulk, import, sweep, runner, rulebook, granting, ordering, erasure, replay, demo ← audit ← http ← cli ← main
+//!   ← lease, bulk, import, sweep, runner, rulebook, granting, ordering, erasure, replay, backup, demo ← audit ← http ← cli ← main
 //! ```
 
 pub mod allotment;
 pub mod audit;
+pub mod backup;
 pub mod bulk;
 pub mod cli;
 pub mod clock;

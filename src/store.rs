@@ -10,6 +10,7 @@ mod connect;
 mod migrate;
 mod postgres;
 mod replay;
+mod snapshot;
 mod sqlite;
 
 use std::collections::HashSet;
@@ -25,6 +26,7 @@ pub use connect::{OpenError, StoreOptions, open, open_read_only};
 pub use migrate::SCHEMA_VERSION;
 pub use postgres::PostgresStore;
 pub use replay::{EventRef, IdRange, Rebuilding, Visitor};
+pub use snapshot::{Snapshot, copy_sqlite, look_at_sqlite};
 pub use sqlite::{SqliteStore, hold_folder};
 
 use crate::clock::Clock;

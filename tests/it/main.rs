@@ -11,6 +11,7 @@
 
 #[macro_use]
 mod harness;
+mod backup;
 mod bulk;
 mod cli;
 mod commit;
