@@ -2,7 +2,8 @@
 //! part of the log.
 //!
 //! Hides how a write happens once under its idempotency key: the receipt is left in the transaction of the change, before
-//! it, so that a used key is met before anything that it has changed already. It must never hold what makes a coupon
+//! it, so that a used key is met before anything that it has changed already. And that members' texts are sealed and
+//! searched all the same ([`seal`]). It must never hold what makes a coupon
 //! valid: a member without personal data stays a member.
 
 mod employees;

@@ -165,7 +165,14 @@ async fn record_earlier(ledger: &Ledger) -> Result<(), ErasureError> {
         for erasure in earlier {
             let (member_id, reason) = (erasure.member_id, erasure.reason);
             let command = MemberCommand::Erase { member_id, reason, employee_id: 0 };
-            ledger.execute::<Member>(member_id, &command, &meta(ledger, erasure.at_ms)).await?;
+            match ledger.execute::<Member>(member_id, &command, &meta(ledger, erasure.at_ms)).await {
+                Ok(_) => {}
+                // His row was removed by hand: there is nobody to be told of.
+                Err(ExecuteError::Refused(refusal)) => {
+                    tracing::warn!(member_id, ?refusal, "an earlier erasure")
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
     }
 }

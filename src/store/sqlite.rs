@@ -7,10 +7,10 @@
 //! the next start reads it.
 
 mod replay;
+mod wal;
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -26,6 +26,7 @@ use super::{
     StoreError, StoredEvent, migrate,
 };
 use crate::clock::Clock;
+use wal::Wal;
 
 /// The WAL is written back whenever so many of its frames (4 KiB) are not in the database yet: commands wait for it on
 /// the one writing connection, so it must be short rather than rare …
@@ -36,6 +37,9 @@ const IDLE_CHECKPOINT_FRAMES: u32 = 100;
 const IDLE_AFTER: Duration = Duration::from_millis(100);
 /// … and where readers have kept it from being used again from its start, in any case when it is longer than this.
 const MAX_WAL_FRAMES: u32 = 48 << 10;
+
+/// How long a reader that keeps the WAL from being used again is then left alone.
+const RESTART_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
@@ -347,6 +351,7 @@ fn read_loop(mut connection: Connection, queue: &Queue) {
 }
 
 fn write_loop(mut connection: Connection, queue: &Queue, wal: &Wal) {
+    let mut restart_from = Instant::now();
     loop {
         match queue.next(IDLE_AFTER) {
             Next::Job(job) => {
@@ -354,14 +359,19 @@ fn write_loop(mut connection: Connection, queue: &Queue, wal: &Wal) {
                 // A rebuild's transaction spans jobs.
                 if connection.is_autocommit() {
                     let (frames, pending) = wal.frames();
-                    if frames > MAX_WAL_FRAMES {
-                        checkpoint(&connection, "RESTART");
+                    if frames > MAX_WAL_FRAMES && Instant::now() >= restart_from {
+                        // A backup reads for as long as it takes: commands must not wait for it each time.
+                        if !checkpoint(&connection, "RESTART") {
+                            restart_from = Instant::now() + RESTART_AGAIN_AFTER;
+                        }
                     } else if pending > CHECKPOINT_FRAMES {
                         checkpoint(&connection, "PASSIVE");
                     }
                 }
             }
-            Next::Idle if wal.frames().1 > IDLE_CHECKPOINT_FRAMES => checkpoint(&connection, "PASSIVE"),
+            Next::Idle if wal.frames().1 > IDLE_CHECKPOINT_FRAMES => {
+                checkpoint(&connection, "PASSIVE");
+            }
             Next::Idle => {}
             Next::Closed => {
                 checkpoint(&connection, "TRUNCATE");
@@ -371,38 +381,19 @@ fn write_loop(mut connection: Connection, queue: &Queue, wal: &Wal) {
     }
 }
 
-/// How full the WAL is, read from the header of its index: the file's length does not say, because it is used again
-/// from its start. <https://www.sqlite.org/walformat.html>
-struct Wal(File);
-
-impl Wal {
-    fn of(path: &Path) -> Result<Self, OpenError> {
-        let index = path.with_extension("db-shm");
-        File::open(&index).map(Self).map_err(|source| folder_error(&index, source))
-    }
-
-    /// Frames in the WAL, and how many of them are not in the database yet. Where that cannot be read, as many as can be:
-    /// better one checkpoint too many than a WAL without bounds.
-    fn frames(&self) -> (u32, u32) {
-        let number = |at| {
-            let mut bytes = [0; 4];
-            self.0.read_exact_at(&mut bytes, at).map(|()| u32::from_ne_bytes(bytes))
-        };
-        match (number(16), number(96)) {
-            (Ok(frames), Ok(in_database)) => (frames, frames.saturating_sub(in_database)),
-            _ => (u32::MAX, u32::MAX),
-        }
-    }
-}
-
 /// Writes the WAL back into the database. A reader that still looks at it puts a part of that off, no more.
-fn checkpoint(connection: &Connection, mode: &str) {
+/// False where such a reader kept it from what it was asked.
+fn checkpoint(connection: &Connection, mode: &str) -> bool {
     let started = Instant::now();
     let pragma = format!("PRAGMA wal_checkpoint({mode})");
     match connection.query_row(&pragma, [], |row| row.get::<_, i64>(0)) {
-        Ok(busy) => tracing::debug!(mode, busy, elapsed = ?started.elapsed(), "checkpoint"),
+        Ok(busy) => {
+            tracing::debug!(mode, busy, elapsed = ?started.elapsed(), "checkpoint");
+            return busy == 0;
+        }
         Err(error) => end_process_on_io_error(&error),
     }
+    false
 }
 
 /// After a failed write nobody knows what is on disk: nothing may be answered from memory any more.
