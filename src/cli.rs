@@ -1,11 +1,12 @@
 //! The command line: `coupon-ledger [serve] …`, `coupon-ledger token …`, `coupon-ledger issue …`,
 //! `coupon-ledger import …`, `coupon-ledger history …`, `coupon-ledger as-of …`, `coupon-ledger verify …`,
 //! `coupon-ledger export …`, `coupon-ledger check …`, `coupon-ledger key …`, `coupon-ledger witness …`,
-//! `coupon-ledger rebuild …`, `coupon-ledger followers …`.
+//! `coupon-ledger rebuild …`, `coupon-ledger followers …`, `coupon-ledger backup …`, `coupon-ledger restore …`.
 //!
 //! Data goes to stdout, logs and progress to stderr. Exit code 0 done, 1 refused or findings, 2 could not run.
 
 mod as_of;
+mod backup;
 mod check;
 mod export;
 mod followers;
@@ -26,6 +27,7 @@ use clap::{Parser, Subcommand};
 
 use crate::clock::Zone;
 use crate::config::{self, File, Place, Serve};
+use crate::directory::{Seal, SealError};
 use crate::secrets::Secrets;
 use crate::store::{self, OpenError, Store, StoreOptions};
 
@@ -79,6 +81,10 @@ enum Command {
     Rebuild(rebuild::RebuildArgs),
     /// What follows the log or the calendar by itself: how it stands, pause, resume, reset
     Followers(followers::FollowersArgs),
+    /// Write the whole ledger into a new file, while the server runs; the keys are not in it
+    Backup(backup::BackupArgs),
+    /// Restore a backup into an empty data folder or an empty database, and check it
+    Restore(backup::BackupArgs),
 }
 
 /// Why a command could not do what it was asked.
@@ -111,6 +117,18 @@ impl Context {
     /// Opens the ledger for reading, which needs no secret; a server may be running on it.
     async fn open_to_read(&self) -> Result<Store, OpenError> {
         store::open_read_only(&self.place_options(0)).await
+    }
+
+    /// The same beside a server: makes nothing. None where the keys are not here.
+    async fn find_seal(&self, store: &Store, secrets: &Secrets) -> Result<Option<Seal>, SealError> {
+        let path = config::person_keys_file(&self.place, &self.folder);
+        Seal::find(store, secrets, &path).await
+    }
+
+    /// What seals and opens members' texts, with this ledger's keys.
+    async fn seal(&self, store: &Store, secrets: &Secrets) -> Result<Seal, SealError> {
+        let path = config::person_keys_file(&self.place, &self.folder);
+        Seal::open(store, secrets, &path).await
     }
 
     fn store_options(&self, secrets: &Secrets, now_ms: i64) -> StoreOptions {
@@ -181,6 +199,8 @@ async fn dispatch(cli: Cli) -> Result<(), Failed> {
         Some(Command::AsOf(arguments)) => as_of::run(context, arguments).await,
         Some(Command::Rebuild(arguments)) => rebuild::run(context, arguments).await,
         Some(Command::Followers(arguments)) => followers::run(context, arguments).await,
+        Some(Command::Backup(arguments)) => backup::back_up(context, arguments).await,
+        Some(Command::Restore(arguments)) => backup::restore(context, arguments).await,
     }
 }
 

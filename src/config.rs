@@ -15,6 +15,9 @@ const SERVER_FILE: &str = "server.json";
 /// The file in a data folder that holds the root secret.
 const SECRET_FILE: &str = "secret.key";
 
+/// The file in a data folder that holds the keys of members' personal texts.
+const PERSON_KEYS_FILE: &str = "person.keys";
+
 /// Where the database is; understood by every subcommand. Each line may stand in the TOML file under its name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 pub struct Place {
@@ -27,6 +30,10 @@ pub struct Place {
     /// A file with the root secret (64 hexadecimal digits), for several servers on one database
     #[arg(long, global = true, value_name = "FILE", env = "COUPON_LEDGER_SECRET_FILE")]
     pub secret_file: Option<PathBuf>,
+    /// A file with the keys of members' personal texts, for several servers each with its copy [default:
+    /// <data-dir>/person.keys]
+    #[arg(long, global = true, value_name = "FILE", env = "COUPON_LEDGER_PERSON_KEYS_FILE")]
+    pub person_keys_file: Option<PathBuf>,
     /// The merchant's time zone [default: Asia/Shanghai]
     #[arg(long, global = true, value_name = "ZONE", env = "COUPON_LEDGER_TIMEZONE")]
     pub timezone: Option<String>,
@@ -116,7 +123,7 @@ macro_rules! file_part {
 
 file_part!(
     /// The file's part of [`Place`].
-    FilePlace of Place { data_dir: PathBuf, database_url: String, secret_file: PathBuf, timezone: String }
+    FilePlace of Place { data_dir: PathBuf, database_url: String, secret_file: PathBuf, person_keys_file: PathBuf, timezone: String }
 );
 file_part!(
     /// The file's part of [`Serve`].
@@ -148,6 +155,12 @@ impl File {
             None => Ok(file),
         }
     }
+}
+
+/// Where the keys of members' personal texts lie.
+#[must_use]
+pub fn person_keys_file(place: &Place, folder: &Path) -> PathBuf {
+    place.person_keys_file.clone().unwrap_or_else(|| folder.join(PERSON_KEYS_FILE))
 }
 
 /// The keys of a ledger: from the environment, from a given file, or from the data folder, where the first start makes

@@ -27,7 +27,8 @@ const SAMPLE_PICTURE: &str = "http://thirdwx.qlogo.cn/mmopen/ajNVdqHZLLChaQIy7oI
 /// Loads the demo world into an empty ledger; false when it was not empty.
 pub async fn load(ledger: &Ledger) -> Result<bool, ExecuteError> {
     let events = ledger.store().events_after(0, 1).await?;
-    if !events.is_empty() || directory::member(ledger.store(), SAMPLE_MEMBER).await?.is_some() {
+    if !events.is_empty() || directory::member(ledger.store(), ledger.seal(), SAMPLE_MEMBER).await?.is_some()
+    {
         return Ok(false);
     }
     let demo = Demo { ledger, zone: ledger.zone() };
@@ -73,7 +74,7 @@ impl Demo<'_> {
                 joined_at_ms,
                 ..Member::default()
             };
-            let _ = directory::add_member(self.ledger.store(), &member, None).await?;
+            let _ = directory::add_member(self.ledger.store(), self.ledger.seal(), &member, None).await?;
         }
         for (id, name) in [(1, "普通會員"), (2, "銀卡會員"), (3, "金卡會員")] {
             let level = Level { id, name: name.to_owned(), ..Level::default() };

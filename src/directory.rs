@@ -2,26 +2,35 @@
 //! part of the log.
 //!
 //! Hides how a write happens once under its idempotency key: the receipt is left in the transaction of the change, before
-//! it, so that a used key is met before anything that it has changed already. It must never hold what makes a coupon
+//! it, so that a used key is met before anything that it has changed already. And that members' texts are sealed and
+//! searched all the same ([`seal`]). It must never hold what makes a coupon
 //! valid: a member without personal data stays a member.
 
 mod employees;
+mod erase;
 mod keys;
 mod labels;
 mod levels_reached;
+mod member_list;
 mod members;
+pub mod seal;
 
 pub use employees::{Employee, EmployeeEdit, NEVER, add_employee, edit_employee, employee, employees};
+pub use erase::{
+    EarlierErasure, Piece, clear_member, earlier_erasures, not_cleared, seal_members, seal_reviews,
+};
 pub use keys::{DirectoryKey, Written, is_used_for_another, receipt};
 pub use labels::{
     Level, LevelEdit, Tag, TagEdit, add_level, add_tag, delete_level, delete_tag, edit_level, edit_tag,
     level, levels, levels_by_id, tags, tags_by_id,
 };
 pub use levels_reached::{has_reached, level_reached_statement};
+pub use member_list::{Search, member, members};
 pub use members::{
-    Edited, Erasure, Member, MemberEdit, Search, add_member, add_members, claim_member_ids, edit_member,
-    erase_member, erasure, known_members, member, members, membership, memberships,
+    Edited, Member, MemberEdit, add_member, add_members, claim_member_ids, edit_member, known_members,
+    membership, memberships,
 };
+pub use seal::{Seal, SealError};
 
 use crate::store::{Cell, Statement, Store, StoreError};
 use crate::value::MAX_ID;

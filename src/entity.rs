@@ -13,6 +13,7 @@ use crate::definition::{Definition, DefinitionCommand, DefinitionEvent, IssueLim
 use crate::facts::Facts;
 use crate::grant::{Grant, GrantCommand, GrantEvent};
 use crate::job::{Job, JobCommand, JobEvent};
+use crate::member::{Member, MemberCommand, MemberEvent};
 use crate::order::{Order, OrderCommand, OrderEvent};
 use crate::provenance::{Provenance, ProvenanceCommand, ProvenanceEvent};
 use crate::read_model::orders::order_rows;
@@ -320,9 +321,10 @@ impl Entity for Coupon {
                 let failed = events.iter().any(|event| matches!(event, CouponEvent::GiftCodeRejected { .. }));
                 effects.attempts = Some(AttemptGuard { member_id: *member_id, now_ms: facts.at.ms, failed });
             }
-            CouponCommand::Evaluate { text, salt, .. } => {
+            CouponCommand::Evaluate { member_id, text, salt, .. } => {
+                let (coupon_id, member_id) = (facts.id, *member_id);
                 effects.review =
-                    Some(ReviewText { coupon_id: facts.id, salt: salt.clone(), text: text.clone() });
+                    Some(ReviewText { coupon_id, member_id, salt: salt.clone(), text: text.clone() });
             }
             _ => {}
         }
@@ -419,6 +421,17 @@ impl Entity for OrderAmount {
     }
 }
 
+impl Entity for Member {
+    fn needs(command: &MemberCommand) -> Needs<'_> {
+        let MemberCommand::Erase { member_id, .. } = command;
+        Needs { member_id: Some(*member_id), ..Needs::default() }
+    }
+
+    fn rows(&self, _id: i64) -> Vec<LiveRow> {
+        Vec::new()
+    }
+}
+
 impl Entity for GoodsGroup {
     fn begins(command: &GoodsGroupCommand) -> bool {
         matches!(command, GoodsGroupCommand::Create { .. })
@@ -487,6 +500,7 @@ macro_rules! for_each_aggregate {
             $crate::grant::Grant,
             $crate::rule::OrderAmount,
             $crate::rule::GoodsGroup,
+            $crate::member::Member,
             $crate::provenance::Provenance
         );
     };
@@ -504,6 +518,7 @@ aggregate!(Grant, "grant", GrantCommand, GrantEvent);
 aggregate!(OrderAmount, "order_amount", OrderAmountCommand, OrderAmountEvent);
 aggregate!(GoodsGroup, "goods_group", GoodsGroupCommand, GoodsGroupEvent);
 aggregate!(Provenance, "ledger", ProvenanceCommand, ProvenanceEvent);
+aggregate!(Member, "member", MemberCommand, MemberEvent);
 
 macro_rules! domain_event {
     ($event:ident { $($name:ident),* }) => {
@@ -547,5 +562,6 @@ domain_event!(AllotmentEvent { Allotted, EndChanged, StockChanged });
 domain_event!(JobEvent { Started, Paused, Resumed, Cancelled, Finished });
 domain_event!(GrantEvent { Added, Changed, Removed });
 domain_event!(OrderAmountEvent { Defined, Changed, Deleted });
+domain_event!(MemberEvent { Erased });
 domain_event!(GoodsGroupEvent { Created, Renamed, GoodsSet, Deleted });
 domain_event!(ProvenanceEvent { ImportedFrom, CheckpointKeyRotated });

@@ -39,6 +39,7 @@ use serde_json::{Value, json};
 use crate::audit::receipt::Patience;
 use crate::directory::{DirectoryKey, Employee, employee, revoked_tokens};
 use crate::entity::Entity;
+use crate::erasure::ErasureError;
 use crate::identity::{Caller, Token};
 use crate::import::MAX_FILE_BYTES;
 use crate::ledger::unit::Together;
@@ -278,10 +279,21 @@ pub enum Failure {
     Execute(ExecuteError),
     /// 9004: the path names nothing.
     NotThere,
+    /// 9002: the erasure is in the log, and is finished by and by.
+    NotErased(ErasureError),
     /// 9002: it goes on, and the same key tells later what became of it.
     TooSlow,
     /// 9999
     Panicked,
+}
+
+impl From<ErasureError> for Failure {
+    fn from(error: ErasureError) -> Self {
+        match error {
+            ErasureError::Execute(error) => Self::Execute(error),
+            error => Self::NotErased(error),
+        }
+    }
 }
 
 impl From<ExecuteError> for Failure {
@@ -351,6 +363,10 @@ impl Failure {
             Self::NotAllowed => Refused::new(StatusCode::FORBIDDEN, &refusal::NOT_ALLOWED),
             Self::NotThere => Refused::new(StatusCode::NOT_FOUND, &refusal::NO_SUCH_ROUTE),
             Self::TooSlow => Refused::unavailable(),
+            Self::NotErased(error) => {
+                tracing::error!(%error, request_id, "an erasure is in the log but not finished");
+                Refused::unavailable()
+            }
             Self::Panicked => {
                 tracing::error!(request_id, "a handler panicked");
                 Refused::internal(request_id)

@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 
 use crate::clock::{Clock, Moment, Zone};
 use crate::coupon::Coupon;
+use crate::directory::seal::{self, Seal};
 use crate::entity::{CorruptEvent, Entity, decode, effects, encode, fold, stream_of};
 use crate::facts::Facts;
 use crate::identity::Caller;
@@ -28,8 +29,8 @@ use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::secrets::Secrets;
 use crate::store::{
-    Append, AttemptGuard, EPOCH, Effects, Entry, Outcome, ReceiptKey, Store, StoreError, StoredEvent,
-    StreamAppend, StreamId, receipts_hash,
+    Append, AttemptGuard, EPOCH, Effects, Entry, Outcome, ReceiptKey, ReviewText, Store, StoreError,
+    StoredEvent, StreamAppend, StreamId, receipts_hash,
 };
 use crate::value::{hex, random};
 use grounds::{Grounds, Memory};
@@ -128,6 +129,7 @@ struct Inner {
     in_flight: Semaphore,
     capacity: usize,
     secrets: Secrets,
+    seal: Seal,
     zone: Zone,
     clock: Clock,
     metrics: Arc<Metrics>,
@@ -141,6 +143,8 @@ pub struct LedgerOptions {
     pub store: Store,
     /// The keys.
     pub secrets: Secrets,
+    /// What seals and opens personal texts.
+    pub seal: Seal,
     /// The merchant's calendar.
     pub zone: Zone,
     /// The time.
@@ -153,7 +157,7 @@ impl Ledger {
     /// Starts a ledger on a store.
     #[must_use]
     pub fn start(options: LedgerOptions) -> Self {
-        let LedgerOptions { store, secrets, zone, clock, capacity } = options;
+        let LedgerOptions { store, secrets, seal, zone, clock, capacity } = options;
         let metrics = Arc::new(Metrics::default());
         let inner = Inner {
             writer: Writer::start(store.clone(), clock.clone(), metrics.clone(), capacity),
@@ -162,6 +166,7 @@ impl Ledger {
             capacity,
             store,
             secrets,
+            seal,
             zone,
             clock,
             metrics,
@@ -181,6 +186,12 @@ impl Ledger {
     #[must_use]
     pub fn secrets(&self) -> &Secrets {
         &self.inner.secrets
+    }
+
+    /// What seals and opens personal texts.
+    #[must_use]
+    pub fn seal(&self) -> &Seal {
+        &self.inner.seal
     }
 
     /// The merchant's calendar.
@@ -291,7 +302,7 @@ impl Ledger {
                     return Ok(Executed { id, state: before, events: Vec::new(), replayed: false });
                 }
             };
-            let (entry, executed) = prepare::<A>(id, (before, version), command, &facts, events)?;
+            let (entry, executed) = self.prepare::<A>(id, (before, version), command, &facts, events)?;
             let append = new_append(vec![entry], grounds.unchanged, meta, None);
             match self.inner.writer.submit(append).await? {
                 Outcome::Committed { .. } => {
@@ -369,29 +380,41 @@ impl Ledger {
         }
         Err(ExecuteError::Conflict)
     }
-}
 
-/// What a decision writes, and what it comes to once it is written.
-fn prepare<A: Entity>(
-    id: i64,
-    (before, version): (A, i64),
-    command: &A::Command,
-    facts: &Facts,
-    events: Vec<A::Event>,
-) -> Result<(Entry, Executed<A>), ExecuteError> {
-    let mut after = before.clone();
-    for event in &events {
-        after.evolve(event);
+    /// What a decision writes, and what it comes to once it is written.
+    fn prepare<A: Entity>(
+        &self,
+        id: i64,
+        (before, version): (A, i64),
+        command: &A::Command,
+        facts: &Facts,
+        events: Vec<A::Event>,
+    ) -> Result<(Entry, Executed<A>), ExecuteError> {
+        let mut after = before.clone();
+        for event in &events {
+            after.evolve(event);
+        }
+        let mut effects = effects(id, &before, &after);
+        A::guard(command, &events, facts, &mut effects);
+        if let Some(review) = effects.review.take() {
+            effects.review = self.sealed(&review);
+        }
+        let part = StreamAppend {
+            stream: stream_of::<A>(id),
+            expected_version: version,
+            events: events.iter().map(encode::<A>).collect::<Result<_, _>>()?,
+        };
+        let entry = Entry { streams: vec![part], effects };
+        Ok((entry, Executed { id, state: after, events, replayed: false }))
     }
-    let mut effects = effects(id, &before, &after);
-    A::guard(command, &events, facts, &mut effects);
-    let part = StreamAppend {
-        stream: stream_of::<A>(id),
-        expected_version: version,
-        events: events.iter().map(encode::<A>).collect::<Result<_, _>>()?,
-    };
-    let entry = Entry { streams: vec![part], effects };
-    Ok((entry, Executed { id, state: after, events, replayed: false }))
+
+    /// A review's texts as they may be stored; none of whom was erased, whose texts are not kept.
+    fn sealed(&self, review: &ReviewText) -> Option<ReviewText> {
+        let person = self.inner.seal.person(review.member_id);
+        let salt = person.seal(seal::REVIEW_SALT, &review.salt);
+        let text = person.seal(seal::REVIEW_TEXT, &review.text);
+        (!person.is_erased()).then_some(ReviewText { salt, text, ..*review })
+    }
 }
 
 /// An append of these entries. It leaves the receipt of the request's key, and `once`: that of what can be done once only.

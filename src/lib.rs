@@ -4,14 +4,15 @@
 //! computed from those streams. Imports go one way:
 //!
 //! ```text
-//! value, clock, refusal ← secrets ← coupon, definition, shop, allotment, job, grant, rule, order, provenance, facts
+//! value, clock, refusal ← secrets, person_keys ← coupon, definition, shop, allotment, job, grant, rule, order, member, provenance, facts
 //!   ← identity, config
 //!   ← store ← read_model, directory ← entity ← metrics ← ledger
-//!   ← lease, followers, bulk, import, sweep, runner, rulebook, granting, ordering, replay, demo ← audit ← http ← cli ← main
+//!   ← lease, followers, bulk, import, sweep, runner, rulebook, granting, ordering, erasure, replay, backup, demo ← audit ← http ← cli ← main
 //! ```
 
 pub mod allotment;
 pub mod audit;
+pub mod backup;
 pub mod bulk;
 pub mod cli;
 pub mod clock;
@@ -21,6 +22,7 @@ pub mod definition;
 pub mod demo;
 pub mod directory;
 pub mod entity;
+pub mod erasure;
 pub mod facts;
 pub mod followers;
 pub mod grant;
@@ -31,9 +33,11 @@ pub mod import;
 pub mod job;
 pub mod lease;
 pub mod ledger;
+pub mod member;
 pub mod metrics;
 pub mod order;
 pub mod ordering;
+pub mod person_keys;
 pub mod provenance;
 pub mod read_model;
 pub mod refusal;

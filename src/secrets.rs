@@ -52,6 +52,7 @@ pub struct Secrets {
     shops: Key,
     partners: Key,
     counter: Key,
+    search: Key,
     gifts: GiftCodes,
 }
 
@@ -75,6 +76,7 @@ impl Secrets {
             shops: derive("shop QR codes"),
             partners: derive("partner pages"),
             counter: derive("counter codes"),
+            search: derive("member search"),
             gifts: GiftCodes { key: gifts, key_id: key_id.into() },
             root,
         }
@@ -119,6 +121,13 @@ impl Secrets {
     #[must_use]
     pub fn request_mac(&self, canonical_body: &str) -> String {
         hex(&self.requests.digest(&[canonical_body.as_bytes()]))
+    }
+
+    /// What stands in the database for how a text of a member begins: equal for equal beginnings of one field, and
+    /// nothing to whoever has not this key.
+    #[must_use]
+    pub fn search_token(&self, field: &str, beginning: &str) -> i64 {
+        i64::from_be_bytes(self.search.short(&[field.as_bytes(), beginning.as_bytes()]))
     }
 
     /// The signature of a token's payload.

@@ -12,6 +12,7 @@ mod postgres;
 pub mod rebuild;
 mod replay;
 mod scratch;
+mod snapshot;
 mod sqlite;
 mod takeover;
 
@@ -30,7 +31,8 @@ pub use postgres::PostgresStore;
 pub use rebuild::Rebuilder;
 pub use replay::{EventRef, IdRange, Visitor};
 pub use scratch::Scratch;
-pub use sqlite::SqliteStore;
+pub use snapshot::{Snapshot, copy_sqlite, look_at_sqlite};
+pub use sqlite::{SqliteStore, hold_folder};
 pub use takeover::{Takeover, WholeReceipt};
 
 use crate::clock::Clock;
@@ -542,6 +544,24 @@ impl Store {
         let sets = ids.iter().map(|id| load_parameters(StreamId { kind, id: *id }).into()).collect();
         let found = self.query_each(sql, sets).await?;
         Ok(ids.iter().zip(found).filter(|(_, rows)| !rows.is_empty()).map(|(id, _)| *id).collect())
+    }
+
+    /// Leaves nothing behind of what was overwritten, as far as the engine can: SQLite's write-ahead log is written back and
+    /// cut to nothing. A reader that still looks at it puts that off; the log is written over in any case.
+    pub async fn wipe(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(store) => store.wipe(false).await,
+            Self::Postgres(_) => Ok(()),
+        }
+    }
+
+    /// Writes the database anew, so that nothing is left in its unused space of what an earlier version deleted; long on a
+    /// large ledger. On PostgreSQL that is the administrator's to do (docs/operations.md).
+    pub async fn rewrite(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Sqlite(store) => store.wipe(true).await,
+            Self::Postgres(_) => Ok(()),
+        }
     }
 
     /// Ends the engine: waits for what it was given, and lets go of the data folder.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use coupon_ledger::clock::Clock;
 use coupon_ledger::config;
+use coupon_ledger::directory::Seal;
 use coupon_ledger::coupon::{Coupon, CouponEvent};
 use coupon_ledger::entity::decode;
 use coupon_ledger::identity::{Caller, Token};
@@ -364,8 +365,10 @@ impl World {
 
 async fn open(place: &Place, secrets: &Secrets, clock: &Clock) -> anyhow::Result<Ledger> {
     let store = store::open(&store_options(place, secrets, clock)).await?;
+    let seal = Seal::open(&store, secrets, &place.folder.join("person.keys")).await?;
     Ok(Ledger::start(LedgerOptions {
         store,
+        seal,
         secrets: secrets.clone(),
         zone: coupon_ledger::clock::Zone::default(),
         clock: clock.clone(),

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::directory::Seal;
 use crate::entity::for_each_aggregate;
 use crate::store::{BUCKET, IdRange, Statement, Store, StoreError};
 pub use run::run_verify;
@@ -208,7 +209,8 @@ pub async fn verify(
     let (done, mut finished) = mpsc::channel(8);
     let mut workers = JoinSet::new();
     for _ in 0..workers_num.max(1) {
-        let worker = Worker { store: store.clone(), position: state.position, tiled: state.tiled };
+        let (store, seal) = (store.clone(), trusted.seal.clone());
+        let worker = Worker { store, position: state.position, tiled: state.tiled, seal };
         workers.spawn(work(worker, queue.clone(), done.clone()));
     }
     drop(done);
@@ -236,6 +238,7 @@ struct Worker {
     store: Store,
     position: i64,
     tiled: i64,
+    seal: Option<Seal>,
 }
 
 type Done = (Piece, Result<Totals, VerifyError>);
@@ -257,7 +260,9 @@ impl Worker {
             Piece::Log { after, until } => log::check(self, *after, *until).await,
             Piece::Receipts { after, until } => receipts::check(self, after, until).await,
             Piece::Members { after, until } => tables::check_members(&self.store, *after, *until).await,
-            Piece::Reviews { after, until } => tables::check_reviews(&self.store, *after, *until).await,
+            Piece::Reviews { after, until } => {
+                tables::check_reviews(&self.store, self.seal.as_ref(), *after, *until).await
+            }
             Piece::Streams { kind, from, until } => {
                 let range = || IdRange { from: from.clone(), until: until.clone() };
                 macro_rules! check {

@@ -12,6 +12,7 @@ use crate::definition::{Definition, DefinitionEvent, IssueLimit, Kind, Offer, Te
 use crate::entity::Entity;
 use crate::grant::{Cause, Grant, GrantEvent};
 use crate::job::{Coupons, Job, JobEvent, Recipients, Work};
+use crate::member::{Member, MemberEvent};
 use crate::order::{Line, LineState, Order, OrderEvent, Placement};
 use crate::provenance::{ImportedFrom, Provenance, ProvenanceEvent};
 use crate::rule::{GoodsGroup, GoodsGroupEvent, OrderAmount, OrderAmountEvent};
@@ -442,6 +443,16 @@ impl Told for OrderAmount {
             }
             OrderAmountEvent::Deleted { employee_id, at_ms: _ } => {
                 format!("deleted with its grants{}", by(*employee_id))
+            }
+        }
+    }
+}
+
+impl Told for Member {
+    fn words(event: &MemberEvent, _zone: Zone) -> String {
+        match event {
+            MemberEvent::Erased { reason, employee_id, at_ms: _ } => {
+                format!("personal data erased{}{}", by(*employee_id), because(reason))
             }
         }
     }

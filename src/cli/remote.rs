@@ -36,7 +36,9 @@ impl Holder {
         let clock = Clock::System;
         match store::open(&context.store_options(&secrets, clock.now_ms())).await {
             Ok(store) => {
-                let options = LedgerOptions { store, secrets, zone: context.zone, clock, capacity: 64 };
+                let seal = context.seal(&store, &secrets).await?;
+                let zone = context.zone;
+                let options = LedgerOptions { store, secrets, seal, zone, clock, capacity: 64 };
                 Ok(Self::Ledger(Ledger::start(options)))
             }
             Err(error @ OpenError::InUse { .. }) => match running_server(&context.folder) {

@@ -15,6 +15,7 @@ use crate::audit::verify::run_verify;
 use crate::clock::Clock;
 use crate::config::{RunningServer, Serve, announce_server, withdraw_server};
 use crate::demo;
+use crate::erasure::{self, follow_erasures};
 use crate::followers::{self, EXPIRY};
 use crate::granting::{self, run_granting};
 use crate::http::server::{self, ServerOptions};
@@ -42,13 +43,16 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
     let url = format!("http://{}", listener.local_addr()?);
     let secrets = context.secrets(true)?;
     let store = store::open(&context.store_options(&secrets, clock.now_ms())).await?;
+    let seal = context.seal(&store, &secrets).await?;
     let ledger = Ledger::start(LedgerOptions {
         store: store.clone(),
         secrets,
+        seal,
         zone: context.zone,
         clock,
         capacity: options.max_commands.unwrap_or(4_096).clamp(1, 1_000_000),
     });
+    let erased_until = erasure::begin(&ledger).await?;
     if options.demo == Some(true) {
         let loaded = demo::load(&ledger).await.context("the demo world could not be loaded")?;
         tracing::info!(loaded, "demo world");
@@ -66,6 +70,7 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
     background.spawn(keep_house(app.clone()));
     background.spawn(run_jobs(ledger.clone()));
     background.spawn(run_granting(ledger.clone()));
+    background.spawn(follow_erasures(ledger.clone(), erased_until));
     let tlog = TlogOptions { folder: context.folder.clone(), witnesses };
     background.spawn(run_tlog(ledger.clone(), tlog));
     if let hours @ 1.. = options.verify_every_hours.unwrap_or(24) {

@@ -81,7 +81,7 @@ async fn warn_of_strangers(context: &Context, secrets: &Secrets, caller: Caller)
         return;
     };
     let known = match caller {
-        Caller::Member(id) => directory::member(&store, id).await.map(|member| member.is_some()),
+        Caller::Member(id) => directory::membership(&store, id).await.map(|member| member.is_some()),
         Caller::Employee(id) => directory::employee(&store, id).await.map(|employee| employee.is_some()),
         Caller::Partner(id) => partners::partner(&store, id).await.map(|partner| partner.is_some()),
         _ => Ok(true),

@@ -43,7 +43,14 @@ struct Kept {
 pub(super) async fn run(context: Context, arguments: VerifyArgs) -> Result<(), Failed> {
     let store = context.open_to_read().await?;
     let mut trusted = if arguments.keys.is_empty() {
-        Trusted::of_secret(&store, &context.secrets(false)?).await?
+        let secrets = context.secrets(false)?;
+        let seal = context.find_seal(&store, &secrets).await?;
+        if seal.is_none() {
+            eprintln!(
+                "coupon-ledger: the person keys are not here: reviews are not held against their hashes"
+            );
+        }
+        Trusted { seal, ..Trusted::of_secret(&store, &secrets).await? }
     } else {
         Trusted::keys(&arguments.keys)?
     };

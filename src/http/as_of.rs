@@ -14,6 +14,7 @@ use super::{App, Call, Failure, HttpOptions, run};
 use crate::audit::as_of::{self, AsOfError, Of};
 use crate::audit::at::AsOf;
 use crate::clock::{Clock, Zone};
+use crate::directory::Seal;
 use crate::identity::Caller;
 use crate::ledger::{ExecuteError, Ledger, LedgerOptions, Meta};
 use crate::refusal::{Language, Wrong};
@@ -78,6 +79,8 @@ pub struct Source {
     pub store: Store,
     /// Its keys.
     pub secrets: Secrets,
+    /// What opens members' texts.
+    pub seal: Seal,
     /// Its calendar.
     pub zone: Zone,
     /// The settings of its server.
@@ -188,6 +191,7 @@ async fn ask(source: &Source, as_of: AsOf, question: Question, store: Store) -> 
     let ledger = Ledger::start(LedgerOptions {
         store,
         secrets: source.secrets.clone(),
+        seal: source.seal.clone(),
         zone: source.zone,
         clock: Clock::manual(as_of.at_ms),
         capacity: CAPACITY,

@@ -160,7 +160,8 @@ async fn coupon_list(mut call: Call) -> Result<Answer, Failure> {
     let slice = call.form.slice();
     call.checked()?;
     let (now_ms, zone) = (call.now_ms(), call.app.ledger.zone());
-    let rows = pages::wallet(call.app.ledger.store(), call.member_id(), state, now_ms, slice).await?;
+    let ledger = &call.app.ledger;
+    let rows = pages::wallet(ledger.store(), ledger.seal(), call.member_id(), state, now_ms, slice).await?;
     Answer::new(&rows.into_iter().map(|row| ListRow::of(row, now_ms, zone)).collect::<Vec<_>>())
 }
 
@@ -175,7 +176,8 @@ async fn coupon_info(mut call: Call) -> Result<Answer, Failure> {
     let id = call.form.id("id");
     call.checked()?;
     let (member_id, now_ms, zone) = (call.member_id(), call.now_ms(), call.app.ledger.zone());
-    let detail = pages::wallet_detail(call.app.ledger.store(), member_id, id).await?;
+    let ledger = &call.app.ledger;
+    let detail = pages::wallet_detail(ledger.store(), ledger.seal(), member_id, id).await?;
     let Some(detail) = detail else {
         return Err(Refusal::NoSuchCoupon.into());
     };
@@ -341,7 +343,7 @@ async fn gift_info(mut call: Call) -> Result<Answer, Failure> {
         Some(holding) if done.state.holder_id == call.member_id() => holding.given_by,
         _ => done.state.holder_id,
     };
-    let giver = directory::member(ledger.store(), giver_id).await?.unwrap_or_default();
+    let giver = directory::member(ledger.store(), ledger.seal(), giver_id).await?.unwrap_or_default();
     let lapses_at_ms = done.state.gift.as_ref().map_or(0, |gift| gift.lapses_at_ms);
     Answer::new(&json!({
         "id": done.id,
@@ -378,7 +380,7 @@ async fn get_audit_coupon(mut call: Call) -> Result<Answer, Failure> {
         let found = pages::place(ledger.store(), shop_id).await?;
         shop = Some(found.filter(|shop| shop.open).ok_or(Refusal::NoSuchShop)?);
     }
-    let unused = pages::unused(ledger.store(), call.member_id(), at.ms).await?;
+    let unused = pages::unused(ledger.store(), ledger.seal(), call.member_id(), at.ms).await?;
     let usable = unused.into_iter().filter(|(row, Usability { starts_at_ms, weekdays, shop_ids, .. })| {
         row.self_redeemable
             && *starts_at_ms <= at.ms

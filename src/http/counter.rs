@@ -127,7 +127,7 @@ pub(super) async fn coupon_list(mut call: Call, only_cash: bool) -> Result<Answe
     refuse_unknown(&call)?;
     let (ledger, at) = (&call.app.ledger, call.meta.at);
     directory::membership(ledger.store(), member_id).await?.ok_or(Refusal::NoSuchMember)?;
-    let unused = pages::unused(ledger.store(), member_id, at.ms).await?;
+    let unused = pages::unused(ledger.store(), ledger.seal(), member_id, at.ms).await?;
     let shop = match &call.employee {
         Some(employee) => pages::place(ledger.store(), employee.shop_id).await?,
         None => None,
@@ -174,7 +174,8 @@ async fn redemption_list(mut call: Call) -> Result<Answer, Failure> {
     let zone = call.app.ledger.zone();
     let from_ms = begin.map_or(0, |day| zone.day_starts_at_ms(day));
     let until_ms = end.map_or(i64::MAX, |day| zone.day_ends_at_ms(day));
-    let rows = pages::redemptions(call.app.ledger.store(), (from_ms, until_ms), shop_id, slice).await?;
+    let ledger = &call.app.ledger;
+    let rows = pages::redemptions(ledger.store(), ledger.seal(), (from_ms, until_ms), shop_id, slice).await?;
     let row = |row: &CounterRow| {
         json!({
             "id": row.id,

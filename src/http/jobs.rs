@@ -280,7 +280,9 @@ async fn send_member_coupon_info(mut call: Call) -> Result<Answer, Failure> {
     call.checked()?;
     let (coupon, _) = call.app.ledger.load::<Coupon>(id).await?;
     let issue = coupon.issue.as_ref().ok_or(Refusal::NoSuchCoupon)?;
-    let member = directory::member(call.app.ledger.store(), coupon.holder_id).await?.unwrap_or_default();
+    let ledger = &call.app.ledger;
+    let member =
+        directory::member(ledger.store(), ledger.seal(), coupon.holder_id).await?.unwrap_or_default();
     Answer::new(&json!({
         "id": id,
         "member_id": coupon.holder_id,

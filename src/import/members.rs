@@ -113,7 +113,7 @@ async fn taken(import: &Import<'_>, members: &[(i64, u64, Member)]) -> Result<i6
     if ids.is_empty() {
         return Ok(0);
     }
-    let known = directory::known_members(import.ledger.store(), &ids).await?;
+    let known = directory::known_members(import.ledger.store(), import.ledger.seal(), &ids).await?;
     let taken = members.iter().filter(|(.., member)| known.contains(&member.id));
     Ok(taken.fold(0, |bits, (bit, ..)| bits | bit))
 }
@@ -144,7 +144,7 @@ async fn add(import: &mut Import<'_>, members: &[(i64, u64, Member)]) -> Result<
                 member.id = id;
             }
         }
-        match directory::add_members(store, &free, &key, bits).await? {
+        match directory::add_members(store, import.ledger.seal(), &free, &key, bits).await? {
             Written::Done => {
                 import.took_now = true;
                 return Ok(bits);

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::grounds::Grounds;
-use super::{ExecuteError, Executed, Ledger, MAX_CONFLICTS, Meta, new_append, prepare};
+use super::{ExecuteError, Executed, Ledger, MAX_CONFLICTS, Meta, new_append};
 use crate::entity::{Entity, fold, stream_of};
 use crate::facts::Facts;
 use crate::job::Job;
@@ -162,7 +162,8 @@ impl Ledger {
             let appends = matches!(&decided, Ok(events) if !events.is_empty());
             let guard = if appends { None } else { before.attempt(command, &facts, decided.is_err()) };
             decisions.push(match decided {
-                Ok(events) if appends => prepare::<A>(*id, (before, version), command, &facts, events)
+                Ok(events) if appends => self
+                    .prepare::<A>(*id, (before, version), command, &facts, events)
                     .map(|(entry, done)| (Some(entry), done)),
                 Ok(events) => Ok((None, Executed { id: *id, state: before, events, replayed: false })),
                 Err(refusal) => Err(refusal.into()),

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use super::grounds::Grounds;
-use super::{ExecuteError, Executed, Ledger, MAX_CONFLICTS, Meta, new_append, prepare};
+use super::{ExecuteError, Executed, Ledger, MAX_CONFLICTS, Meta, new_append};
 use crate::entity::{Entity, fold, stream_of};
 use crate::facts::Facts;
 use crate::metrics::Metrics;
@@ -105,7 +105,7 @@ impl<'a> Unit<'a> {
             self.grounds.unchanged.push((stream, version));
             return Ok(Executed { id, state: before, events, replayed: false });
         }
-        let (entry, executed) = prepare::<A>(id, (before, version), command, &facts, events)?;
+        let (entry, executed) = self.ledger.prepare::<A>(id, (before, version), command, &facts, events)?;
         self.entry.streams.extend(entry.streams);
         self.entry.effects.join(entry.effects);
         let events = executed.events.clone();

@@ -4,6 +4,7 @@
 use crate::clock::day_text;
 use crate::coupon::CouponEvent;
 use crate::definition::Terms;
+use crate::directory::seal::{self, Seal};
 use crate::store::{BUCKET, Cell, Row, Statement, Store, StoreError};
 
 /// Which part of a list is asked for.
@@ -126,10 +127,11 @@ macro_rules! wallet {
 const WALLET_COLUMNS: usize = 19;
 
 impl WalletRow {
-    fn take(row: &mut Row) -> Self {
-        Self {
+    fn take(row: &mut Row, seal: &Seal) -> Result<Self, StoreError> {
+        let member_id = row.int(1);
+        Ok(Self {
             coupon_id: row.int(0),
-            member_id: row.int(1),
+            member_id,
             definition_id: row.int(2),
             start_date: day_text(row.int(3)),
             end_date: day_text(row.int(4)),
@@ -146,8 +148,8 @@ impl WalletRow {
             deduction_cents: row.int(15),
             self_redeemable: row.int(16) == 1,
             title: row.take_text(17),
-            evaluation: row.take_text(18),
-        }
+            evaluation: seal.open_one(seal::REVIEW_TEXT, member_id, row.text(18))?,
+        })
     }
 
     /// Whether a gift of this row waits at this instant.
@@ -167,6 +169,7 @@ impl WalletRow {
 /// A member's coupons in one state, newest id first.
 pub async fn wallet(
     store: &Store,
+    seal: &Seal,
     member_id: i64,
     state: WalletState,
     now_ms: i64,
@@ -195,7 +198,7 @@ pub async fn wallet(
         }
     };
     let rows = store.query(Statement::new(sql, parameters)).await?;
-    Ok(rows.into_iter().map(|mut row| WalletRow::take(&mut row)).collect())
+    rows.into_iter().map(|mut row| WalletRow::take(&mut row, seal)).collect()
 }
 
 /// When and where a coupon can be used.
@@ -222,6 +225,7 @@ pub struct Usability {
 /// A member's unused coupons, newest id first, each with when and where it can be used.
 pub async fn unused(
     store: &Store,
+    seal: &Seal,
     member_id: i64,
     now_ms: i64,
 ) -> Result<Vec<(WalletRow, Usability)>, StoreError> {
@@ -242,9 +246,9 @@ pub async fn unused(
             order_id: row.int(WALLET_COLUMNS + 6),
             goods_id: row.int(WALLET_COLUMNS + 7),
         };
-        (WalletRow::take(&mut row), usability)
+        Ok((WalletRow::take(&mut row, seal)?, usability))
     };
-    Ok(rows.into_iter().map(each).collect())
+    rows.into_iter().map(each).collect()
 }
 
 /// How many coupons a member has in each state: unused, gone, expired.
@@ -283,6 +287,7 @@ pub struct WalletDetail {
 /// A coupon as one member sees it; None when he has never held it.
 pub async fn wallet_detail(
     store: &Store,
+    seal: &Seal,
     member_id: i64,
     coupon_id: i64,
 ) -> Result<Option<WalletDetail>, StoreError> {
@@ -301,7 +306,7 @@ pub async fn wallet_detail(
     let Some(found) = rows.first_mut() else {
         return Ok(None);
     };
-    let row = WalletRow::take(found);
+    let row = WalletRow::take(found, seal)?;
     let column = |number: usize| WALLET_COLUMNS + number;
     let first = serde_json::from_str::<CouponEvent>(found.text(column(6))).ok();
     let Some(terms) = first.as_ref().and_then(CouponEvent::birth).map(|issue| issue.terms.clone()) else {
@@ -311,7 +316,13 @@ pub async fn wallet_detail(
             what: format!("the first event of coupon {coupon_id} is not its birth"),
         });
     };
-    let receiver = (row.received_by != 0).then(|| (found.take_text(column(7)), found.take_text(column(8))));
+    let receiver = if row.received_by == 0 {
+        None
+    } else {
+        let person = seal.person(row.received_by);
+        let nickname = person.open(seal::NICKNAME, found.text(column(7)))?;
+        Some((nickname, person.open(seal::HEADIMGURL, found.text(column(8)))?))
+    };
     Ok(Some(WalletDetail {
         row,
         given_by: found.int(column(0)),
@@ -399,6 +410,7 @@ pub struct CounterRow {
 /// Redemptions between two instants, in one shop or (0) in all, newest first.
 pub async fn redemptions(
     store: &Store,
+    seal: &Seal,
     (from_ms, until_ms): (i64, i64),
     shop_id: i64,
     slice: Slice,
@@ -416,20 +428,23 @@ pub async fn redemptions(
     parameters.extend(slice.parameters());
     parameters.extend([from_ms, until_ms, shop_id].map(Cell::from));
     let rows = store.query(Statement::new(sql, parameters)).await?;
-    let each = |row: &Row| CounterRow {
-        id: row.int(0),
-        coupon_id: row.int(1),
-        definition_id: row.int(2),
-        used_at_ms: row.int(3),
-        reversed_at_ms: row.int(4),
-        shop_id: row.int(5),
-        employee_id: row.int(6),
-        member_id: row.int(7),
-        title: row.text(8).to_owned(),
-        nickname: row.text(9).to_owned(),
-        headimgurl: row.text(10).to_owned(),
+    let each = |row: &Row| {
+        let person = seal.person(row.int(7));
+        Ok(CounterRow {
+            id: row.int(0),
+            coupon_id: row.int(1),
+            definition_id: row.int(2),
+            used_at_ms: row.int(3),
+            reversed_at_ms: row.int(4),
+            shop_id: row.int(5),
+            employee_id: row.int(6),
+            member_id: row.int(7),
+            title: row.text(8).to_owned(),
+            nickname: person.open(seal::NICKNAME, row.text(9))?,
+            headimgurl: person.open(seal::HEADIMGURL, row.text(10))?,
+        })
     };
-    Ok(rows.iter().map(each).collect())
+    rows.iter().map(each).collect()
 }
 
 /// A definition as pages show it.

@@ -127,6 +127,8 @@ pub const ATTEMPT_WINDOW_MS: i64 = 3_600_000;
 pub struct ReviewText {
     /// The coupon that was reviewed.
     pub coupon_id: i64,
+    /// Who wrote it: both texts are sealed under his key before they are handed to the store.
+    pub member_id: i64,
     /// What the hash in the event was made with.
     pub salt: String,
     /// What the member wrote.

@@ -54,6 +54,7 @@ const STEPS: &[Step] = &[
     both!("partner_coupons_v1", "../../projections/partner_coupons.sql"),
     both!("0008_tlog", "../../migrations/0008_tlog.sql"),
     both!("0009_rebuilds", "../../migrations/0009_rebuilds.sql"),
+    both!("0010_people", "../../migrations/0010_people.sql"),
 ];
 
 /// The number of the last step.

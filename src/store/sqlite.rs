@@ -44,6 +44,9 @@ const IDLE_AFTER: Duration = Duration::from_millis(100);
 /// … and where readers have kept it from being used again from its start, in any case when it is longer than this.
 const MAX_WAL_FRAMES: u32 = 48 << 10;
 
+/// How long a reader that keeps the WAL from being used again is then left alone.
+const RESTART_AGAIN_AFTER: Duration = Duration::from_secs(2);
+
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
 /// The embedded engine. Cheap to clone.
@@ -65,8 +68,7 @@ struct Inner {
 impl SqliteStore {
     /// Takes the data folder, opens the database in it and brings it up to date.
     pub fn open(folder: &Path, now_ms: i64) -> Result<Self, OpenError> {
-        crate::config::make_folder(folder).map_err(|source| folder_error(folder, source))?;
-        let lock = take_lock(folder)?;
+        let lock = hold_folder(folder)?;
         let path = folder.join("ledger.db");
         let mut writer = Connection::open(&path)?;
         prepare_writer(&mut writer)?;
@@ -201,6 +203,17 @@ impl SqliteStore {
             .map_err(unavailable)?
     }
 
+    pub(super) async fn wipe(&self, rewrite: bool) -> Result<(), StoreError> {
+        let wipe = move |connection: &mut Connection| {
+            // It takes as much room again as the database has. Where there is none, everything stays as it was.
+            if let Some(error) = rewrite.then(|| connection.execute_batch("VACUUM").err()).flatten() {
+                tracing::warn!(%error, "VACUUM failed: unused space may still hold what was deleted before");
+            }
+            checkpoint(connection, "TRUNCATE");
+        };
+        self.inner.writer.run(false, wipe).await
+    }
+
     pub(super) async fn close(&self) {
         self.inner.writer.close();
         self.inner.readers.close();
@@ -229,7 +242,9 @@ fn folder_error(path: &Path, source: std::io::Error) -> OpenError {
     OpenError::Folder { path: path.display().to_string(), source }
 }
 
-fn take_lock(folder: &Path) -> Result<File, OpenError> {
+/// Takes a data folder, made where there is none, for as long as the file is held.
+pub fn hold_folder(folder: &Path) -> Result<File, OpenError> {
+    crate::config::make_folder(folder).map_err(|source| folder_error(folder, source))?;
     let path = folder.join("ledger.lock");
     let file = OpenOptions::new()
         .create(true)
@@ -255,6 +270,7 @@ fn prepare_writer(connection: &mut Connection) -> Result<(), OpenError> {
         "PRAGMA journal_mode = WAL;
          PRAGMA synchronous = FULL;
          PRAGMA recursive_triggers = ON;
+         PRAGMA secure_delete = ON;
          PRAGMA wal_autocheckpoint = 0;
          PRAGMA temp_store = MEMORY;
          PRAGMA cache_size = -65536;",
@@ -359,18 +375,24 @@ fn read_loop(mut connection: Connection, queue: &Queue) {
 fn write_loop(mut connection: Connection, queue: &Queue, wal: Option<&Wal>) {
     // Frames in the WAL, and how many of them are not in the database yet.
     let frames = || wal.map_or((0, 0), Wal::frames);
+    let mut restart_from = Instant::now();
     loop {
         match queue.next(IDLE_AFTER) {
             Next::Job(job) => {
                 job(&mut connection);
                 let (frames, pending) = frames();
-                if frames > MAX_WAL_FRAMES {
-                    checkpoint(&connection, "RESTART");
+                if frames > MAX_WAL_FRAMES && Instant::now() >= restart_from {
+                    // A backup reads for as long as it takes: commands must not wait for it each time.
+                    if !checkpoint(&connection, "RESTART") {
+                        restart_from = Instant::now() + RESTART_AGAIN_AFTER;
+                    }
                 } else if pending > CHECKPOINT_FRAMES {
                     checkpoint(&connection, "PASSIVE");
                 }
             }
-            Next::Idle if frames().1 > IDLE_CHECKPOINT_FRAMES => checkpoint(&connection, "PASSIVE"),
+            Next::Idle if frames().1 > IDLE_CHECKPOINT_FRAMES => {
+                checkpoint(&connection, "PASSIVE");
+            }
             Next::Idle => {}
             Next::Closed => {
                 if wal.is_some() {

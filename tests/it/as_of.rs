@@ -93,6 +93,7 @@ async fn asked_then(world: &World, given: &Given) -> Result<Value, i64> {
     let source = Source {
         store: world.store().clone(),
         secrets: world.secrets.clone(),
+        seal: world.ledger.seal().clone(),
         zone: world.ledger.zone(),
         options: Arc::new(HttpOptions::default()),
     };

@@ -346,7 +346,7 @@ async fn a_conflict_is_retried_three_times_and_then_6003() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_ledgers_that_race_for_one_coupon_agree_who_used_it() {
     let first = World::with_people(Engine::Postgres).await;
-    let home = Home { folder: tempfile::tempdir().unwrap(), database_url: first.home.database_url.clone() };
+    let home = first.home.beside(first.home.database_url.clone().unwrap());
     let second = World::open(home, first.clock.clone(), Zone::default()).await;
     let definition = first.define(json!({})).await;
     let worlds = [&first, &second];
@@ -402,7 +402,8 @@ async fn poisons(world: &World) -> Vec<(&'static str, Append)> {
     let review = "INSERT INTO reviews (coupon_id, salt, text) VALUES (77, 'salt', 'text')";
     world.store().write(vec![Statement::new(review, [])]).await.unwrap();
     let mut twice_reviewed = append(0, PAYLOAD);
-    let review = ReviewText { coupon_id: 77, salt: "salt".to_owned(), text: "again".to_owned() };
+    let review =
+        ReviewText { coupon_id: 77, member_id: 439, salt: "salt".to_owned(), text: "again".to_owned() };
     twice_reviewed.entries[0].effects.review = Some(review);
     let own = if world.store().is_shared() {
         ("a NUL in the payload", append(0, "{\"Viewed\":\"\0\"}"))

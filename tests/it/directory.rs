@@ -192,10 +192,10 @@ on_both_engines! {
             rows.iter().map(|row| (row.int(0), row.int(1))).collect::<Vec<_>>()
         };
         let new = directory::Member { id: 700, level_id: 4, ..directory::Member::default() };
-        assert_eq!(directory::add_member(world.store(), &new, None).await.unwrap(), Written::Done);
-        assert_eq!(directory::add_member(world.store(), &new, None).await.unwrap(), Written::Unmet);
+        assert_eq!(directory::add_member(world.store(), world.ledger.seal(), &new, None).await.unwrap(), Written::Done);
+        assert_eq!(directory::add_member(world.store(), world.ledger.seal(), &new, None).await.unwrap(), Written::Unmet);
         let without = directory::Member { id: 701, ..directory::Member::default() };
-        assert_eq!(directory::add_member(world.store(), &without, None).await.unwrap(), Written::Done);
+        assert_eq!(directory::add_member(world.store(), world.ledger.seal(), &without, None).await.unwrap(), Written::Done);
         assert_eq!(marks().await, [(700, 4)]);
         let key = directory::DirectoryKey {
             caller: "operator".to_owned(), operation: "/member/edit", key: "key-level".to_owned(),
@@ -203,7 +203,7 @@ on_both_engines! {
         };
         let to = |level_id| MemberEdit { level_id: Some(level_id), ..MemberEdit::default() };
         let edit = async |level_id, key| {
-            directory::edit_member(world.store(), 700, &to(level_id), 1_000, key).await.unwrap()
+            directory::edit_member(world.store(), world.ledger.seal(), 700, &to(level_id), 1_000, key).await.unwrap()
         };
         assert_eq!(edit(5, Some(&key)).await, Edited::Done);
         assert_eq!(edit(6, Some(&key)).await, Edited::KeyUsed);
@@ -215,7 +215,7 @@ on_both_engines! {
         assert_eq!(marks().await, [(700, 4), (700, 5)]);
         // Nothing of an edit stands whose mark cannot be written.
         world.home.sql("DROP TABLE level_reached").await.unwrap();
-        directory::edit_member(world.store(), 700, &to(7), 1_000, None).await.unwrap_err();
+        directory::edit_member(world.store(), world.ledger.seal(), 700, &to(7), 1_000, None).await.unwrap_err();
         assert_eq!(member(&world, 700).await["level"]["id"], 0);
         world.close().await;
     }
@@ -308,7 +308,12 @@ on_both_engines! {
         assert_eq!(shown, [(&json!(5), &json!("")); 2]);
         let kept = Statement::new("SELECT coupon_id FROM reviews", []);
         assert_eq!(world.store().query(kept).await.unwrap().iter().map(|row| row.int(0)).collect::<Vec<_>>(), [his]);
-        assert_eq!(world.store().events_after(0, 1_000).await.unwrap(), events, "the log is as it was");
+        let log = world.store().events_after(0, 1_000).await.unwrap();
+        assert_eq!(log[..events.len()], events, "what was in the log is as it was");
+        let [erased] = &log[events.len()..] else { panic!("{log:?}") };
+        assert_eq!((erased.aggregate_type.as_str(), erased.aggregate_id.as_str()), ("member", "439"));
+        let payload = format!(r#"{{"Erased":{{"reason":"會員要求","employee_id":0,"at_ms":{}}}}}"#, world.clock.now_ms());
+        assert_eq!(erased.payload, payload);
         for text in ["小明", "王小明", "138"] {
             assert!(found(&world, json!({"name": text})).await.is_empty() && found(&world, json!({"phone": text})).await.is_empty());
         }
@@ -318,10 +323,7 @@ on_both_engines! {
         world.advance(5_000);
         let again = world.operator("/member/erase", json!({"id": 439, "reason": "再一次"})).await;
         assert_eq!(again.ok(), first.ok());
-        let erasures = "SELECT member_id, erased_by, at_ms, reason FROM erasures";
-        let erasures = world.store().query(Statement::new(erasures, [])).await.unwrap();
-        let recorded: Vec<_> = erasures.iter().map(|row| (row.int(0), row.text(1), row.int(2), row.text(3))).collect();
-        assert_eq!(recorded, [(439, "operator", world.clock.now_ms() - 5_000, "會員要求")]);
+        assert_eq!(world.store().events_after(0, 1_000).await.unwrap(), log);
         sample!("member_edit_of_an_erased_member", world.operator("/member/edit", json!({"id": 439, "phone": "138"})).await);
         world.close().await;
     }

@@ -12,6 +12,7 @@ use coupon_ledger::http::routes::{ALL, Route, Who};
 use coupon_ledger::http::v1;
 use coupon_ledger::identity::Caller;
 use coupon_ledger::job::{Job, JobEvent};
+use coupon_ledger::member::{Member, MemberEvent};
 use coupon_ledger::order::{Order, OrderEvent};
 use coupon_ledger::provenance::{Provenance, ProvenanceEvent};
 use coupon_ledger::rule::{GoodsGroup, GoodsGroupEvent, OrderAmount, OrderAmountEvent};
@@ -148,6 +149,11 @@ fn every_event_of_a_rule_and_its_grants_is_documented_as_it_is_stored() {
 #[test]
 fn every_event_of_the_ledger_itself_is_documented_as_it_is_stored() {
     documents::<Provenance>(ProvenanceEvent::NAMES);
+}
+
+#[test]
+fn every_event_of_a_member_is_documented_as_it_is_stored() {
+    documents::<Member>(MemberEvent::NAMES);
 }
 
 #[test]

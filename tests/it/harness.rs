@@ -8,6 +8,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use coupon_ledger::clock::{Clock, Zone};
+use coupon_ledger::directory::Seal;
 use coupon_ledger::http::{App, HttpOptions};
 use coupon_ledger::identity::{Caller, Token};
 use coupon_ledger::ledger::{Ledger, LedgerOptions};
@@ -104,8 +105,19 @@ impl Home {
         self.folder.path()
     }
 
+    /// Another server's place on the same database, with a copy of the person keys.
+    pub fn beside(&self, database_url: String) -> Self {
+        let home = Self { folder: tempfile::tempdir().unwrap(), database_url: Some(database_url) };
+        std::fs::copy(self.person_keys_file(), home.person_keys_file()).unwrap();
+        home
+    }
+
     pub fn database_file(&self) -> PathBuf {
         self.path().join("ledger.db")
+    }
+
+    pub fn person_keys_file(&self) -> PathBuf {
+        self.path().join("person.keys")
     }
 
     pub fn store_options(&self, secrets: &Secrets, now_ms: i64) -> StoreOptions {
@@ -213,9 +225,11 @@ impl World {
     pub async fn open(home: Home, clock: Clock, zone: Zone) -> Self {
         let secrets = Secrets::from_root([42; 32]);
         let store = store::open(&home.store_options(&secrets, clock.now_ms())).await.unwrap();
+        let seal = Seal::open(&store, &secrets, &home.person_keys_file()).await.unwrap();
         let ledger = Ledger::start(LedgerOptions {
             store,
             secrets: secrets.clone(),
+            seal,
             zone,
             clock: clock.clone(),
             capacity: 4_096,
@@ -372,9 +386,20 @@ pub fn program(home: &Home) -> Command {
 impl Server {
     /// Starts the program on a free port and waits until it says where it listens.
     pub async fn start(home: &Home, arguments: &[&str]) -> Self {
+        Self::launch(program(home), arguments).await
+    }
+
+    /// The same, with everything that it has to say in a file.
+    pub async fn start_talkative(home: &Home, log: &Path) -> Self {
         let mut command = program(home);
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
+        command.env("COUPON_LEDGER_LOG", "trace").stderr(log);
+        Self::launch(command, &[]).await
+    }
+
+    async fn launch(mut command: Command, arguments: &[&str]) -> Self {
         command.arg("serve").arg("--listen").arg("127.0.0.1:0").args(arguments);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut banner = Vec::new();
         loop {

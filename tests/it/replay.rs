@@ -9,6 +9,7 @@ use coupon_ledger::definition::Definition;
 use coupon_ledger::entity::{Entity, fold};
 use coupon_ledger::grant::Grant;
 use coupon_ledger::job::Job;
+use coupon_ledger::member::Member;
 use coupon_ledger::order::Order;
 use coupon_ledger::provenance::Provenance;
 use coupon_ledger::read_model::LIVE_TABLES;
@@ -132,6 +133,9 @@ fn replayed_rows(streams: &BTreeMap<(String, i64), Vec<StoredEvent>>) -> Rows {
             }
             "ledger" => {
                 rows_of::<Provenance>(*id, events, &mut rows);
+            }
+            "member" => {
+                rows_of::<Member>(*id, events, &mut rows);
             }
             other => panic!("a stream of an unknown type: {other} {id}"),
         }

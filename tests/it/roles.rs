@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Engine, Home, MEMBER, NOON, World};
+use crate::harness::{Engine, MEMBER, NOON, World};
 use coupon_ledger::audit::rebuild::Running;
 use coupon_ledger::audit::tlog;
 use coupon_ledger::clock::{Clock, Zone};
@@ -28,7 +28,7 @@ async fn a_server_under_the_documented_grants_serves_and_cannot_change_the_log()
     owner.sql(&format!("CREATE ROLE {role} LOGIN")).await.unwrap();
     owner.sql(&documented_grants().replace("coupon_server", &role)).await.unwrap();
     let url = owner.database_url.clone().unwrap().replace("postgres@", &format!("{role}@"));
-    let home = Home { folder: tempfile::tempdir().unwrap(), database_url: Some(url) };
+    let home = owner.beside(url);
 
     let world = World::open(home, Clock::manual(NOON), Zone::default()).await;
     let id = world.call(MEMBER, "/client/claimcoupon", json!({"id": definition})).await.ok()["id"].clone();

@@ -233,6 +233,7 @@ async fn two_ledgers_that_sweep_at_once_write_everything_once() {
     let second = Ledger::start(LedgerOptions {
         store: store::open(&options).await.unwrap(),
         secrets: world.secrets.clone(),
+        seal: world.ledger.seal().clone(),
         zone: Zone::default(),
         clock: Clock::manual(world.clock.now_ms()),
         capacity: 4_096,

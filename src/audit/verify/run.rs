@@ -42,6 +42,7 @@ async fn look(ledger: &Ledger, folder: &std::path::Path) {
     let store = ledger.store();
     let looked = async {
         let mut trusted = Trusted::of_secret(store, ledger.secrets()).await?;
+        trusted.seal = Some(ledger.seal().clone());
         let origin = store.origin().await?.unwrap_or_default();
         match remembered(&origin, folder) {
             Ok(note) => trusted.notes.extend(note.map(|note| ("what was signed last".to_owned(), note))),

@@ -6,6 +6,7 @@ use tlog_tiles::{HASH_SIZE, Hash, Tile};
 use super::{Finding, Totals, VerifyError, Worker};
 use crate::audit::checkpoint::{BadKey, Trust};
 use crate::audit::tlog::{self, FULL, Place, Tiles, verifier_keys};
+use crate::directory::Seal;
 use crate::entity::{fold, stream_of};
 use crate::provenance::{LEDGER_ID, Provenance};
 use crate::secrets::Secrets;
@@ -24,6 +25,8 @@ pub struct Trusted {
     pub trust: Trust,
     /// Checkpoints that somebody kept, with their names.
     pub notes: Vec<(String, String)>,
+    /// Opens review texts; without it, only that there is an event for each is asked.
+    pub seal: Option<Seal>,
 }
 
 impl Trusted {

@@ -2,12 +2,14 @@
 
 use serde_json::{Value, json};
 
-use super::{add_under_id, id_of, replayed, replayed_id, used_meanwhile};
+use super::{add_under_id, id_of, replayed, used_meanwhile};
 use crate::clock::{day_number, day_text};
-use crate::directory::{self, Edited, Erasure, Member, MemberEdit, Search, Written};
+use crate::directory::{self, Edited, Member, MemberEdit, Search};
+use crate::erasure;
 use crate::http::form::Form;
 use crate::http::{Answer, Call, Failure};
 use crate::ledger::ExecuteError;
+use crate::member::MemberCommand;
 use crate::read_model::pages;
 use crate::refusal::{Refusal, Wrong};
 use crate::value::{MAX_ID, list_text};
@@ -61,10 +63,10 @@ pub(super) async fn add(mut call: Call) -> Result<Answer, Failure> {
         adviser_id: given.adviser_id.unwrap_or_default(),
         erased_at_ms: 0,
     };
-    let (store, key) = (call.app.ledger.store().clone(), call.directory_key());
+    let (ledger, key) = (call.app.ledger.clone(), call.directory_key());
     add_under_id(&call, wanted_id, "member", |id| {
-        let (store, key, member) = (store.clone(), key.clone(), Member { id, ..member.clone() });
-        async move { directory::add_member(&store, &member, key.as_ref()).await }
+        let (ledger, key, member) = (ledger.clone(), key.clone(), Member { id, ..member.clone() });
+        async move { directory::add_member(ledger.store(), ledger.seal(), &member, key.as_ref()).await }
     })
     .await
 }
@@ -84,8 +86,10 @@ pub(super) async fn edit(mut call: Call) -> Result<Answer, Failure> {
     if let Some(answer) = replayed(&call, id_of).await? {
         return Ok(answer);
     }
-    let (store, key) = (call.app.ledger.store(), call.directory_key());
-    match directory::edit_member(store, id, &edit, call.now_ms(), key.as_ref()).await? {
+    let (ledger, key) = (&call.app.ledger, call.directory_key());
+    match directory::edit_member(ledger.store(), ledger.seal(), id, &edit, call.now_ms(), key.as_ref())
+        .await?
+    {
         Edited::Done => Answer::new(&id_of(id)),
         Edited::NoSuchMember => Err(Refusal::NoSuchMember.into()),
         Edited::Erased => Err(Refusal::field("id", Wrong::Erased).into()),
@@ -142,7 +146,9 @@ async fn members_json(call: &Call, members: &[Member]) -> Result<Vec<Value>, Fai
 pub(super) async fn get(mut call: Call) -> Result<Answer, Failure> {
     let id = call.form.id("id");
     call.checked()?;
-    let member = directory::member(call.app.ledger.store(), id).await?.ok_or(Refusal::NoSuchMember)?;
+    let member = directory::member(call.app.ledger.store(), call.app.ledger.seal(), id)
+        .await?
+        .ok_or(Refusal::NoSuchMember)?;
     Answer::new(&members_json(&call, &[member]).await?.first())
 }
 
@@ -150,7 +156,7 @@ pub(super) async fn info(mut call: Call) -> Result<Answer, Failure> {
     let id = call.form.id("member_id");
     call.checked()?;
     let store = call.app.ledger.store();
-    let member = directory::member(store, id).await?.ok_or(Refusal::NoSuchMember)?;
+    let member = directory::member(store, call.app.ledger.seal(), id).await?.ok_or(Refusal::NoSuchMember)?;
     let tags = directory::tags_by_id(store, &member.tag_ids).await?;
     let [unused, used, expired] = pages::wallet_counts(store, id, call.now_ms()).await?;
     let my_tags = member.tag_ids.iter().map(|tag_id| {
@@ -178,7 +184,8 @@ pub(super) async fn list(mut call: Call) -> Result<Answer, Failure> {
         tag_id: form.optional_int("tag_id", 0, MAX_ID).unwrap_or_default(),
     };
     call.checked()?;
-    let members = directory::members(call.app.ledger.store(), &search, slice).await?;
+    let ledger = &call.app.ledger;
+    let members = directory::members(ledger.store(), ledger.seal(), &search, slice).await?;
     Answer::new(&members_json(&call, &members).await?)
 }
 
@@ -186,25 +193,11 @@ pub(super) async fn erase(mut call: Call) -> Result<Answer, Failure> {
     let id = call.form.id("id");
     let reason = call.form.text("reason", 200);
     call.checked()?;
-    if let Some(id) = replayed_id(&call).await? {
-        return Ok(erased(&call, id).await?.replayed(true));
-    }
-    let (store, key) = (call.app.ledger.store(), call.directory_key());
-    let erasure = Erasure { member_id: id, by: call.caller.to_string(), at_ms: call.now_ms(), reason };
-    match directory::erase_member(store, &erasure, key.as_ref()).await? {
-        Written::Done => erased(&call, id).await,
-        Written::Unmet => Err(Refusal::NoSuchMember.into()),
-        Written::KeyUsed => {
-            let id = replayed_id(&call).await?.ok_or(ExecuteError::Conflict)?;
-            Ok(erased(&call, id).await?.replayed(true))
-        }
-    }
-}
-
-/// The erasure that is on record: the first one, whoever asks again.
-async fn erased(call: &Call, id: i64) -> Result<Answer, Failure> {
-    let erasure = directory::erasure(call.app.ledger.store(), id).await?.ok_or(Refusal::NoSuchMember)?;
-    Answer::new(&json!({"id": id, "create_date": erasure.at_ms / 1000, "reason": erasure.reason}))
+    let command = MemberCommand::Erase { member_id: id, reason, employee_id: call.caller.employee_id() };
+    let done = erasure::erase(&call.app.ledger, id, &command, &call.meta).await?;
+    // The first one, whoever asks again.
+    let erased = done.state.erased.clone().unwrap_or_default();
+    Answer::of(&done, &json!({"id": done.id, "create_date": erased.at_ms / 1000, "reason": erased.reason}))
 }
 
 #[cfg(test)]

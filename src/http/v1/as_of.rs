@@ -150,6 +150,7 @@ async fn shown(ask: Ask, as_of: AsOf, route: &'static Route, caller: Caller) -> 
     let source = Source {
         store: app.ledger.store().clone(),
         secrets: app.ledger.secrets().clone(),
+        seal: app.ledger.seal().clone(),
         zone: app.ledger.zone(),
         options: app.options.clone(),
     };

@@ -34,12 +34,19 @@ impl Wal {
     }
 }
 
-/// Writes the WAL back into the database. A reader that still looks at it puts a part of that off, no more.
-pub(super) fn checkpoint(connection: &Connection, mode: &str) {
+/// Writes the WAL back into the database. A reader that still looks at it puts a part of that off, no more; false where
+/// such a reader kept it from what it was asked.
+pub(super) fn checkpoint(connection: &Connection, mode: &str) -> bool {
     let started = Instant::now();
     let pragma = format!("PRAGMA wal_checkpoint({mode})");
     match connection.query_row(&pragma, [], |row| row.get::<_, i64>(0)) {
-        Ok(busy) => tracing::debug!(mode, busy, elapsed = ?started.elapsed(), "checkpoint"),
-        Err(error) => end_process_on_io_error(&error),
+        Ok(busy) => {
+            tracing::debug!(mode, busy, elapsed = ?started.elapsed(), "checkpoint");
+            busy == 0
+        }
+        Err(error) => {
+            end_process_on_io_error(&error);
+            false
+        }
     }
 }

@@ -1,0 +1,161 @@
+//! PostgreSQL's own tools, run with the right options.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use tokio::process::Command;
+
+use super::{BackupError, Site, not_a_backup};
+use crate::store::{self, BUCKET, Statement, Store};
+
+/// Where tables lie that are not PostgreSQL's own.
+const TABLES: &str =
+    "SELECT COUNT(*) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                      WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND n.nspname NOT LIKE 'pg\\_%'
+                        AND n.nspname <> 'information_schema'";
+
+fn tool(site: &Site, name: &str) -> PathBuf {
+    site.postgres_tools.as_ref().map_or_else(|| PathBuf::from(name), |folder| folder.join(name))
+}
+
+/// A tool that is told where the database is. The password goes by the environment: others can read a command line.
+fn command(site: &Site, name: &str, url: &str) -> Command {
+    let mut command = Command::new(tool(site, name));
+    let (url, password) = without_password(url);
+    command.stdin(Stdio::null()).arg("--no-password").arg("--dbname").arg(url);
+    if let Some(password) = password {
+        command.env("PGPASSWORD", password);
+    }
+    command.kill_on_drop(true);
+    command
+}
+
+fn without_password(url: &str) -> (String, Option<String>) {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("postgres", url));
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, behind) = rest.split_at(end);
+    match authority.rsplit_once('@').and_then(|(user, host)| Some((user.split_once(':')?, host))) {
+        Some(((user, password), host)) => {
+            // A form's decoding is the URL's, but for the plus sign.
+            let escaped = format!("p={}", password.replace('+', "%2B"));
+            let decoded =
+                form_urlencoded::parse(escaped.as_bytes()).next().map(|(_, value)| value.into_owned());
+            (format!("{scheme}://{user}@{host}{behind}"), decoded)
+        }
+        None => (url.to_owned(), None),
+    }
+}
+
+/// Runs a tool to its end; what it says of a failure is handed on.
+async fn run(mut command: Command, name: &str) -> Result<String, BackupError> {
+    let output = command.output().await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => BackupError::Tool(format!(
+            "{name} is not installed here: install PostgreSQL's client programs, or say where they are with --postgres-tools"
+        )),
+        _ => BackupError::Tool(format!("{name} cannot be run: {error}")),
+    })?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let said = said.lines().next().unwrap_or("it ended without a word").trim();
+    Err(BackupError::Tool(format!("{name} failed: {}", said.trim_start_matches(&format!("{name}: ")))))
+}
+
+/// The first number of `pg_dump (PostgreSQL) 17.5` or of `17.5 (Debian …)`.
+fn major(text: &str) -> Option<u32> {
+    text.split_whitespace().find_map(|word| word.split('.').next()?.parse().ok())
+}
+
+/// `pg_dump` of an older version than the server refuses; better said before than in its words.
+async fn refuse_older(site: &Site, name: &str, store: &Store) -> Result<(), BackupError> {
+    let mut asking = Command::new(tool(site, name));
+    asking.arg("--version").stdin(Stdio::null());
+    let said = run(asking, name).await?;
+    let engine = store.engine();
+    match (major(&said), major(&engine)) {
+        (Some(tool), Some(server)) if tool < server => Err(BackupError::Tool(format!(
+            "{name} is of version {tool} and the server runs {engine}: install the client programs of version {server}, or \
+             say where they are with --postgres-tools"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Dumps a ledger's database into a file and returns a position that is in it for certain: the head just before.
+pub(super) async fn dump(site: &Site, url: &str, file: &Path) -> Result<i64, BackupError> {
+    let store = store::open_read_only(&site.options).await?;
+    let position = async {
+        refuse_older(site, "pg_dump", &store).await?;
+        let sql = "SELECT COUNT(*) FROM pg_catalog.pg_class WHERE oid = to_regclass('log_head')";
+        if store.query(Statement::new(sql, [])).await?.first().is_none_or(|row| row.int(0) == 0) {
+            return Err(BackupError::Tool(
+                "there is no ledger in this database: start the server once".to_owned(),
+            ));
+        }
+        let sql = "SELECT position FROM log_head WHERE bucket = $1";
+        let heads = store.query(Statement::new(sql, [BUCKET.into()])).await?;
+        Ok(heads.first().map_or(0, |row| row.int(0)))
+    };
+    let position = position.await;
+    store.close().await;
+    let position = position?;
+    let mut dump = command(site, "pg_dump", url);
+    // One snapshot for everything, which is what pg_dump takes in any case. Whose it was is another cluster's affair.
+    dump.args(["--format=custom", "--no-owner", "--no-privileges", "--lock-wait-timeout=30s", "--file"])
+        .arg(file);
+    run(dump, "pg_dump").await?;
+    Ok(position)
+}
+
+/// Loads a dump into an empty database, in one transaction.
+pub(super) async fn load(site: &Site, url: &str, file: &Path) -> Result<(), BackupError> {
+    let mut listing = Command::new(tool(site, "pg_restore"));
+    listing.arg("--list").arg(file).stdin(Stdio::null());
+    let listed = run(listing, "pg_restore").await.map_err(|error| match error {
+        BackupError::Tool(said) if said.contains("failed: ") => not_a_backup(file, &said),
+        error => error,
+    })?;
+    if !listed.contains("TABLE DATA public log_head") {
+        return Err(not_a_backup(file, &"the dump holds no ledger"));
+    }
+    let store = store::open_read_only(&site.options).await?;
+    let tables = store.query(Statement::new(TABLES, [])).await;
+    store.close().await;
+    if tables?.first().is_none_or(|row| row.int(0) > 0) {
+        return Err(BackupError::NotEmpty("the database".to_owned()));
+    }
+    let mut restore = command(site, "pg_restore", url);
+    restore.args(["--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges"]).arg(file);
+    run(restore, "pg_restore").await.map(|_| ()).map_err(|error| match error {
+        BackupError::Tool(said) if said.contains("failed: ") => not_a_backup(file, &said),
+        error => error,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_goes_by_the_environment() {
+        for (url, bare, password) in [
+            (
+                "postgres://u:p%40w+d@h:5432/db?sslmode=require",
+                "postgres://u@h:5432/db?sslmode=require",
+                Some("p@w+d"),
+            ),
+            ("postgresql://u@h/db", "postgresql://u@h/db", None),
+            ("postgres://h/db", "postgres://h/db", None),
+        ] {
+            assert_eq!(without_password(url), (bare.to_owned(), password.map(ToOwned::to_owned)));
+        }
+    }
+
+    #[test]
+    fn a_version_is_told_from_its_name() {
+        assert_eq!(major("pg_dump (PostgreSQL) 17.5 (Debian 17.5-1)"), Some(17));
+        assert_eq!(major("PostgreSQL 15.10"), Some(15));
+        assert_eq!(major("PostgreSQL 18beta1"), None);
+    }
+}
