@@ -8,8 +8,8 @@ use tokio::sync::mpsc;
 
 use super::at::AsOf;
 use super::kinds::{KINDS, Kind};
-use crate::coupon::{Coupon, CouponEvent};
-use crate::entity::{CorruptEvent, decode};
+use crate::coupon::CouponEvent;
+use crate::entity::CorruptEvent;
 use crate::replay::ReplayError;
 use crate::store::{BUCKET, OpenError, Scratch, Statement, Store, StoreError, StoredEvent, StreamId};
 
@@ -145,7 +145,7 @@ async fn fill_with(
             if let Some(kind) = Kind::named(stream.kind).filter(|_| !events.is_empty()) {
                 let mut live = (kind.live)(stream.id, &events)?;
                 stock.append(&mut live.stock);
-                reviews.extend(review_of(stream.id, &events)?);
+                reviews.extend(review_of(stream.id, &events));
                 scratch.put_events(events).await?;
                 scratch.put_rows(live.rows).await?;
             }
@@ -155,24 +155,19 @@ async fn fill_with(
     Ok(scratch.count(stock, as_of.position, as_of.at_ms).await?)
 }
 
-/// A coupon with the hash of its review, if it has one.
-fn review_of(id: i64, stream: &[StoredEvent]) -> Result<Option<(i64, String)>, Box<CorruptEvent>> {
-    let of_coupon = stream.iter().filter(|event| event.aggregate_type == "coupon");
-    for event in of_coupon.filter(|event| event.event_type == "Evaluated") {
-        if let CouponEvent::Evaluated { text_hash, .. } = decode::<Coupon>(event)? {
-            return Ok(Some((id, text_hash)));
-        }
-    }
-    Ok(None)
+/// A coupon that was reviewed.
+fn review_of(id: i64, stream: &[StoredEvent]) -> Option<i64> {
+    let reviewed = |event: &StoredEvent| event.aggregate_type == "coupon" && event.event_type == "Evaluated";
+    stream.iter().any(reviewed).then_some(id)
 }
 
 /// Takes over the texts of reviews as they lie, sealed: that one opens at all says that nobody has put another in its
 /// place, and `verify` holds what it opens to against its event's hash.
-async fn take_over(scratch: &Scratch, store: &Store, reviews: &[(i64, String)]) -> Result<(), StoreError> {
-    let sets = reviews.iter().map(|(coupon_id, _)| vec![(*coupon_id).into()]).collect();
+async fn take_over(scratch: &Scratch, store: &Store, reviews: &[i64]) -> Result<(), StoreError> {
+    let sets = reviews.iter().map(|coupon_id| vec![(*coupon_id).into()]).collect();
     let found = store.query_each("SELECT salt, text FROM reviews WHERE coupon_id = $1", sets).await?;
     let mut kept = Vec::new();
-    for ((coupon_id, _), rows) in reviews.iter().zip(found) {
+    for (coupon_id, rows) in reviews.iter().zip(found) {
         for row in &rows {
             let parameters = [(*coupon_id).into(), row.text(0).into(), row.text(1).into()];
             let sql = "INSERT INTO reviews (coupon_id, salt, text) VALUES ($1, $2, $3)";

@@ -72,9 +72,9 @@ fn dialect(sql: &str, marker: &str, integers: bool) -> String {
 /// The statements by which the steps together make a table and its indexes, in the words of one engine. `named` gives the
 /// table and each index another name.
 pub(super) fn definition(table: &str, sqlite: bool, named: impl Fn(&str) -> String) -> Vec<String> {
-    let (marker, sql): (_, fn(&Step) -> &'static str) =
-        if sqlite { ("sqlite", |step| step.sqlite) } else { ("postgres", |step| step.postgres) };
-    let steps = STEPS.iter().map(|step| dialect(sql(step), marker, sqlite));
+    let marker = if sqlite { "sqlite" } else { "postgres" };
+    let own = |step: &Step| if sqlite { step.sqlite } else { step.postgres };
+    let steps = STEPS.iter().map(|step| dialect(own(step), marker, sqlite));
     let mut made = Vec::new();
     for sql in steps {
         let bare: Vec<&str> = sql.lines().map(|line| line.split("--").next().unwrap_or_default()).collect();

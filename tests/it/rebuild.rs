@@ -183,11 +183,8 @@ on_both_engines! {
             rebuilding.args(["rebuild", "all", "--drop-old", "--json"]);
             rebuilding.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
             let rebuilding = rebuilding.spawn().unwrap();
-            let patience = if kills == KILLS {
-                Duration::from_secs(120)
-            } else {
-                Duration::from_millis(random.random_range(0..2_500))
-            };
+            let last = kills == KILLS;
+            let patience = Duration::from_millis(if last { 120_000 } else { random.random_range(0..2_500) });
             // Dropped unfinished, it is killed.
             let Ok(ended) = tokio::time::timeout(patience, rebuilding.wait_with_output()).await else {
                 kills += 1;
@@ -202,7 +199,7 @@ on_both_engines! {
             resumed += u32::from(said(&ended).contains("goes on"));
             ends += 1;
             differences.extend(printed(&ended)["differences"].as_array().unwrap().clone());
-            if kills == KILLS {
+            if last {
                 break;
             }
         }

@@ -13,7 +13,9 @@ use crate::definition::Definition;
 use crate::entity::{CorruptEvent, Counts, Entity, Folded};
 use crate::grant::Grant;
 use crate::job::Job;
+use crate::member::Member;
 use crate::order::Order;
+use crate::provenance::Provenance;
 use crate::read_model::{
     ALLOTMENT_CHANGES, ALLOTMENTS, DEFINITIONS, GOODS_GROUP_GOODS, GOODS_GROUPS, GRANTS, JOBS, ORDER_AMOUNTS,
     PARTNER_COUPONS, PARTNERS, REDEMPTIONS, SHOPS, WALLET, orders::ORDERS,
@@ -57,7 +59,7 @@ const fn kind<A: Entity>(tables: &'static [&'static LiveTable]) -> Kind {
 }
 
 /// Every kind of streams.
-pub(super) static KINDS: [Kind; 9] = [
+pub(super) static KINDS: [Kind; 11] = [
     kind::<Definition>(&[&DEFINITIONS, &STOCK]),
     kind::<Allotment>(&[&ALLOTMENTS, &ALLOTMENT_CHANGES, &STOCK]),
     kind::<Shop>(&[&SHOPS, &PARTNERS]),
@@ -67,6 +69,8 @@ pub(super) static KINDS: [Kind; 9] = [
     kind::<Grant>(&[&GRANTS]),
     kind::<OrderAmount>(&[&ORDER_AMOUNTS]),
     kind::<GoodsGroup>(&[&GOODS_GROUPS, &GOODS_GROUP_GOODS]),
+    kind::<Member>(&[]),
+    kind::<Provenance>(&[]),
 ];
 
 /// The kind of a stream; an unknown one stops a rebuild, it is never skipped.

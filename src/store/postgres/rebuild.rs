@@ -31,11 +31,14 @@ const SETTINGS: &str = "SET statement_timeout = 0; SET idle_in_transaction_sessi
 /// A turn that has passed: what a writer knew is known no longer, and no statement waits for the head with tables in its hands.
 const PASS_TURN: &str = "UPDATE log_head SET turn = turn + 1 WHERE bucket = 0";
 
-/// How often the tables are asked for, and how long a try may hold up members at first and at most. The last ones are longer
-/// than the database needs to end an autovacuum that is in the way.
+/// How often the tables are asked for, and how long a try may hold up members at first and at most: always less than the
+/// second after which the database would break a deadlock, perhaps at a member's cost.
 const TRIES: u32 = 12;
 const FIRST_PATIENCE_MS: u64 = 100;
-const MOST_PATIENCE_MS: u64 = 2_000;
+const MOST_PATIENCE_MS: u64 = 800;
+
+/// How long an autovacuum is waited for, which the database ends within a second or so. Nobody waits behind this.
+const VACUUM_PATIENCE_MS: u64 = 5_000;
 
 const EVENT: &str =
     "SELECT position, aggregate_type, aggregate_id, sequence, event_type, event_version, payload::text,
@@ -401,7 +404,9 @@ impl Rebuilder {
     ) -> Result<Swapped, E> {
         let mut patience_ms = FIRST_PATIENCE_MS;
         for _ in 0..TRIES {
-            self.connection.execute(PASS_TURN).await.map_err(StoreError::from)?;
+            if !self.lock_tables(&swap.tables, "SHARE UPDATE EXCLUSIVE", VACUUM_PATIENCE_MS).await? {
+                continue;
+            }
             let locked = lock_head(&mut self.connection).await;
             let begun = Instant::now();
             let head = locked.map_err(StoreError::from)?.position;
@@ -409,7 +414,7 @@ impl Rebuilder {
                 self.connection.execute("ROLLBACK").await.map_err(StoreError::from)?;
                 return Ok(Swapped::Behind);
             }
-            if self.lock_tables(&swap.tables, patience_ms).await? {
+            if self.lock_tables(&swap.tables, "ACCESS EXCLUSIVE", patience_ms).await? {
                 return match self.swap_locked(&swap, head, fold).await {
                     Ok(()) => Ok(Swapped::Done { head, held: begun.elapsed() }),
                     Err(error) => {
@@ -426,12 +431,19 @@ impl Rebuilder {
         Ok(Swapped::Behind)
     }
 
-    /// Waits so long for all tables at most; false when that was not enough, and nothing is held.
+    /// Waits so long for all tables at most; false when that was not enough, and nothing is held. The weaker mode hinders
+    /// neither pages nor appends, but ends an autovacuum and lets none begin; it is asked for first, in a transaction that
+    /// begins with it.
     async fn lock_tables(
         &mut self,
         tables: &[&'static LiveTable],
+        mode: &str,
         patience_ms: u64,
     ) -> Result<bool, StoreError> {
+        if mode != "ACCESS EXCLUSIVE" {
+            self.connection.execute(PASS_TURN).await?;
+            self.connection.execute("BEGIN").await?;
+        }
         let names: Vec<String> = tables.iter().map(|table| table.name.to_owned()).collect();
         let live: Vec<String> = sqlx::query_scalar(
             "SELECT name FROM unnest($1::text[]) AS q (name) WHERE to_regclass(name) IS NOT NULL",
@@ -441,7 +453,7 @@ impl Rebuilder {
         .await?;
         let mut lock = format!("SET LOCAL lock_timeout = {patience_ms};");
         if !live.is_empty() {
-            let _ = write!(lock, "LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", live.join(", "));
+            let _ = write!(lock, "LOCK TABLE {} IN {mode} MODE", live.join(", "));
         }
         match self.connection.execute(lock.as_str()).await {
             Ok(_) => Ok(true),
@@ -479,10 +491,13 @@ impl Rebuilder {
         tables: &[(&'static LiveTable, &'static str)],
         also: Vec<Statement>,
     ) -> Result<(), StoreError> {
-        let mut transaction = self.connection.begin().await?;
+        // One at a time: a statement that was planned before a swap asks once more for all the tables it knew, and must not
+        // meet somebody who holds some of them and waits for the others.
         for (table, suffix) in tables {
-            transaction.execute(format!("DROP TABLE IF EXISTS {}{suffix}", table.name).as_str()).await?;
+            let drop = format!("DROP TABLE IF EXISTS {}{suffix}", table.name);
+            self.connection.execute(drop.as_str()).await?;
         }
+        let mut transaction = self.connection.begin().await?;
         run_all(&mut transaction, &also).await?;
         transaction.commit().await?;
         Ok(())
