@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::harness::{Engine, Home, MEMBER, NOON, World};
+use coupon_ledger::audit::tlog;
 use coupon_ledger::clock::{Clock, Zone};
 
 /// The grants as docs/operations.md gives them.
@@ -84,6 +85,20 @@ async fn a_server_under_the_documented_grants_serves_and_cannot_change_the_log()
     world.operator("/business/addattract", allot).await.ok();
     let taken = world.call(MEMBER, "/wechat/receive", json!({"business_id": 2})).await;
     assert_eq!(taken.ok()[0]["code"], 0);
+
+    while tlog::follow(world.store()).await.unwrap().more {}
+    let signer = tlog::Signer::new(world.ledger.clone(), world.home.path()).await.unwrap();
+    assert!(signer.sign().await.unwrap().is_some());
+    // Those that are old and not the first of their hour go.
+    world.define(json!({})).await;
+    tlog::follow(world.store()).await.unwrap();
+    signer.sign().await.unwrap();
+    world.define(json!({})).await;
+    tlog::follow(world.store()).await.unwrap();
+    signer.sign().await.unwrap();
+    world.advance(120_000);
+    signer.thin().await.unwrap();
+    assert_eq!(world.home.sql("SELECT count(*) FROM tlog_checkpoints").await.unwrap(), ["2"]);
 
     for change in [
         "UPDATE events SET payload = '{}'",
