@@ -28,7 +28,9 @@ pub async fn sign_log(world: &World) -> Signed {
     let log = whole_log(world).await;
     let leaves: Vec<_> = log.iter().map(leaf::hash).collect();
     let mut range = Range::empty(0);
-    leaves.iter().for_each(|leaf| range.push(*leaf));
+    for leaf in &leaves {
+        range.push(*leaf);
+    }
     let mut statements = vec![
         Statement::new("DELETE FROM tlog_tiles", []),
         Statement::new("DELETE FROM tlog_checkpoints", []),
@@ -46,7 +48,9 @@ pub async fn sign_log(world: &World) -> Signed {
         }
         let root = |tile: &[tlog_tiles::Hash]| {
             let mut range = Range::empty(0);
-            tile.iter().for_each(|hash| range.push(*hash));
+            for hash in tile {
+                range.push(*hash);
+            }
             range.root().unwrap()
         };
         level = level.chunks_exact(256).map(root).collect();
