@@ -169,7 +169,7 @@ async fn record_earlier(ledger: &Ledger) -> Result<(), ErasureError> {
                 Ok(_) => {}
                 // His row was removed by hand: there is nobody to be told of.
                 Err(ExecuteError::Refused(refusal)) => {
-                    tracing::warn!(member_id, ?refusal, "an earlier erasure")
+                    tracing::warn!(member_id, ?refusal, "an earlier erasure");
                 }
                 Err(error) => return Err(error.into()),
             }

@@ -6,24 +6,24 @@
 //! that thread, appends first. An I/O error on write or commit ends the process: what is on disk is then unknown, and
 //! the next start reads it.
 
+mod queue;
 mod rebuild;
 mod replay;
 mod scratch;
 mod takeover;
 mod wal;
 
-use std::collections::VecDeque;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rusqlite::{CachedStatement, Connection, OpenFlags, params, types::ValueRef};
-use tokio::sync::oneshot;
 
 use super::admission::{Known, Plan, Questions, admit, take_for_granted};
+use queue::{Next, Queue};
 pub use rebuild::Rebuilder;
 use wal::{Wal, checkpoint};
 
@@ -46,8 +46,6 @@ const MAX_WAL_FRAMES: u32 = 48 << 10;
 
 /// How long a reader that keeps the WAL from being used again is then left alone.
 const RESTART_AGAIN_AFTER: Duration = Duration::from_secs(2);
-
-type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
 /// The embedded engine. Cheap to clone.
 #[derive(Clone)]
@@ -291,75 +289,6 @@ fn open_reader(path: &Path) -> Result<Connection, OpenError> {
         .execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -32768; PRAGMA temp_store = MEMORY;")?;
     connection.set_prepared_statement_cache_capacity(128);
     Ok(connection)
-}
-
-/// Jobs that wait for a thread, the urgent ones first.
-#[derive(Default)]
-struct Queue {
-    jobs: Mutex<Jobs>,
-    arrived: Condvar,
-}
-
-#[derive(Default)]
-struct Jobs {
-    urgent: VecDeque<Job>,
-    other: VecDeque<Job>,
-    closed: bool,
-}
-
-enum Next {
-    Job(Job),
-    Idle,
-    Closed,
-}
-
-impl Queue {
-    /// Runs a job on a thread of this queue and waits for its answer.
-    async fn run<T: Send + 'static>(
-        &self,
-        urgent: bool,
-        job: impl FnOnce(&mut Connection) -> T + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let (answer, answered) = oneshot::channel();
-        let job: Job = Box::new(move |connection| {
-            // Whoever asked may have gone away; what was asked is done all the same.
-            let _ = answer.send(job(connection));
-        });
-        {
-            let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-            if jobs.closed {
-                return Err(StoreError::Closed);
-            }
-            let queue = if urgent { &mut jobs.urgent } else { &mut jobs.other };
-            queue.push_back(job);
-        }
-        self.arrived.notify_one();
-        answered.await.map_err(|_| StoreError::Closed)
-    }
-
-    fn next(&self, idle_after: Duration) -> Next {
-        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            if let Some(job) = jobs.urgent.pop_front().or_else(|| jobs.other.pop_front()) {
-                return Next::Job(job);
-            }
-            if jobs.closed {
-                return Next::Closed;
-            }
-            let (woken, waited) =
-                self.arrived.wait_timeout(jobs, idle_after).unwrap_or_else(PoisonError::into_inner);
-            jobs = woken;
-            if waited.timed_out() && jobs.urgent.is_empty() && jobs.other.is_empty() && !jobs.closed {
-                return Next::Idle;
-            }
-        }
-    }
-
-    /// No further jobs; those that wait are still done.
-    fn close(&self) {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
-        self.arrived.notify_all();
-    }
 }
 
 fn read_loop(mut connection: Connection, queue: &Queue) {
