@@ -142,13 +142,13 @@ pub fn day_text(number: i64) -> String {
     format!("{:04}-{:02}-{:02}", number / 10_000, number / 100 % 100, number % 100)
 }
 
-/// `2018-11-01` as a day of the years 1970 to 9999; nothing else is accepted.
+/// `2018-11-01` as a day of the years 1900 to 9999: the oldest member was born then. Nothing else is accepted.
 #[must_use]
 pub fn parse_day(text: &str) -> Option<NaiveDate> {
     if text.len() != 10 {
         return None;
     }
-    NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().filter(|day| (1970..=9999).contains(&day.year()))
+    NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().filter(|day| (1900..=9999).contains(&day.year()))
 }
 
 #[cfg(test)]

@@ -8,10 +8,12 @@ use tokio::sync::mpsc;
 
 use super::at::AsOf;
 use super::kinds::{KINDS, Kind};
-use crate::coupon::CouponEvent;
-use crate::entity::CorruptEvent;
+use crate::coupon::{Coupon, CouponEvent};
+use crate::directory::seal::{self, Seal};
+use crate::entity::{CorruptEvent, decode};
 use crate::replay::ReplayError;
-use crate::store::{BUCKET, OpenError, Scratch, Statement, Store, StoreError, StoredEvent, StreamId};
+use crate::secrets::review_hash;
+use crate::store::{BUCKET, OpenError, Row, Scratch, Statement, Store, StoreError, StoredEvent, StreamId};
 
 /// How many positions one statement looks through for a member's coupons: a bounded read transaction each.
 const SLAB: i64 = 10_000;
@@ -59,7 +61,7 @@ pub enum Of {
 }
 
 /// Coupons and every shop and partner as of then, in memory. Small: what one member sees rests on no more.
-pub async fn some(store: &Store, as_of: AsOf, of: Of) -> Result<Scratch, AsOfError> {
+pub async fn some(store: &Store, seal: &Seal, as_of: AsOf, of: Of) -> Result<Scratch, AsOfError> {
     let coupons = match of {
         Of::Member(member_id) => coupons_of(store, as_of.position, member_id).await?,
         Of::Coupon(coupon_id) => vec![coupon_id],
@@ -69,7 +71,7 @@ pub async fn some(store: &Store, as_of: AsOf, of: Of) -> Result<Scratch, AsOfErr
     let streams = shops.into_iter().map(stream("shop")).chain(coupons.into_iter().map(stream("coupon")));
     let streams: Vec<StreamId> = streams.collect();
     let scratch = Scratch::in_memory().await?;
-    match fill_with(&scratch, store, as_of, &streams).await {
+    match fill_with(&scratch, (store, seal), as_of, &streams).await {
         Ok(()) => Ok(scratch),
         Err(error) => {
             scratch.close().await;
@@ -134,7 +136,7 @@ async fn last_ms(scratch: &Scratch, position: i64) -> Result<i64, StoreError> {
 
 async fn fill_with(
     scratch: &Scratch,
-    store: &Store,
+    (store, seal): (&Store, &Seal),
     as_of: AsOf,
     streams: &[StreamId],
 ) -> Result<(), AsOfError> {
@@ -145,31 +147,53 @@ async fn fill_with(
             if let Some(kind) = Kind::named(stream.kind).filter(|_| !events.is_empty()) {
                 let mut live = (kind.live)(stream.id, &events)?;
                 stock.append(&mut live.stock);
-                reviews.extend(review_of(stream.id, &events));
+                reviews.extend(review_of(stream.id, &events)?);
                 scratch.put_events(events).await?;
                 scratch.put_rows(live.rows).await?;
             }
         }
     }
-    take_over(scratch, store, &reviews).await?;
+    take_over(scratch, store, seal, &reviews).await?;
     Ok(scratch.count(stock, as_of.position, as_of.at_ms).await?)
 }
 
-/// A coupon that was reviewed.
-fn review_of(id: i64, stream: &[StoredEvent]) -> Option<i64> {
-    let reviewed = |event: &StoredEvent| event.aggregate_type == "coupon" && event.event_type == "Evaluated";
-    stream.iter().any(reviewed).then_some(id)
+/// A review: of which coupon, by whom, with which hash.
+struct Review {
+    coupon_id: i64,
+    member_id: i64,
+    text_hash: String,
 }
 
-/// Takes over the texts of reviews as they lie, sealed: that one opens at all says that nobody has put another in its
-/// place, and `verify` holds what it opens to against its event's hash.
-async fn take_over(scratch: &Scratch, store: &Store, reviews: &[i64]) -> Result<(), StoreError> {
-    let sets = reviews.iter().map(|coupon_id| vec![(*coupon_id).into()]).collect();
+/// The review of a coupon, if it has one.
+fn review_of(id: i64, stream: &[StoredEvent]) -> Result<Option<Review>, Box<CorruptEvent>> {
+    let of_coupon = stream.iter().filter(|event| event.aggregate_type == "coupon");
+    for event in of_coupon.filter(|event| event.event_type == "Evaluated") {
+        if let CouponEvent::Evaluated { text_hash, member_id, .. } = decode::<Coupon>(event)? {
+            return Ok(Some(Review { coupon_id: id, member_id, text_hash }));
+        }
+    }
+    Ok(None)
+}
+
+/// Takes over the texts of reviews as they lie, those that can be opened and have their events' hashes.
+async fn take_over(
+    scratch: &Scratch,
+    store: &Store,
+    seal: &Seal,
+    reviews: &[Review],
+) -> Result<(), StoreError> {
+    let sets = reviews.iter().map(|review| vec![review.coupon_id.into()]).collect();
     let found = store.query_each("SELECT salt, text FROM reviews WHERE coupon_id = $1", sets).await?;
     let mut kept = Vec::new();
-    for (coupon_id, rows) in reviews.iter().zip(found) {
-        for row in &rows {
-            let parameters = [(*coupon_id).into(), row.text(0).into(), row.text(1).into()];
+    for (review, rows) in reviews.iter().zip(found) {
+        let person = seal.person(review.member_id);
+        let is_it = |row: &Row| {
+            let salt = person.open(seal::REVIEW_SALT, row.text(0));
+            let text = person.open(seal::REVIEW_TEXT, row.text(1));
+            matches!((salt, text), (Ok(salt), Ok(text)) if review_hash(&salt, &text) == review.text_hash)
+        };
+        for row in rows.iter().filter(|row| is_it(row)) {
+            let parameters = [review.coupon_id.into(), row.text(0).into(), row.text(1).into()];
             let sql = "INSERT INTO reviews (coupon_id, salt, text) VALUES ($1, $2, $3)";
             kept.push(Statement::new(sql, parameters));
         }

@@ -174,7 +174,7 @@ async fn copy(source: &Source, as_of: AsOf, question: &Question) -> Result<Scrat
             Some(coupon_id) => Of::Coupon(coupon_id),
             None => Of::Member(member_id),
         };
-        return as_of::some(store, as_of, of).await;
+        return as_of::some(store, &source.seal, as_of, of).await;
     }
     let scratch = Scratch::temporary().await?;
     match as_of::whole(&scratch, store, as_of).await {

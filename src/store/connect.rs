@@ -133,7 +133,9 @@ pub async fn open_read_only(options: &StoreOptions) -> Result<Store, OpenError> 
         Some(url) => Store::Postgres(PostgresStore::connect(url).await?),
         None => Store::Sqlite(SqliteStore::open_read_only(&options.data_dir)?),
     };
-    refuse_half_imported(&store).await?;
+    if store.has_ledger().await? {
+        refuse_half_imported(&store).await?;
+    }
     Ok(store)
 }
 

@@ -90,6 +90,15 @@ impl PostgresStore {
         Ok(Self { inner: Arc::new(inner) })
     }
 
+    /// Whether there is a ledger in this database.
+    pub(super) async fn has_ledger(&self) -> Result<bool, StoreError> {
+        let sql = "SELECT to_regclass('ledger_facts') IS NOT NULL";
+        let asked = on_live_connection(&self.inner.pool, || async {
+            sqlx::query_scalar(sql).fetch_one(&self.inner.pool).await
+        });
+        Ok(asked.await?)
+    }
+
     pub(super) fn version(&self) -> &str {
         &self.inner.version
     }

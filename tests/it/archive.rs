@@ -172,6 +172,8 @@ impl Copy {
 /// A ledger in which everything has happened once: every type of event, and receipts of every kind. Some sixty events.
 pub async fn full_life(world: &World) -> Life {
     world.add_people().await;
+    world.operator("/member/add", json!({"id": 900, "nickname": "老王"})).await.ok();
+    world.operator("/member/erase", json!({"id": 900, "reason": "會員要求"})).await.ok();
     let day = |number: i64| json!({"id": number});
     let definition = world.define(json!({"num": 20, "is_claim": 1, "use_limit": 1})).await;
     let dated = json!({"validity_type": 1, "start_num": "2026-11-01", "end_num": "2026-11-24"});

@@ -12,6 +12,7 @@ use coupon_ledger::entity::decode;
 use coupon_ledger::grant::Grant;
 use coupon_ledger::identity::Caller;
 use coupon_ledger::job::Job;
+use coupon_ledger::member::Member;
 use coupon_ledger::order::Order;
 use coupon_ledger::provenance::Provenance;
 use coupon_ledger::rule::{GoodsGroup, OrderAmount};
@@ -42,6 +43,7 @@ fn words(event: &StoredEvent) -> String {
         "order_amount" => of::<OrderAmount>(event),
         "goods_group" => of::<GoodsGroup>(event),
         "ledger" => of::<Provenance>(event),
+        "member" => of::<Member>(event),
         other => panic!("a kind of stream without words: {other}"),
     }
 }

@@ -29,6 +29,7 @@ async fn homes(engine: Engine) -> Vec<Home> {
     while homes.len() < count {
         let home = Home { folder: tempfile::tempdir().unwrap(), database_url: homes[0].database_url.clone() };
         std::fs::write(home.path().join("secret.key"), &secret).unwrap();
+        std::fs::copy(homes[0].person_keys_file(), home.person_keys_file()).unwrap();
         homes.push(home);
     }
     homes

@@ -51,7 +51,8 @@ async fn signed(world: &World) {
 }
 
 async fn trusted(world: &World) -> Trusted {
-    Trusted::of_secret(world.store(), &world.secrets).await.unwrap()
+    let trusted = Trusted::of_secret(world.store(), &world.secrets).await.unwrap();
+    Trusted { seal: Some(world.ledger.seal().clone()), ..trusted }
 }
 
 async fn look(world: &World) -> Totals {

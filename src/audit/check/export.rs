@@ -80,7 +80,7 @@ fn check(
     archive.receipts(
         |receipt| {
             receipts += 1;
-            bindings.take(receipt, &mut found);
+            bindings.take(&receipt, &mut found);
         },
         |damage| damaged.push(damage),
     )?;

@@ -1,20 +1,17 @@
 //! Receipts of idempotency keys held against the events they stand for.
 //!
-//! A receipt is a row beside the log. The events of its append carry a hash of all receipts that it left
-//! (`receipts_hash`), so none can be changed, lost or made up unseen. Kept of each such append are 32 bytes.
+//! A receipt is a row beside the log. The events of its append carry a hash of each receipt that it left
+//! (`receipts_hash`), so none can be changed, lost or made up unseen. Kept of each are some 40 bytes.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::ops::Range;
 
 use serde::Deserialize;
 
 use super::{Finding, Findings};
 use crate::audit::export::StoredReceipt;
-use crate::store::{StoredEvent, receipts_hash};
+use crate::store::{RECEIPT_HASH_DIGITS, StoredEvent, receipts_hash};
 use crate::value::hex;
-
-/// An append leaves the receipt of its request's key, and perhaps that of what can be done once only.
-const MOST_RECEIPTS: usize = 3;
 
 /// What of metadata binds receipts.
 #[derive(Deserialize)]
@@ -29,6 +26,12 @@ struct Metadata<'a> {
 struct Append {
     position: i64,
     events: i64,
+    /// Its receipts, among those that are named.
+    named: Range<usize>,
+}
+
+/// A receipt that events name.
+struct Named {
     hash: [u8; 16],
     bound: bool,
 }
@@ -42,8 +45,7 @@ pub(super) struct Bindings {
     /// Whether the append that is being read left receipts.
     open: bool,
     appends: Vec<Append>,
-    /// Receipts that are not the only one of their append, by position.
-    several: BTreeMap<i64, Vec<StoredReceipt>>,
+    named: Vec<Named>,
 }
 
 impl Bindings {
@@ -69,9 +71,13 @@ impl Bindings {
         let cut = event.position == self.from && self.from > 1;
         let hash = metadata.receipts_hash.filter(|_| !cut);
         self.open = hash.is_some();
-        if let Some(hash) = hash {
-            if let Some(hash) = hash_bytes(&hash) {
-                self.appends.push(Append { position: event.position, events: 1, hash, bound: false });
+        if let Some(hashes) = hash {
+            let from = self.named.len();
+            let hashes: Option<Vec<[u8; 16]>> = digits(&hashes).map(hash_bytes).collect();
+            if let Some(hashes) = hashes.filter(|hashes| !hashes.is_empty()) {
+                self.named.extend(hashes.into_iter().map(|hash| Named { hash, bound: false }));
+                let named = from..self.named.len();
+                self.appends.push(Append { position: event.position, events: 1, named });
             } else {
                 let what = "the hash of its receipts is none".to_owned();
                 found.add(Finding::at("receipts", event.position, what));
@@ -80,14 +86,14 @@ impl Bindings {
         }
     }
 
-    pub(super) fn take(&mut self, receipt: StoredReceipt, found: &mut Findings) {
+    pub(super) fn take(&mut self, receipt: &StoredReceipt, found: &mut Findings) {
         let mut tell = |what: &str| {
-            let StoredReceipt { caller, operation, key, position, .. } = &receipt;
+            let StoredReceipt { caller, operation, key, position, .. } = receipt;
             let what = format!("the receipt of {caller}, {operation}, key {key}: {what}");
             found.add(Finding::at("receipts", *position, what));
         };
         let place = self.appends.binary_search_by_key(&receipt.position, |append| append.position);
-        let Some(append) = place.ok().and_then(|place| self.appends.get_mut(place)) else {
+        let Some(append) = place.ok().and_then(|place| self.appends.get(place)) else {
             if receipt.position == self.from && self.from > 1 {
                 return;
             }
@@ -99,53 +105,39 @@ impl Bindings {
                 format!("it stands for {} events, the append has {}", receipt.event_count, append.events);
             tell(&what);
         }
-        if !append.bound && hash_of(&[&receipt]) == append.hash {
-            append.bound = true;
-        } else {
-            self.several.entry(receipt.position).or_default().push(receipt);
+        let hash = hash_of(receipt);
+        let named = self.named.get_mut(append.named.clone()).unwrap_or_default();
+        match named.iter_mut().find(|named| !named.bound && named.hash == hash) {
+            Some(named) => named.bound = true,
+            None => tell("it is not one that its append left"),
         }
     }
 
-    pub(super) fn finish(mut self, found: &mut Findings) {
-        for (position, receipts) in std::mem::take(&mut self.several) {
-            let place = self.appends.binary_search_by_key(&position, |append| append.position);
-            let append = place.ok().and_then(|place| self.appends.get_mut(place));
-            let Some(append) = append.filter(|append| !append.bound && binds(append.hash, &receipts)) else {
-                let what = "its receipts are not those that the append left".to_owned();
-                found.add(Finding::at("receipts", position, what));
-                continue;
-            };
-            append.bound = true;
-        }
-        for append in self.appends.iter().filter(|append| !append.bound) {
-            let what = "the receipt that the append left is missing, or was changed".to_owned();
-            found.add(Finding::at("receipts", append.position, what));
+    pub(super) fn finish(self, found: &mut Findings) {
+        for append in self.appends {
+            let named = self.named.get(append.named).unwrap_or_default();
+            if named.iter().any(|named| !named.bound) {
+                let what = "a receipt that the append left is missing, or was changed".to_owned();
+                found.add(Finding::at("receipts", append.position, what));
+            }
         }
     }
 }
 
-/// Whether these are all receipts of an append, in whichever order it left them.
-fn binds(hash: [u8; 16], receipts: &[StoredReceipt]) -> bool {
-    fn any_order<'a>(hash: [u8; 16], taken: &mut Vec<&'a StoredReceipt>, left: &[&'a StoredReceipt]) -> bool {
-        if left.is_empty() {
-            return hash_of(taken) == hash;
-        }
-        (0..left.len()).any(|place| {
-            let mut left = left.to_vec();
-            taken.push(left.remove(place));
-            let binds = any_order(hash, taken, &left);
-            taken.pop();
-            binds
-        })
-    }
-    receipts.len() <= MOST_RECEIPTS && any_order(hash, &mut Vec::new(), &receipts.iter().collect::<Vec<_>>())
+fn hash_of(receipt: &StoredReceipt) -> [u8; 16] {
+    let columns = [&receipt.caller, &receipt.operation, &receipt.key, &receipt.request_mac];
+    hash_bytes(&receipts_hash(std::iter::once(columns.map(String::as_str)))).unwrap_or_default()
 }
 
-fn hash_of(receipts: &[&StoredReceipt]) -> [u8; 16] {
-    let columns = receipts.iter().map(|receipt| {
-        [&receipt.caller, &receipt.operation, &receipt.key, &receipt.request_mac].map(String::as_str)
-    });
-    hash_bytes(&receipts_hash(columns)).unwrap_or_default()
+/// The digits of each receipt in turn; what is left over comes last.
+fn digits(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let end = rest.char_indices().nth(RECEIPT_HASH_DIGITS).map_or(rest.len(), |(at, _)| at);
+        let (digits, behind) = rest.split_at_checked(end)?;
+        rest = behind;
+        (!digits.is_empty()).then_some(digits)
+    })
 }
 
 /// 32 lower-case hexadecimal digits.

@@ -15,6 +15,7 @@ use crate::coupon::CouponEvent;
 use crate::definition::DefinitionEvent;
 use crate::grant::GrantEvent;
 use crate::job::JobEvent;
+use crate::member::MemberEvent;
 use crate::order::OrderEvent;
 use crate::provenance::ProvenanceEvent;
 use crate::rule::{GoodsGroupEvent, OrderAmountEvent};
@@ -32,6 +33,7 @@ const KINDS: &[(&str, &[&str])] = &[
     ("grant", GrantEvent::NAMES),
     ("order_amount", OrderAmountEvent::NAMES),
     ("goods_group", GoodsGroupEvent::NAMES),
+    ("member", MemberEvent::NAMES),
     ("ledger", ProvenanceEvent::NAMES),
 ];
 
