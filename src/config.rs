@@ -166,20 +166,31 @@ pub fn person_keys_file(place: &Place, folder: &Path) -> PathBuf {
 /// The keys of a ledger: from the environment, from a given file, or from the data folder, where the first start makes
 /// them with mode 0600.
 pub fn secrets(place: &Place, folder: &Path, make: bool) -> Result<Secrets, String> {
-    if let Ok(text) = std::env::var("COUPON_LEDGER_SECRET") {
-        return Secrets::parse(&text).map_err(|error| format!("COUPON_LEDGER_SECRET: {error}"));
-    }
-    let path = place.secret_file.clone().unwrap_or_else(|| folder.join(SECRET_FILE));
-    if make && place.secret_file.is_none() && !path.exists() {
+    let path = secret_file(place, folder);
+    let is_given = std::env::var_os("COUPON_LEDGER_SECRET").is_some() || place.secret_file.is_some();
+    if make && !is_given && !path.exists() {
         make_secret(folder, &path).map_err(|error| format!("cannot make {}: {error}", path.display()))?;
     }
-    let text = std::fs::read_to_string(&path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            format!("there is no secret at {}: start the server once, or give --secret-file", path.display())
-        }
-        _ => format!("cannot read {}: {error}", path.display()),
-    })?;
-    Secrets::parse(&text).map_err(|error| format!("{}: {error}", path.display()))
+    find_secrets(place, folder)?.ok_or_else(|| {
+        format!("there is no secret at {}: start the server once, or give --secret-file", path.display())
+    })
+}
+
+/// The same for those who can do without: None where there is none.
+pub fn find_secrets(place: &Place, folder: &Path) -> Result<Option<Secrets>, String> {
+    if let Ok(text) = std::env::var("COUPON_LEDGER_SECRET") {
+        return Secrets::parse(&text).map(Some).map_err(|error| format!("COUPON_LEDGER_SECRET: {error}"));
+    }
+    let path = secret_file(place, folder);
+    let text = match std::fs::read_to_string(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        text => text.map_err(|error| format!("cannot read {}: {error}", path.display()))?,
+    };
+    Secrets::parse(&text).map(Some).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn secret_file(place: &Place, folder: &Path) -> PathBuf {
+    place.secret_file.clone().unwrap_or_else(|| folder.join(SECRET_FILE))
 }
 
 /// Makes a data folder that only its owner can read: it holds people's data and the secret.

@@ -233,20 +233,6 @@ pub fn fold<A: Entity>(stream: &[StoredEvent]) -> Result<(A, i64), Box<CorruptEv
     Ok((folded.state, folded.version))
 }
 
-/// Every kind of stream.
-pub const KINDS: &[&str] = &[
-    Coupon::TYPE,
-    Definition::TYPE,
-    Shop::TYPE,
-    Allotment::TYPE,
-    Job::TYPE,
-    Order::TYPE,
-    Grant::TYPE,
-    OrderAmount::TYPE,
-    GoodsGroup::TYPE,
-    Provenance::TYPE,
-];
-
 /// The stream of an entity.
 #[must_use]
 pub fn stream_of<A: Entity>(id: i64) -> StreamId {
@@ -507,6 +493,15 @@ macro_rules! for_each_aggregate {
 }
 
 pub(crate) use for_each_aggregate;
+
+macro_rules! kinds {
+    ($($aggregate:ty),*) => {
+        /// Every kind of stream.
+        pub const KINDS: &[&str] = &[$(<$aggregate>::TYPE),*];
+    };
+}
+
+for_each_aggregate!(kinds);
 
 aggregate!(Coupon, "coupon", CouponCommand, CouponEvent);
 aggregate!(Definition, "definition", DefinitionCommand, DefinitionEvent);

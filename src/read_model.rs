@@ -24,6 +24,7 @@ use crate::value::list_text;
 /// `projections/wallet.sql`
 pub static WALLET: LiveTable = LiveTable {
     name: "wallet_v1",
+    written_by: &["coupon"],
     columns: &[
         Int("member_id"),
         Int("coupon_id"),
@@ -63,6 +64,7 @@ pub static WALLET: LiveTable = LiveTable {
 /// `projections/redemptions.sql`
 pub static REDEMPTIONS: LiveTable = LiveTable {
     name: "redemptions_v1",
+    written_by: &["coupon"],
     columns: &[
         Int("redemption_id"),
         Int("coupon_id"),
@@ -80,6 +82,7 @@ pub static REDEMPTIONS: LiveTable = LiveTable {
 /// `projections/definitions.sql`
 pub static DEFINITIONS: LiveTable = LiveTable {
     name: "definitions_v1",
+    written_by: &["definition"],
     columns: &[
         Int("definition_id"),
         Int("is_on"),
@@ -111,6 +114,7 @@ pub static DEFINITIONS: LiveTable = LiveTable {
 /// `projections/shops.sql`
 pub static SHOPS: LiveTable = LiveTable {
     name: "shops_v1",
+    written_by: &["shop"],
     columns: &[
         Int("shop_id"),
         Int("is_open"),
@@ -126,6 +130,7 @@ pub static SHOPS: LiveTable = LiveTable {
 /// `projections/jobs.sql`
 pub static JOBS: LiveTable = LiveTable {
     name: "jobs_v1",
+    written_by: &["job"],
     columns: &[
         Int("job_id"),
         Int("kind"),
@@ -151,6 +156,7 @@ pub static JOBS: LiveTable = LiveTable {
 /// `projections/grants.sql`
 pub static GRANTS: LiveTable = LiveTable {
     name: "grants_v1",
+    written_by: &["grant"],
     columns: &[
         Int("cause"),
         Int("cause_id"),
@@ -167,6 +173,7 @@ pub static GRANTS: LiveTable = LiveTable {
 /// `projections/order_amounts.sql`
 pub static ORDER_AMOUNTS: LiveTable = LiveTable {
     name: "order_amounts_v1",
+    written_by: &["order_amount"],
     columns: &[
         Int("order_amount_id"),
         Int("amount_cents"),
@@ -180,6 +187,7 @@ pub static ORDER_AMOUNTS: LiveTable = LiveTable {
 /// `projections/goods_groups.sql`
 pub static GOODS_GROUPS: LiveTable = LiveTable {
     name: "goods_groups_v1",
+    written_by: &["goods_group"],
     columns: &[
         Int("goods_group_id"),
         Text("title"),
@@ -193,6 +201,7 @@ pub static GOODS_GROUPS: LiveTable = LiveTable {
 /// `projections/goods_group_goods.sql`
 pub static GOODS_GROUP_GOODS: LiveTable = LiveTable {
     name: "goods_group_goods_v1",
+    written_by: &["goods_group"],
     columns: &[Int("goods_id"), Int("goods_group_id"), Int("belongs")],
     key_columns: 2,
 };
@@ -201,6 +210,7 @@ pub static GOODS_GROUP_GOODS: LiveTable = LiveTable {
 pub static PARTNERS: LiveTable = LiveTable {
     // The columns of a shop, in a table that pages of shops do not read.
     name: "partners_v1",
+    written_by: &["shop"],
     columns: SHOPS.columns,
     key_columns: SHOPS.key_columns,
 };
@@ -208,6 +218,7 @@ pub static PARTNERS: LiveTable = LiveTable {
 /// `projections/allotments.sql`
 pub static ALLOTMENTS: LiveTable = LiveTable {
     name: "allotments_v1",
+    written_by: &["allotment"],
     columns: &[
         Int("allotment_id"),
         Int("partner_id"),
@@ -223,6 +234,7 @@ pub static ALLOTMENTS: LiveTable = LiveTable {
 /// `projections/allotment_changes.sql`
 pub static ALLOTMENT_CHANGES: LiveTable = LiveTable {
     name: "allotment_changes_v1",
+    written_by: &["allotment"],
     columns: &[
         Int("allotment_id"),
         Int("change_number"),
@@ -237,6 +249,7 @@ pub static ALLOTMENT_CHANGES: LiveTable = LiveTable {
 /// `projections/partner_coupons.sql`
 pub static PARTNER_COUPONS: LiveTable = LiveTable {
     name: "partner_coupons_v1",
+    written_by: &["coupon"],
     columns: &[
         Int("coupon_id"),
         Int("allotment_id"),

@@ -19,9 +19,6 @@ pub enum ReplayError {
     /// An event that cannot be understood; it is never skipped.
     #[error("corrupt event: {0}")]
     Corrupt(#[from] Box<CorruptEvent>),
-    /// A part of the work ended without saying why.
-    #[error("the replay was cut short")]
-    CutShort,
 }
 
 /// What was read.
@@ -33,48 +30,31 @@ pub struct Replayed {
     pub streams: u64,
 }
 
-/// Whoever looks at the state of each stream.
-pub trait Look<A>: Send + 'static {
-    /// The next one.
-    fn see(&mut self, id: i64, state: A);
-
-    /// Between two parts of the log.
-    fn rest(&mut self) -> impl Future<Output = Result<(), ReplayError>> + Send {
-        std::future::ready(Ok(()))
-    }
-}
-
-impl<A, F: FnMut(i64, A) + Send + 'static> Look<A> for F {
-    fn see(&mut self, id: i64, state: A) {
-        self(id, state);
-    }
-}
-
 /// Folds events as they come, stream by stream.
-struct Folding<A, L> {
-    look: L,
+struct Folding<A, F> {
+    see: F,
     stream: String,
     folded: Folded<A>,
     replayed: Replayed,
     failed: Option<Box<CorruptEvent>>,
 }
 
-impl<A: Entity, L: Look<A>> Folding<A, L> {
-    fn new(look: L) -> Self {
+impl<A: Entity, F: FnMut(i64, A)> Folding<A, F> {
+    fn new(see: F) -> Self {
         let (stream, folded) = (String::new(), Folded::default());
-        Self { look, stream, folded, replayed: Replayed::default(), failed: None }
+        Self { see, stream, folded, replayed: Replayed::default(), failed: None }
     }
 
     fn end_stream(&mut self) {
         if self.folded.version > 0 {
             self.replayed.streams += 1;
             let folded = std::mem::take(&mut self.folded);
-            self.look.see(self.stream.parse().unwrap_or_default(), folded.state);
+            (self.see)(self.stream.parse().unwrap_or_default(), folded.state);
         }
     }
 }
 
-impl<A: Entity, L: Look<A>> Visitor for Folding<A, L> {
+impl<A: Entity, F: FnMut(i64, A) + Send + 'static> Visitor for Folding<A, F> {
     fn meet(&mut self, event: EventRef<'_>) {
         if self.failed.is_some() {
             return;
@@ -89,17 +69,17 @@ impl<A: Entity, L: Look<A>> Visitor for Folding<A, L> {
 }
 
 /// Folds every stream of one kind and shows each one's id and state; the parts of the log are folded side by side, each
-/// worker with a look of its own.
-pub async fn replay<A: Entity, L: Look<A>>(
+/// worker with a closure of its own.
+pub async fn replay<A: Entity, F: FnMut(i64, A) + Send + 'static>(
     store: &Store,
-    look: impl Fn() -> L,
+    seeing: impl Fn() -> F,
 ) -> Result<Replayed, ReplayError> {
     let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     let ranges = Arc::new(Mutex::new(IdRange::all()));
     let mut workers = JoinSet::new();
     for _ in 0..cores {
         let (store, ranges) = (store.clone(), ranges.clone());
-        let mut folding = Folding::<A, L>::new(look());
+        let mut folding = Folding::<A, F>::new(seeing());
         workers.spawn(async move {
             loop {
                 let range = ranges.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -109,13 +89,15 @@ pub async fn replay<A: Entity, L: Look<A>>(
                     return Err(ReplayError::Corrupt(corrupt));
                 }
                 folding.end_stream();
-                folding.look.rest().await?;
             }
         });
     }
     let mut all = Replayed::default();
     while let Some(worked) = workers.join_next().await {
-        all.add(worked.map_err(|_| ReplayError::CutShort)??);
+        match worked {
+            Ok(part) => all.add(part?),
+            Err(ended) => std::panic::resume_unwind(ended.into_panic()),
+        }
     }
     Ok(all)
 }

@@ -25,7 +25,7 @@ pub use append::{
     LiveTable, MAX_ATTEMPTS, MemberCountChange, OneAtATime, Outcome, Phases, RECEIPT_HASH_DIGITS, Resolved,
     ReviewText, StockChange, StockOf, receipts_hash,
 };
-pub use connect::{OpenError, StoreOptions, open, open_for_takeover, open_read_only};
+pub use connect::{OpenError, StoreOptions, open, open_copy, open_for_takeover, open_read_only};
 pub use migrate::SCHEMA_VERSION;
 pub use postgres::PostgresStore;
 pub use rebuild::Rebuilder;

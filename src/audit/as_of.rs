@@ -4,22 +4,27 @@
 //! learnt from the events too, never from a live row. The one thing that is not in the log is a review's text; it is taken
 //! over where it still has the hash that its event holds. The directory is not taken over: it tells of today only.
 
-use tokio::sync::mpsc;
+use futures::{StreamExt as _, stream};
 
 use super::at::AsOf;
-use super::kinds::{KINDS, Kind};
+use super::kinds::{KINDS, Kind, Stream};
 use crate::coupon::{Coupon, CouponEvent};
 use crate::directory::seal::{self, Seal};
 use crate::entity::{CorruptEvent, decode};
 use crate::replay::ReplayError;
 use crate::secrets::review_hash;
-use crate::store::{BUCKET, OpenError, Row, Scratch, Statement, Store, StoreError, StoredEvent, StreamId};
+use crate::store::{
+    BUCKET, IdRange, OpenError, Row, Scratch, Statement, Store, StoreError, StoredEvent, StreamId,
+};
 
 /// How many positions one statement looks through for a member's coupons: a bounded read transaction each.
 const SLAB: i64 = 10_000;
 
 /// How many events are copied at a time.
 const PAGE: i64 = 2_000;
+
+/// How many parts of the copy are folded while the rows of one are written.
+const PARTS_AHEAD: usize = 2;
 
 /// How many streams are read at a time.
 const STREAMS: usize = 200;
@@ -36,9 +41,6 @@ pub enum AsOfError {
     /// An event cannot be understood.
     #[error("corrupt event: {0}")]
     Corrupt(#[from] Box<CorruptEvent>),
-    /// The copy ended early.
-    #[error("the copy was cut short")]
-    CutShort,
 }
 
 impl From<ReplayError> for AsOfError {
@@ -46,7 +48,6 @@ impl From<ReplayError> for AsOfError {
         match error {
             ReplayError::Store(error) => error.into(),
             ReplayError::Corrupt(corrupt) => corrupt.into(),
-            ReplayError::CutShort => Self::CutShort,
         }
     }
 }
@@ -83,22 +84,22 @@ pub async fn some(store: &Store, seal: &Seal, as_of: AsOf, of: Of) -> Result<Scr
 /// The whole ledger as of then in a scratch ledger, without the texts of reviews. Memory stays flat.
 pub async fn whole(scratch: &Scratch, store: &Store, as_of: AsOf) -> Result<(), AsOfError> {
     copy_log(scratch, store, as_of).await?;
-    let (to, mut made) = mpsc::channel(2);
-    let reading = tokio::spawn({
-        let copy = scratch.store();
-        async move {
-            for kind in KINDS {
-                (kind.replay)(copy.clone(), to.clone()).await?;
-            }
-            Ok::<(), ReplayError>(())
-        }
-    });
     let mut stock = Vec::new();
-    while let Some(mut live) = made.recv().await {
-        stock.append(&mut live.stock);
-        scratch.put_rows(live.rows).await?;
+    for kind in KINDS {
+        let copy = scratch.store();
+        let scan = |range| (kind.scan)(copy.clone(), range, i64::MAX);
+        let mut parts = stream::iter(IdRange::all()).map(scan).buffered(PARTS_AHEAD);
+        while let Some(streams) = parts.next().await {
+            let (mut rows, streams) = (Vec::new(), streams?);
+            for Stream { written, .. } in streams {
+                rows.extend(written.rows);
+                stock.extend(written.stock);
+            }
+            if !rows.is_empty() {
+                scratch.put_rows(rows).await?;
+            }
+        }
     }
-    reading.await.map_err(|_| AsOfError::CutShort)??;
     Ok(scratch.count(stock, as_of.position, last_ms(scratch, as_of.position).await?).await?)
 }
 
@@ -145,11 +146,11 @@ async fn fill_with(
         for (stream, mut events) in some.iter().zip(store.load(some).await?) {
             events.retain(|event| event.position <= as_of.position);
             if let Some(kind) = Kind::named(stream.kind).filter(|_| !events.is_empty()) {
-                let mut live = (kind.live)(stream.id, &events)?;
-                stock.append(&mut live.stock);
+                let written = (kind.fold)(&events, as_of.position)?;
+                stock.extend(written.stock);
                 reviews.extend(review_of(stream.id, &events)?);
                 scratch.put_events(events).await?;
-                scratch.put_rows(live.rows).await?;
+                scratch.put_rows(written.rows).await?;
             }
         }
     }

@@ -322,11 +322,7 @@ impl Trust {
 
     /// What the note says, if those who must have signed it.
     pub fn open(&self, note: &str) -> Result<Opened, Untrusted> {
-        if note.len() > MAX_NOTE_BYTES {
-            return Err(Untrusted::Malformed);
-        }
-        let note = Note::from_bytes(note.as_bytes())?;
-        let checkpoint = Checkpoint::from_bytes(note.text()).map_err(|_| Untrusted::Malformed)?;
+        let (note, checkpoint) = parse(note)?;
         if checkpoint.origin() != self.origin() {
             let (found, expected) = (checkpoint.origin().to_owned(), self.origin().to_owned());
             return Err(Untrusted::OtherLog { found, expected });
@@ -349,9 +345,29 @@ impl Trust {
         if witnesses.len() < self.needed {
             return Err(Untrusted::TooFewWitnesses { found: witnesses.len(), needed: self.needed });
         }
-        let (size, root) = (checkpoint.size(), *checkpoint.hash());
-        Ok(Opened { origin: checkpoint.origin().to_owned(), size, root, witnesses })
+        Ok(Opened::of(&checkpoint, witnesses))
     }
+}
+
+impl Opened {
+    fn of(checkpoint: &Checkpoint, witnesses: Vec<(String, u64)>) -> Self {
+        let (size, root) = (checkpoint.size(), *checkpoint.hash());
+        Self { origin: checkpoint.origin().to_owned(), size, root, witnesses }
+    }
+
+    /// What a note says, whoever wrote it: for those who have nobody's key and say so.
+    pub fn unverified(note: &str) -> Result<Self, Untrusted> {
+        Ok(Self::of(&parse(note)?.1, Vec::new()))
+    }
+}
+
+fn parse(note: &str) -> Result<(Note, Checkpoint), Untrusted> {
+    if note.len() > MAX_NOTE_BYTES {
+        return Err(Untrusted::Malformed);
+    }
+    let note = Note::from_bytes(note.as_bytes())?;
+    let checkpoint = Checkpoint::from_bytes(note.text()).map_err(|_| Untrusted::Malformed)?;
+    Ok((note, checkpoint))
 }
 
 /// How many signatures a note has that are not the log's own. It says how far to wait; only [`Trust::open`] says whose they

@@ -1,15 +1,13 @@
 //! The kinds of streams that there are, each with what can be asked of its events without knowing which it is.
 
-use cqrs_es::Aggregate;
 use futures::future::BoxFuture;
 use serde_json::Value;
-use tokio::sync::mpsc;
 
 use super::words::Told;
 use crate::clock::Zone;
-use crate::entity::{CorruptEvent, Folded, decode, fold, for_each_aggregate};
-use crate::replay::{Look, ReplayError, replay};
-use crate::store::{LiveRow, Store, StoredEvent};
+use crate::entity::{CorruptEvent, Counts, Entity, Folded, decode, for_each_aggregate};
+use crate::replay::ReplayError;
+use crate::store::{EventRef, IdRange, LiveRow, LiveTable, StockOf, Store, StoredEvent, Visitor};
 
 /// A kind of stream.
 pub struct Kind {
@@ -17,10 +15,10 @@ pub struct Kind {
     pub name: &'static str,
     /// Tells the wanted events of a stream, which is given from its first event on.
     pub(super) tell: Tell,
-    /// What a stream, given from its first event on, has in the live tables.
-    pub(super) live: fn(i64, &[StoredEvent]) -> Result<Live, Box<CorruptEvent>>,
-    /// The same of every stream of this kind that a ledger has, part by part.
-    pub(super) replay: fn(Store, mpsc::Sender<Live>) -> BoxFuture<'static, Result<(), ReplayError>>,
+    /// What a stream, given from its first event on, has in the live tables right after a position.
+    pub(super) fold: fn(&[StoredEvent], i64) -> Result<Written, Box<CorruptEvent>>,
+    /// The same of every stream in a range of ids.
+    pub(super) scan: fn(Store, IdRange, i64) -> Scanned,
 }
 
 type Tell = fn(&[StoredEvent], Zone, Wanted<'_>) -> Result<Vec<Telling>, Box<CorruptEvent>>;
@@ -41,21 +39,28 @@ pub(super) struct Telling {
     pub(super) after: Value,
 }
 
-/// What streams have in the live tables.
-#[derive(Debug, Default)]
-pub(super) struct Live {
-    /// Their rows.
+/// What a stream's state writes into the live tables and counters.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Written {
     pub(super) rows: Vec<LiveRow>,
-    /// The stock they set, by its key; None = unlimited.
-    pub(super) stock: Vec<(i64, Option<i64>)>,
+    pub(super) counts: Option<Counts>,
+    pub(super) stock: Option<(StockOf, Option<i64>)>,
 }
+
+/// A stream, folded.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) id: String,
+    pub(super) events: i64,
+    pub(super) written: Written,
+}
+
+type Scanned = BoxFuture<'static, Result<Vec<Stream>, ReplayError>>;
 
 macro_rules! kinds {
     ($($aggregate:ty),* $(,)?) => {
         /// Every kind of stream.
         pub static KINDS: &[Kind] = &[$(kind::<$aggregate>()),*];
-        /// Their names.
-        pub const NAMES: &[&str] = &[$(<$aggregate as Aggregate>::TYPE),*];
     };
 }
 
@@ -67,15 +72,15 @@ impl Kind {
     pub fn named(name: &str) -> Option<&'static Self> {
         KINDS.iter().find(|kind| kind.name == name)
     }
+
+    /// Whether its streams write into one of these tables.
+    pub(super) fn writes(&self, tables: &[&LiveTable]) -> bool {
+        tables.iter().any(|table| table.written_by.contains(&self.name))
+    }
 }
 
 const fn kind<A: Told>() -> Kind {
-    Kind {
-        name: A::TYPE,
-        tell: tell::<A>,
-        live: live::<A>,
-        replay: |store, to| Box::pin(replay_into::<A>(store, to)),
-    }
+    Kind { name: A::TYPE, tell: tell::<A>, fold: fold::<A>, scan: scan::<A> }
 }
 
 fn tell<A: Told>(
@@ -101,39 +106,68 @@ fn value(state: &impl serde::Serialize) -> Value {
     serde_json::to_value(state).unwrap_or_default()
 }
 
-fn live<A: Told>(id: i64, stream: &[StoredEvent]) -> Result<Live, Box<CorruptEvent>> {
-    let mut live = Live::default();
-    live.see(id, &fold::<A>(stream)?.0);
-    Ok(live)
+fn written<A: Entity>(id: &str, state: &A) -> Written {
+    let id = id.parse().unwrap_or_default();
+    Written { rows: state.rows(id), counts: state.counts(), stock: state.stock(id) }
 }
 
-impl Live {
-    fn see<A: Told>(&mut self, id: i64, state: &A) {
-        self.rows.append(&mut state.rows(id));
-        self.stock.extend(state.stock(id).map(|(of, stock)| (of.key(), stock)));
+fn fold<A: Entity>(events: &[StoredEvent], until: i64) -> Result<Written, Box<CorruptEvent>> {
+    let mut folded = Folded::<A>::default();
+    let mut id = "";
+    for event in events.iter().filter(|event| event.position <= until) {
+        id = &event.aggregate_id;
+        folded.take(event.as_ref())?;
     }
+    if folded.version == 0 { Ok(Written::default()) } else { Ok(written(id, &folded.state)) }
 }
 
-/// Hands on what streams have, a part of the log at a time.
-struct HandOn {
-    live: Live,
-    to: mpsc::Sender<Live>,
-}
-
-impl<A: Told> Look<A> for HandOn {
-    fn see(&mut self, id: i64, state: A) {
-        self.live.see(id, &state);
-    }
-
-    async fn rest(&mut self) -> Result<(), ReplayError> {
-        let live = std::mem::take(&mut self.live);
-        if live.rows.is_empty() {
-            return Ok(());
+fn scan<A: Entity>(store: Store, range: IdRange, until: i64) -> Scanned {
+    Box::pin(async move {
+        let reader = Reader::<A> { until, ..Reader::default() };
+        let mut reader = store.scan(A::TYPE, range, reader).await?;
+        reader.end_stream();
+        match reader.failed {
+            Some(corrupt) => Err(ReplayError::Corrupt(corrupt)),
+            None => Ok(reader.streams),
         }
-        self.to.send(live).await.map_err(|_| ReplayError::CutShort)
+    })
+}
+
+/// Folds what it meets, stream by stream; events behind a position are as if they had not happened yet.
+struct Reader<A> {
+    until: i64,
+    id: String,
+    folded: Folded<A>,
+    streams: Vec<Stream>,
+    failed: Option<Box<CorruptEvent>>,
+}
+
+impl<A: Entity> Default for Reader<A> {
+    fn default() -> Self {
+        let (id, folded) = (String::new(), Folded::default());
+        Self { until: 0, id, folded, streams: Vec::new(), failed: None }
     }
 }
 
-async fn replay_into<A: Told>(store: Store, to: mpsc::Sender<Live>) -> Result<(), ReplayError> {
-    replay::<A, _>(&store, || HandOn { live: Live::default(), to: to.clone() }).await.map(drop)
+impl<A: Entity> Reader<A> {
+    fn end_stream(&mut self) {
+        let Folded { state, version } = std::mem::take(&mut self.folded);
+        if version > 0 {
+            let id = self.id.clone();
+            self.streams.push(Stream { written: written(&id, &state), id, events: version });
+        }
+    }
+}
+
+impl<A: Entity> Visitor for Reader<A> {
+    fn meet(&mut self, event: EventRef<'_>) {
+        if self.failed.is_some() || event.position > self.until {
+            return;
+        }
+        if event.aggregate_id != self.id {
+            self.end_stream();
+            event.aggregate_id.clone_into(&mut self.id);
+        }
+        self.failed = self.folded.take(event).err();
+    }
 }

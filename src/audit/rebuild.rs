@@ -19,13 +19,15 @@ use futures::StreamExt as _;
 
 use compare::{Found, Moved, settle};
 pub use coupon::{CouponReport, repair_coupon};
-use fold::{Digests, KINDS, Moves, Written, add_between, kind_of};
+use fold::{Digests, Moves, add_between, kind_of};
 pub use record::{Cells, Difference, Rebuild, Report, State, TableReport, Wrong};
 
+use super::kinds::{KINDS, Stream, Written};
 use crate::clock::Clock;
 use crate::entity::CorruptEvent;
 use crate::ledger::Ledger;
 use crate::read_model::LIVE_TABLES;
+use crate::replay::ReplayError;
 use crate::store::rebuild::{Change, MEMBER_COUNTS, NEW, OLD, STOCK, Swap, Swapped, key_of};
 use crate::store::{
     BUCKET, Cell, IdRange, LiveTable, Rebuilder, Statement, Store, StoreError, StoredEvent, StreamId,
@@ -96,6 +98,15 @@ pub enum RebuildError {
     /// The database.
     #[error(transparent)]
     Store(StoreError),
+}
+
+impl From<ReplayError> for RebuildError {
+    fn from(error: ReplayError) -> Self {
+        match error {
+            ReplayError::Store(error) => error.into(),
+            ReplayError::Corrupt(corrupt) => corrupt.into(),
+        }
+    }
 }
 
 impl From<StoreError> for RebuildError {
@@ -297,8 +308,7 @@ impl Running {
 
     async fn fill(&mut self) -> Result<(), RebuildError> {
         while let Some(kind) = KINDS.get(self.now.kind) {
-            let wanted = |table: &&LiveTable| self.now.tables.iter().any(|own| std::ptr::eq(*own, *table));
-            if kind.tables.iter().any(wanted) {
+            if kind.writes(&self.now.tables) {
                 let (store, began_at) = (self.store.clone(), self.now.began_at);
                 let ranges = ranges(&store, kind.name, self.now.after_id.clone());
                 let scan = |range: Result<IdRange, StoreError>| {
@@ -317,7 +327,7 @@ impl Running {
     }
 
     /// Writes streams into the new tables, whole ones in each transaction.
-    async fn put(&mut self, streams: Vec<fold::Stream>) -> Result<(), RebuildError> {
+    async fn put(&mut self, streams: Vec<Stream>) -> Result<(), RebuildError> {
         let most = if self.store.is_shared() { ROWS_ALONE } else { ROWS_BESIDE_APPENDS };
         let mut streams = streams.into_iter().peekable();
         while streams.peek().is_some() {

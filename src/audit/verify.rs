@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::directory::Seal;
-use crate::entity::for_each_aggregate;
+use crate::entity::{KINDS, for_each_aggregate};
 use crate::store::{BUCKET, IdRange, Statement, Store, StoreError};
 pub use run::run_verify;
 pub use tree::Trusted;
@@ -281,26 +281,12 @@ impl Worker {
     }
 }
 
-/// Every kind of stream there is.
-fn kinds() -> Vec<&'static str> {
-    let mut kinds = Vec::new();
-    macro_rules! put {
-        ($($aggregate:ty),*) => {
-            $(
-            kinds.push(<$aggregate>::TYPE);
-            )*
-        };
-    }
-    for_each_aggregate!(put);
-    kinds
-}
-
 /// Fixes the position and cuts the work into pieces.
 async fn begin(store: &Store, position: i64) -> Result<State, VerifyError> {
     let mut left = Vec::new();
     let log = (0..position).step_by(LOG_PIECE as usize);
     left.extend(log.map(|after| Piece::Log { after, until: (after + LOG_PIECE).min(position) }));
-    for kind in kinds() {
+    for kind in KINDS.iter().copied() {
         let ranges = if is_small(store, kind).await? { vec![whole()] } else { IdRange::all() };
         let piece =
             |range: IdRange| Piece::Streams { kind: kind.to_owned(), from: range.from, until: range.until };

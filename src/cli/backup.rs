@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 
+use serde_json::json;
+
+use super::verify::{self, VerifyArgs};
 use super::{Context, Failed};
-use crate::backup::{self, Restored, Site};
+use crate::backup::{self, BackedUp, Site};
 use crate::clock::Clock;
 use crate::store::StoreOptions;
 
@@ -15,6 +18,9 @@ pub(super) struct BackupArgs {
     /// The folder of `pg_dump` and `pg_restore` [default: found on the PATH]
     #[arg(long, value_name = "DIR", env = "COUPON_LEDGER_POSTGRES_TOOLS")]
     postgres_tools: Option<PathBuf>,
+    /// Leave out the verification that follows
+    #[arg(long)]
+    no_verify: bool,
 }
 
 fn site(context: &Context, arguments: &BackupArgs) -> Site {
@@ -29,27 +35,34 @@ fn site(context: &Context, arguments: &BackupArgs) -> Site {
 }
 
 pub(super) async fn back_up(context: Context, arguments: BackupArgs) -> Result<(), Failed> {
-    let done = backup::backup(&site(&context, &arguments), &arguments.file).await?;
-    println!(
-        "{}",
-        serde_json::json!({"file": arguments.file, "position": done.position, "bytes": done.bytes})
-    );
+    let site = site(&context, &arguments);
+    let BackedUp { position, bytes } = backup::backup(&site, &arguments.file).await?;
     eprintln!(
         "coupon-ledger: the keys are not in it: keep secret.key, and one copy of person.keys that is replaced after each \
          erasure, apart from it"
     );
-    Ok(())
+    let mut told = json!({"file": arguments.file, "position": position, "bytes": bytes});
+    if arguments.no_verify {
+        println!("{told}");
+        return Ok(());
+    }
+    // What was signed since it was made says nothing of it.
+    let store = backup::open(&site, &arguments.file).await?;
+    let verified = verify::look(&context, &store, &VerifyArgs::default(), false).await;
+    store.close().await;
+    let (position, totals) = verified?;
+    told["verified"] = verify::report(position, &totals);
+    println!("{told}");
+    verify::judge(&totals)
 }
 
 pub(super) async fn restore(context: Context, arguments: BackupArgs) -> Result<(), Failed> {
-    let done = backup::restore(&site(&context, &arguments), &arguments.file).await?;
-    let Restored { position, events, findings } = done;
-    println!("{}", serde_json::json!({"position": position, "events": events, "findings": findings}));
+    backup::restore(&site(&context, &arguments), &arguments.file).await?;
     eprintln!(
-        "coupon-ledger: the keys are not in it: put secret.key and person.keys in place before the server starts"
+        "coupon-ledger: restored; the keys are not in it: put secret.key and person.keys in place before the server starts"
     );
-    if findings.is_empty() {
+    if arguments.no_verify {
         return Ok(());
     }
-    Err(Failed::Refused(anyhow::anyhow!("restored, but not sound: {}", findings.join("; "))))
+    verify::run(context, VerifyArgs::as_json()).await
 }

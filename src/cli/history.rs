@@ -9,8 +9,9 @@ use serde_json::Value;
 use super::{Context, Failed};
 use crate::audit::at::{At, AtError};
 use crate::audit::history::{Entry, Span, of_caller, of_stream};
-use crate::audit::kinds::{Kind, NAMES};
+use crate::audit::kinds::Kind;
 use crate::clock::{Clock, Zone};
+use crate::entity::KINDS;
 use crate::identity::Caller;
 use crate::refusal::Language;
 use crate::store::Store;
@@ -67,7 +68,7 @@ impl Subject {
             None => Err(format!(
                 "give a coupon's id, a stream as one of {} with / and its id, or a caller as member/431, employee/1000, \
                  partner/2, operator, auditor or system",
-                NAMES.join(", ")
+                KINDS.join(", ")
             )),
         }
     }

@@ -11,13 +11,14 @@ use serde_json::json;
 use super::{Context, Failed};
 use crate::audit::tlog::remembered;
 use crate::audit::verify::{MAX_FINDINGS, State, Totals, Trusted, verify};
+use crate::config;
 use crate::store::Store;
 
 /// How often what is done so far is written down.
 const KEEP_EVERY: Duration = Duration::from_secs(2);
 
 /// What to hold the ledger against.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(super) struct VerifyArgs {
     /// A key that signs the ledger's checkpoints, as `key list` prints it [default: those of the ledger's secret]
     #[arg(long = "key", value_name = "VKEY")]
@@ -33,6 +34,13 @@ pub(super) struct VerifyArgs {
     json: bool,
 }
 
+impl VerifyArgs {
+    /// Everything, told as JSON.
+    pub(super) fn as_json() -> Self {
+        Self { json: true, ..Self::default() }
+    }
+}
+
 /// What `--state` holds.
 #[derive(Serialize, Deserialize)]
 struct Kept {
@@ -42,20 +50,31 @@ struct Kept {
 
 pub(super) async fn run(context: Context, arguments: VerifyArgs) -> Result<(), Failed> {
     let store = context.open_to_read().await?;
+    let looked = look(&context, &store, &arguments, true).await;
+    store.close().await;
+    let (position, totals) = looked?;
+    if arguments.json {
+        println!("{}", report(position, &totals));
+    } else {
+        tell(position, &totals);
+    }
+    judge(&totals)
+}
+
+/// Verifies an open ledger; with `remembering`, against what this place has signed last as well.
+pub(super) async fn look(
+    context: &Context,
+    store: &Store,
+    arguments: &VerifyArgs,
+    remembering: bool,
+) -> anyhow::Result<(i64, Totals)> {
     let mut trusted = if arguments.keys.is_empty() {
-        let secrets = context.secrets(false)?;
-        let seal = context.find_seal(&store, &secrets).await?;
-        if seal.is_none() {
-            eprintln!(
-                "coupon-ledger: the person keys are not here: reviews are not held against their hashes"
-            );
-        }
-        Trusted { seal, ..Trusted::of_secret(&store, &secrets).await? }
+        trusted(context, store).await?
     } else {
         Trusted::keys(&arguments.keys)?
     };
     let origin = store.origin().await?.unwrap_or_default();
-    if let Some(note) = remembered(&origin, &context.folder)? {
+    if remembering && let Some(note) = remembered(&origin, &context.folder)? {
         trusted.notes.push(("what was signed last".to_owned(), note));
     }
     for path in &arguments.checkpoints {
@@ -63,19 +82,32 @@ pub(super) async fn run(context: Context, arguments: VerifyArgs) -> Result<(), F
         let note = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
         trusted.notes.push((name, note));
     }
-    let looked = look(&store, &origin, &trusted, &arguments).await;
-    store.close().await;
-    let (position, totals) = looked?;
-    tell(position, &totals, arguments.json)
+    look_at(store, &origin, &trusted, arguments.state.as_deref()).await
 }
 
-async fn look(
+/// What the keys that lie here let one look at.
+async fn trusted(context: &Context, store: &Store) -> anyhow::Result<Trusted> {
+    let found = config::find_secrets(&context.place, &context.folder).map_err(anyhow::Error::msg)?;
+    let Some(secrets) = found else {
+        eprintln!(
+            "coupon-ledger: the ledger's secret is not here: neither signatures nor reviews are looked at"
+        );
+        return Ok(Trusted::default());
+    };
+    let seal = context.find_seal(store, &secrets).await?;
+    if seal.is_none() {
+        eprintln!("coupon-ledger: the person keys are not here: reviews are not held against their hashes");
+    }
+    Ok(Trusted { seal, ..Trusted::of_secret(store, &secrets).await? })
+}
+
+async fn look_at(
     store: &Store,
     origin: &str,
     trusted: &Trusted,
-    arguments: &VerifyArgs,
+    state_file: Option<&Path>,
 ) -> anyhow::Result<(i64, Totals)> {
-    let begun = arguments.state.as_deref().map(|path| read_state(path, origin)).transpose()?.flatten();
+    let begun = state_file.map(|path| read_state(path, origin)).transpose()?.flatten();
     if let Some(state) = &begun {
         eprintln!("coupon-ledger: going on: {} of {} parts were done", state.done(), state.pieces);
     }
@@ -87,7 +119,7 @@ async fn look(
     let totals = verify(store, trusted, cores, begun, |state| {
         position = state.position;
         progress.show(state);
-        if let Some(path) = arguments.state.as_deref().filter(|_| kept.elapsed() >= KEEP_EVERY) {
+        if let Some(path) = state_file.filter(|_| kept.elapsed() >= KEEP_EVERY) {
             kept = Instant::now();
             could_not_keep = write_state(path, origin, state).err();
         }
@@ -97,7 +129,7 @@ async fn look(
     if let Some(error) = could_not_keep {
         eprintln!("coupon-ledger: how far it has come could not be written down: {error:#}");
     }
-    if let Some(path) = &arguments.state {
+    if let Some(path) = state_file {
         // It is done: the next run begins anew.
         let _ = std::fs::remove_file(path);
     }
@@ -162,28 +194,27 @@ impl Progress {
     }
 }
 
-fn tell(position: i64, totals: &Totals, as_json: bool) -> Result<(), Failed> {
+pub(super) fn report(position: i64, totals: &Totals) -> serde_json::Value {
     let Totals { events, streams, rows, receipts, wrong, findings, .. } = totals;
-    if as_json {
-        println!(
-            "{}",
-            json!({"position": position, "events": events, "streams": streams, "rows": rows, "receipts": receipts,
-                   "findings_num": wrong, "findings": findings})
-        );
-    } else {
-        for finding in findings {
-            println!("{finding}");
-        }
-        if *wrong > MAX_FINDINGS as u64 {
-            println!("… and {} more", wrong - MAX_FINDINGS as u64);
-        }
-        println!("up to position {position}: {streams} streams, {rows} live rows, {receipts} receipts");
+    json!({"position": position, "events": events, "streams": streams, "rows": rows, "receipts": receipts,
+           "findings_num": wrong, "findings": findings})
+}
+
+fn tell(position: i64, totals: &Totals) {
+    let Totals { streams, rows, receipts, wrong, findings, .. } = totals;
+    for finding in findings {
+        println!("{finding}");
     }
-    match wrong {
-        0 => {
-            eprintln!("coupon-ledger: sound");
-            Ok(())
-        }
-        _ => Err(Failed::Refused(anyhow::anyhow!("{wrong} things are wrong"))),
+    if *wrong > MAX_FINDINGS as u64 {
+        println!("… and {} more", wrong - MAX_FINDINGS as u64);
     }
+    println!("up to position {position}: {streams} streams, {rows} live rows, {receipts} receipts");
+}
+
+pub(super) fn judge(totals: &Totals) -> Result<(), Failed> {
+    if totals.wrong > 0 {
+        return Err(Failed::Refused(anyhow::anyhow!("{} things are wrong", totals.wrong)));
+    }
+    eprintln!("coupon-ledger: sound");
+    Ok(())
 }

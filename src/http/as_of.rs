@@ -121,7 +121,6 @@ impl From<AsOfError> for Failure {
                 tracing::error!(%error, "no copy of the ledger can be made");
                 Self::TooSlow
             }
-            AsOfError::CutShort => Self::TooSlow,
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::value::{list_text, money_text};
 /// `projections/orders.sql`
 pub static ORDERS: LiveTable = LiveTable {
     name: "orders_v1",
+    written_by: &["order"],
     columns: &[
         Int("order_id"),
         Int("member_id"),

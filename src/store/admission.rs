@@ -377,10 +377,18 @@ mod tests {
     /// Member, definition.
     const KEY: (i64, i64) = (439, 1);
 
-    static TABLE: LiveTable =
-        LiveTable { name: "b_rows", columns: &[Column::Int("id"), Column::Text("text")], key_columns: 1 };
-    static EARLIER_TABLE: LiveTable =
-        LiveTable { name: "a_rows", columns: &[Column::Int("id"), Column::Text("text")], key_columns: 1 };
+    static TABLE: LiveTable = LiveTable {
+        name: "b_rows",
+        written_by: &["a"],
+        columns: &[Column::Int("id"), Column::Text("text")],
+        key_columns: 1,
+    };
+    static EARLIER_TABLE: LiveTable = LiveTable {
+        name: "a_rows",
+        written_by: &["a"],
+        columns: &[Column::Int("id"), Column::Text("text")],
+        key_columns: 1,
+    };
 
     fn coupon(id: i64) -> StreamId {
         StreamId { kind: "coupon", id }

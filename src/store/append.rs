@@ -140,6 +140,8 @@ pub struct ReviewText {
 pub struct LiveTable {
     /// Its name with its version.
     pub name: &'static str,
+    /// The kinds of streams that write into it. Where that is one, a column is its id and named after it.
+    pub written_by: &'static [&'static str],
     /// Its columns after `bucket`, the key's first.
     pub columns: &'static [Column],
     /// How many of them, with `bucket` before, are the primary key.

@@ -1,6 +1,6 @@
 //! Opening a ledger: which engine, whether it is safe to run on, and whether this program may.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{PostgresStore, SqliteStore, Statement, Store, StoreError};
 use crate::value::{hex, random};
@@ -137,6 +137,11 @@ pub async fn open_read_only(options: &StoreOptions) -> Result<Store, OpenError> 
         refuse_half_imported(&store).await?;
     }
     Ok(store)
+}
+
+/// Opens a backup of the embedded engine for reading.
+pub fn open_copy(file: &Path) -> Result<Store, OpenError> {
+    Ok(Store::Sqlite(SqliteStore::open_copy(file)?))
 }
 
 async fn refuse_half_imported(store: &Store) -> Result<(), OpenError> {

@@ -17,6 +17,7 @@ use super::{
 /// The counters of stock, as a table that is compared: `projections/stock.sql`
 pub static STOCK: LiveTable = LiveTable {
     name: "stock_v1",
+    written_by: &["definition", "allotment", "coupon"],
     columns: &[Column::Int("definition_id"), Column::Int("stock"), Column::Int("issued")],
     key_columns: 1,
 };
@@ -24,6 +25,7 @@ pub static STOCK: LiveTable = LiveTable {
 /// The counters of members, likewise: `projections/member_counts.sql`
 pub static MEMBER_COUNTS: LiveTable = LiveTable {
     name: "member_counts_v1",
+    written_by: &["coupon"],
     columns: &[Column::Int("member_id"), Column::Int("definition_id"), Column::Int("issued")],
     key_columns: 2,
 };

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use super::connect::OpenError;
-use super::{LiveRow, SqliteStore, Statement, Store, StoreError, StoredEvent};
+use super::{LiveRow, SqliteStore, Statement, StockOf, Store, StoreError, StoredEvent};
 use crate::value::{hex, random};
 
 /// What stands where a ledger remembers its secret: `store::open` refuses what was started with another.
@@ -105,7 +105,7 @@ impl Scratch {
     /// Counts what its rows come to, and sets its head. `stock` is by the stock's key: None = unlimited.
     pub async fn count(
         &self,
-        stock: Vec<(i64, Option<i64>)>,
+        stock: Vec<(StockOf, Option<i64>)>,
         position: i64,
         last_ms: i64,
     ) -> Result<(), StoreError> {

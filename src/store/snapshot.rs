@@ -42,7 +42,7 @@ pub fn copy_sqlite(folder: &Path, to: &Path) -> Result<Snapshot, OpenError> {
 }
 
 /// Whether a file is a ledger that is whole and of a version that this program knows.
-pub fn look_at_sqlite(path: &Path) -> Result<Snapshot, OpenError> {
+pub fn look_at_sqlite(path: &Path) -> Result<(), OpenError> {
     let connection = Connection::open(path)?;
     let sound: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if sound != "ok" {
@@ -50,9 +50,8 @@ pub fn look_at_sqlite(path: &Path) -> Result<Snapshot, OpenError> {
             |what| StoreError::Corrupt { table: "the file".to_owned(), column: "any".to_owned(), what };
         return Err(corrupt(sound).into());
     }
-    let snapshot = read(&connection)?;
-    connection.close().map_err(|(_, error)| error)?;
-    Ok(snapshot)
+    read(&connection)?;
+    connection.close().map_err(|(_, error)| error.into())
 }
 
 fn read(connection: &Connection) -> Result<Snapshot, OpenError> {

@@ -81,7 +81,12 @@ impl SqliteStore {
         if !path.exists() {
             return Err(OpenError::NoLedger(folder.display().to_string()));
         }
-        Self::start(None, || open_reader(&path), None)
+        Self::open_copy(&path)
+    }
+
+    /// Opens a file that holds a ledger for reading alone.
+    pub fn open_copy(path: &Path) -> Result<Self, OpenError> {
+        Self::start(None, || open_reader(path), None)
     }
 
     /// Starts the threads. A writer without a WAL to look at never checkpoints.

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use coupon_ledger::allotment::Allotment;
-use coupon_ledger::audit::kinds::NAMES;
 use coupon_ledger::audit::words::Told;
 use coupon_ledger::clock::Zone;
 use coupon_ledger::coupon::Coupon;
 use coupon_ledger::definition::Definition;
+use coupon_ledger::entity::KINDS;
 use coupon_ledger::entity::decode;
 use coupon_ledger::grant::Grant;
 use coupon_ledger::identity::Caller;
@@ -52,7 +52,7 @@ fn words(event: &StoredEvent) -> String {
 fn every_event_ever_written_has_its_words() {
     let golden = golden_lines(None);
     let kinds: BTreeSet<&str> = golden.iter().map(|event| event.aggregate_type.as_str()).collect();
-    assert_eq!(kinds, NAMES.iter().copied().collect());
+    assert_eq!(kinds, KINDS.iter().copied().collect());
     let told =
         golden.iter().map(|event| format!("{} {}: {}", event.aggregate_type, event.event_type, words(event)));
     insta::assert_snapshot!("every_event_in_words", told.collect::<Vec<_>>().join("\n"));

@@ -4,8 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::fold::{Written, kind_of};
+use super::fold::kind_of;
 use super::{Difference, RebuildError};
+use crate::audit::kinds::Written;
 use crate::entity::stream_of;
 use crate::read_model::{PARTNER_COUPONS, REDEMPTIONS, WALLET};
 use crate::store::rebuild::{Change, RowKey, key_of};

@@ -1,152 +1,20 @@
-//! What streams write into tables that are made anew: the rows and counters of their state, and how both move with events.
+//! How rows and counters of tables that are made anew move with events, and their digests with them.
 
 use std::collections::BTreeMap;
 
-use futures::FutureExt as _;
-use futures::future::BoxFuture;
 use sha2::{Digest as _, Sha256};
 
 use super::RebuildError;
-use crate::allotment::Allotment;
-use crate::coupon::Coupon;
-use crate::definition::Definition;
-use crate::entity::{CorruptEvent, Counts, Entity, Folded};
-use crate::grant::Grant;
-use crate::job::Job;
-use crate::member::Member;
-use crate::order::Order;
-use crate::provenance::Provenance;
-use crate::read_model::{
-    ALLOTMENT_CHANGES, ALLOTMENTS, DEFINITIONS, GOODS_GROUP_GOODS, GOODS_GROUPS, GRANTS, JOBS, ORDER_AMOUNTS,
-    PARTNER_COUPONS, PARTNERS, REDEMPTIONS, SHOPS, WALLET, orders::ORDERS,
-};
-use crate::rule::{GoodsGroup, OrderAmount};
-use crate::shop::Shop;
+use crate::audit::kinds::{Kind, Written};
 use crate::store::rebuild::{Change, MEMBER_COUNTS, RowKey, STOCK, key_of};
-use crate::store::{Cell, EventRef, IdRange, LiveRow, LiveTable, StockOf, Store, StoredEvent, Visitor};
-
-/// What a stream's state writes.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Written {
-    pub(super) rows: Vec<LiveRow>,
-    counts: Option<Counts>,
-    stock: Option<(StockOf, Option<i64>)>,
-}
-
-/// A stream, folded.
-#[derive(Debug)]
-pub(super) struct Stream {
-    pub(super) id: String,
-    pub(super) events: i64,
-    pub(super) written: Written,
-}
-
-type Scanned = BoxFuture<'static, Result<Vec<Stream>, RebuildError>>;
-
-/// A kind of streams.
-pub(super) struct Kind {
-    pub(super) name: &'static str,
-    /// The tables that its streams write into.
-    pub(super) tables: &'static [&'static LiveTable],
-    /// Folds the streams of a range, each up to a position.
-    pub(super) scan: fn(Store, IdRange, i64) -> Scanned,
-    /// Folds one, up to a position.
-    pub(super) fold: fn(&[StoredEvent], i64) -> Result<Written, Box<CorruptEvent>>,
-}
-
-const fn kind<A: Entity>(tables: &'static [&'static LiveTable]) -> Kind {
-    Kind { name: A::TYPE, tables, scan: scan::<A>, fold: fold::<A> }
-}
-
-/// Every kind of streams.
-pub(super) static KINDS: [Kind; 11] = [
-    kind::<Definition>(&[&DEFINITIONS, &STOCK]),
-    kind::<Allotment>(&[&ALLOTMENTS, &ALLOTMENT_CHANGES, &STOCK]),
-    kind::<Shop>(&[&SHOPS, &PARTNERS]),
-    kind::<Coupon>(&[&WALLET, &REDEMPTIONS, &PARTNER_COUPONS, &STOCK, &MEMBER_COUNTS]),
-    kind::<Job>(&[&JOBS]),
-    kind::<Order>(&[&ORDERS]),
-    kind::<Grant>(&[&GRANTS]),
-    kind::<OrderAmount>(&[&ORDER_AMOUNTS]),
-    kind::<GoodsGroup>(&[&GOODS_GROUPS, &GOODS_GROUP_GOODS]),
-    kind::<Member>(&[]),
-    kind::<Provenance>(&[]),
-];
+use crate::store::{Cell, LiveRow, LiveTable, StockOf, StoredEvent};
 
 /// The kind of a stream; an unknown one stops a rebuild, it is never skipped.
 pub(super) fn kind_of(event: &StoredEvent) -> Result<&'static Kind, RebuildError> {
-    let known = KINDS.iter().find(|kind| kind.name == event.aggregate_type);
-    known.ok_or_else(|| RebuildError::UnknownStream {
+    Kind::named(&event.aggregate_type).ok_or_else(|| RebuildError::UnknownStream {
         position: event.position,
         kind: event.aggregate_type.clone(),
     })
-}
-
-fn written<A: Entity>(id: &str, state: &A) -> Written {
-    let id = id.parse().unwrap_or_default();
-    Written { rows: state.rows(id), counts: state.counts(), stock: state.stock(id) }
-}
-
-fn fold<A: Entity>(events: &[StoredEvent], until: i64) -> Result<Written, Box<CorruptEvent>> {
-    let mut folded = Folded::<A>::default();
-    let mut id = "";
-    for event in events.iter().filter(|event| event.position <= until) {
-        id = &event.aggregate_id;
-        folded.take(event.as_ref())?;
-    }
-    if folded.version == 0 { Ok(Written::default()) } else { Ok(written(id, &folded.state)) }
-}
-
-fn scan<A: Entity>(store: Store, range: IdRange, until: i64) -> Scanned {
-    let scanning = async move {
-        let reader = Reader::<A> { until, ..Reader::default() };
-        let mut reader = store.scan(A::TYPE, range, reader).await?;
-        reader.end_stream();
-        match reader.failed {
-            Some(corrupt) => Err(RebuildError::Corrupt(corrupt)),
-            None => Ok(reader.streams),
-        }
-    };
-    scanning.boxed()
-}
-
-/// Folds what it meets, stream by stream; events behind a position are as if they had not happened yet.
-struct Reader<A> {
-    until: i64,
-    id: String,
-    folded: Folded<A>,
-    streams: Vec<Stream>,
-    failed: Option<Box<CorruptEvent>>,
-}
-
-impl<A: Entity> Default for Reader<A> {
-    fn default() -> Self {
-        let (id, folded) = (String::new(), Folded::default());
-        Self { until: 0, id, folded, streams: Vec::new(), failed: None }
-    }
-}
-
-impl<A: Entity> Reader<A> {
-    fn end_stream(&mut self) {
-        let Folded { state, version } = std::mem::take(&mut self.folded);
-        if version > 0 {
-            let id = self.id.clone();
-            self.streams.push(Stream { written: written(&id, &state), id, events: version });
-        }
-    }
-}
-
-impl<A: Entity> Visitor for Reader<A> {
-    fn meet(&mut self, event: EventRef<'_>) {
-        if self.failed.is_some() || event.position > self.until {
-            return;
-        }
-        if event.aggregate_id != self.id {
-            self.end_stream();
-            event.aggregate_id.clone_into(&mut self.id);
-        }
-        self.failed = self.folded.take(event).err();
-    }
 }
 
 /// Digests of tables, by their names: sums, so that what is taken away is subtracted, and the order does not matter.
@@ -293,7 +161,7 @@ pub(super) fn add_between(
     for events in streams {
         let Some(first) = events.first() else { continue };
         let kind = kind_of(first)?;
-        if kind.tables.iter().any(|table| moves.wants(table)) {
+        if kind.writes(moves.wanted) {
             moves.add(&(kind.fold)(events, from)?, (kind.fold)(events, until)?);
         }
     }

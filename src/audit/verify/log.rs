@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Finding, Totals, VerifyError, Worker, kinds, tree};
+use super::{Finding, Totals, VerifyError, Worker, tree};
 use crate::audit::leaf;
+use crate::entity::KINDS;
 use crate::store::{RECEIPT_HASH_DIGITS, Store, StoreError, StoredEvent};
 
 const EVENTS: &str = "events";
@@ -71,7 +72,7 @@ async fn read(
 fn check_event(event: &StoredEvent, before: Option<&StoredEvent>, totals: &mut Totals) {
     let mut wrong =
         |what: String| totals.find(Finding::new(event.position, EVENTS, row(event.position), what));
-    if !kinds().contains(&event.aggregate_type.as_str()) {
+    if !KINDS.contains(&event.aggregate_type.as_str()) {
         wrong(format!("there are no streams of the kind {}", event.aggregate_type));
     }
     let id = event.aggregate_id.parse::<i64>();

@@ -30,18 +30,7 @@ pub(super) async fn head(store: &Store) -> Result<i64, StoreError> {
 
 /// Whose rows a live table holds: the kind of stream, and the column of its id.
 fn owner(table: &LiveTable) -> Option<(&'static str, usize)> {
-    let kind = match table.name.rsplit_once("_v").map_or(table.name, |(name, _)| name) {
-        "wallet" | "redemptions" | "partner_coupons" => "coupon",
-        "definitions" => "definition",
-        "shops" | "partners" => "shop",
-        "allotments" | "allotment_changes" => "allotment",
-        "jobs" => "job",
-        "orders" => "order",
-        "grants" => "grant",
-        "order_amounts" => "order_amount",
-        "goods_groups" | "goods_group_goods" => "goods_group",
-        _ => return None,
-    };
+    let [kind] = table.written_by else { return None };
     let id = format!("{kind}_id");
     let column = table.columns.iter().position(|column| column.name() == id)?;
     Some((kind, column))
@@ -431,13 +420,13 @@ fn is_the_review(person: &Person, row: &Row, hash: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entity::KINDS;
 
     #[test]
     fn every_live_table_has_an_owner_among_the_kinds_of_streams() {
-        let kinds = super::super::kinds();
         for table in LIVE_TABLES {
             let owner = owner(table);
-            assert!(owner.is_some_and(|(kind, _)| kinds.contains(&kind)), "{}: {owner:?}", table.name);
+            assert!(owner.is_some_and(|(kind, _)| KINDS.contains(&kind)), "{}: {owner:?}", table.name);
         }
     }
 }

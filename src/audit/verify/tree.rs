@@ -4,7 +4,7 @@
 use tlog_tiles::{HASH_SIZE, Hash, Tile};
 
 use super::{Finding, Totals, VerifyError, Worker};
-use crate::audit::checkpoint::{BadKey, Trust};
+use crate::audit::checkpoint::{BadKey, Opened, Trust, Untrusted};
 use crate::audit::tlog::{self, FULL, Place, Tiles, verifier_keys};
 use crate::directory::Seal;
 use crate::entity::{fold, stream_of};
@@ -21,8 +21,8 @@ const TILES: u64 = 64;
 /// What is known of the log outside the database: nobody who changes the database can change it too.
 #[derive(Clone, Debug, Default)]
 pub struct Trusted {
-    /// Whose signatures count.
-    pub trust: Trust,
+    /// Whose signatures count; None = nobody's key is at hand, and only what the notes say is held against the tree.
+    pub trust: Option<Trust>,
     /// Checkpoints that somebody kept, with their names.
     pub notes: Vec<(String, String)>,
     /// Opens review texts; without it, only that there is an event for each is asked.
@@ -32,7 +32,11 @@ pub struct Trusted {
 impl Trusted {
     /// These keys of the log, and nothing else yet.
     pub fn keys(keys: &[String]) -> Result<Self, BadKey> {
-        Ok(Self { trust: Trust::new(keys, &[], 0)?, ..Self::default() })
+        Ok(Self { trust: Some(Trust::new(keys, &[], 0)?), ..Self::default() })
+    }
+
+    fn open(&self, note: &str) -> Result<Opened, Untrusted> {
+        self.trust.as_ref().map_or_else(|| Opened::unverified(note), |trust| trust.open(note))
     }
 
     /// The keys that this ledger's own secret makes, of every generation up to the one that signs.
@@ -41,7 +45,8 @@ impl Trusted {
         let events = store.load_one(stream_of::<Provenance>(LEDGER_ID)).await?;
         // Where its stream cannot be read that is a finding of its own, and what the first key signed still counts.
         let generation = fold::<Provenance>(&events).map_or(1, |(ledger, _)| ledger.key_generation());
-        Ok(Self::keys(&verifier_keys(secrets, &origin, generation)).unwrap_or_default())
+        let keys = Self::keys(&verifier_keys(secrets, &origin, generation));
+        Ok(keys.unwrap_or_else(|_| Self { trust: Some(Trust::default()), ..Self::default() }))
     }
 }
 
@@ -130,7 +135,7 @@ pub(super) async fn check(
     let sql = "SELECT size, root, note FROM tlog_checkpoints WHERE bucket = $1 ORDER BY size";
     let rows = store.query(Statement::new(sql, [BUCKET.into()])).await?;
     for row in &rows {
-        let wrong = match trusted.trust.open(row.text(2)) {
+        let wrong = match trusted.open(row.text(2)) {
             Err(untrusted) => Some(untrusted.to_string()),
             Ok(opened) if opened.size as i64 != row.int(0) || opened.root.to_string() != row.text(1) => {
                 Some("its columns are not what its note says".to_owned())
@@ -143,7 +148,7 @@ pub(super) async fn check(
         }
     }
     for (name, note) in &trusted.notes {
-        let wrong = match trusted.trust.open(note) {
+        let wrong = match trusted.open(note) {
             Ok(opened) => what_is_signed(store, position, opened.size, opened.root).await?,
             Err(untrusted) => Some(untrusted.to_string()),
         };

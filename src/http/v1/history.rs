@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use super::{AT, AUDITOR, Ask, Method, Page, Resource, Run};
 use crate::audit::history::{Entry, HistoryError, Span, of_caller, of_stream};
-use crate::audit::kinds::{Kind, NAMES};
+use crate::audit::kinds::Kind;
+use crate::entity::KINDS;
 use crate::http::Failure;
 use crate::http::routes::{Field, Holds, optional, required};
 use crate::identity::Caller;
@@ -51,7 +52,7 @@ pub(super) const RESOURCES: &[Resource] = &[
         about: "The same of any stream",
         callers: AUDITOR,
         parts: &[
-            required("kind", Holds::OneOf(NAMES), "which kind of stream; a partner is a shop"),
+            required("kind", Holds::OneOf(KINDS), "which kind of stream; a partner is a shop"),
             required("id", Holds::Id, "its id"),
         ],
         query: &[AT, AFTER, LIMIT],
@@ -100,7 +101,7 @@ fn no_such(kind: &Kind) -> Refusal {
 
 pub(super) async fn history(mut ask: Ask) -> Result<Page, Failure> {
     let form = &mut ask.form;
-    let kind = form.one_of("kind", NAMES).unwrap_or("coupon");
+    let kind = form.one_of("kind", KINDS).unwrap_or("coupon");
     let id = form.id("id");
     let (after, limit) = paging(&mut ask);
     let at = ask.at();

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags, params};
 
 use super::super::connect::OpenError;
 use super::super::rebuild::by_table;
-use super::super::{BUCKET, LiveRow, Statement, StoreError, StoredEvent, migrate};
+use super::super::{BUCKET, LiveRow, Statement, StockOf, StoreError, StoredEvent, migrate};
 use super::{SqliteStore, bind, open_reader, rows, upsert_sql};
 
 /// A member's count is the number of coupons issued to him that still count; its row is his own row of the wallet.
@@ -115,7 +115,7 @@ impl SqliteStore {
 
     pub(in crate::store) async fn put_counters(
         &self,
-        stock: Vec<(i64, Option<i64>)>,
+        stock: Vec<(StockOf, Option<i64>)>,
     ) -> Result<(), StoreError> {
         self.putting(move |connection| {
             connection.execute_batch(COUNT_MEMBERS)?;
@@ -125,7 +125,8 @@ impl SqliteStore {
             let mut insert = connection.prepare(
                 "INSERT INTO stock_v1 (bucket, definition_id, stock, issued) VALUES (?1, ?2, ?3, ?4)",
             )?;
-            for (key, stock) in stock {
+            for (of, stock) in stock {
+                let key = of.key();
                 let issued = issued.get(&key).copied().unwrap_or_default();
                 insert.execute([BUCKET, key, stock.unwrap_or(-1), issued])?;
             }
