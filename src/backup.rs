@@ -202,8 +202,21 @@ pub async fn restore(site: &Site, file: &Path) -> Result<(), BackupError> {
     }
 }
 
-/// A folder that is gone with what is in it, however the work ends.
+const SCAFFOLD: &str = "restoring-";
+
+/// A folder that is gone with what is in it, however the work ends, unless the process is killed: then the next restore
+/// finds it.
 struct Scaffold(PathBuf);
+
+fn clear_scaffolds(folder: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(SCAFFOLD) {
+            std::fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}
 
 impl Drop for Scaffold {
     fn drop(&mut self) {
@@ -216,12 +229,13 @@ async fn restore_sqlite(site: &Site, file: &Path) -> Result<(), BackupError> {
     // Held to the end: no server starts on what is half there.
     let _lock = store::hold_folder(folder)?;
     let target = folder.join("ledger.db");
-    for name in ["ledger.db", "ledger.db-wal", "ledger.db-shm"] {
+    for name in ["ledger.db", "ledger.db-wal", "ledger.db-shm", "ledger.db-journal"] {
         if folder.join(name).exists() {
             return Err(BackupError::NotEmpty(folder.display().to_string()));
         }
     }
-    let scaffold = Scaffold(folder.join(format!("restoring-{}", hex(&random::<4>()))));
+    clear_scaffolds(folder).map_err(|source| failed("clear", folder, source))?;
+    let scaffold = Scaffold(folder.join(format!("{SCAFFOLD}{}", hex(&random::<4>()))));
     crate::config::make_folder(&scaffold.0).map_err(|source| failed("write", folder, source))?;
     let copy = scaffold.0.join("ledger.db");
     copy_and_look(file, &copy).await?;

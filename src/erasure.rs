@@ -70,7 +70,22 @@ async fn finish(ledger: &Ledger, erased: &[(i64, i64)]) -> Result<(), ErasureErr
     let ids: Vec<i64> = erased.iter().map(|(id, _)| *id).collect();
     let destroyed = tokio::task::spawn_blocking(move || keys.destroy(&ids));
     destroyed.await.map_err(|_| ErasureError::CutShort)??;
-    ledger.store().wipe().await?;
+    wipe(ledger).await
+}
+
+/// Sees that nothing of what was cleared is left in the write-ahead log. Somebody who reads, a backup for instance, can keep it
+/// from being cut for as long as he does: the answer does not wait for that.
+async fn wipe(ledger: &Ledger) -> Result<(), ErasureError> {
+    if ledger.store().wipe().await? {
+        return Ok(());
+    }
+    let store = ledger.store().clone();
+    tokio::spawn(async move {
+        // Where it cannot be asked any more it has been closed, and was cut by that.
+        while let Ok(false) = store.wipe().await {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    });
     Ok(())
 }
 
@@ -123,13 +138,19 @@ pub async fn begin(ledger: &Ledger) -> Result<i64, ErasureError> {
         let sealed = seal_everything(ledger).await?;
         if sealed > 0 {
             tracing::info!(rows = sealed, "texts of members were sealed that were not");
+        }
+        // Also where an earlier start has sealed them and did not come to this.
+        if !store.query(Statement::new("SELECT member_id FROM members LIMIT 1", [])).await?.is_empty() {
             store.rewrite().await?;
         }
         let sql = "INSERT INTO ledger_facts (name, value) VALUES ('people_are_sealed', '1') ON CONFLICT (name) DO NOTHING";
         store.write(vec![Statement::new(sql, [])]).await?;
     }
     record_destroyed(ledger).await?;
-    catch_up(ledger, 0).await
+    let until = catch_up(ledger, 0).await?;
+    // An erasure may have been killed between its last step and this.
+    wipe(ledger).await?;
+    Ok(until)
 }
 
 /// Seals in pieces, so that whoever else writes is hardly kept; returns how many rows were plain.

@@ -24,6 +24,9 @@ use crate::value::{hex, random};
 /// The file's first line.
 const HEAD: &str = "coupon-ledger person keys 1";
 
+/// What the file is called once another has its place, until it is wiped.
+const OLD: &str = "old";
+
 /// Why the keys cannot be had or destroyed, in a sentence that says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum PersonKeysError {
@@ -51,6 +54,15 @@ pub enum PersonKeysError {
          the copy that is kept apart from the database, or name the file with --person-keys-file"
     )]
     Missing {
+        /// Which file.
+        path: String,
+    },
+    /// It opens nothing of this ledger, which does not remember its keys' id: its tables were put there by hand.
+    #[error(
+        "the members' texts of this ledger do not open with the person keys in {path}: put this ledger's file there, or name \
+         it with --person-keys-file"
+    )]
+    OpensNothing {
         /// Which file.
         path: String,
     },
@@ -90,6 +102,14 @@ struct Inner {
 impl PersonKeys {
     /// The keys in a file; None where there is no such file.
     pub fn read(path: &Path) -> Result<Option<Self>, PersonKeysError> {
+        // Whoever destroys a key wipes the bytes of the file before: read just then, they look damaged, and the new file is there.
+        match Self::read_once(path) {
+            Err(PersonKeysError::Damaged { .. }) => Self::read_once(path),
+            read => read,
+        }
+    }
+
+    fn read_once(path: &Path) -> Result<Option<Self>, PersonKeysError> {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => Zeroizing::new(text),
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -117,6 +137,7 @@ impl PersonKeys {
         hash.update(b"person keys id");
         hash.update(root.as_slice());
         let id: String = hex(&hash.finalize()).chars().take(16).collect();
+        let _lock = lock(path)?;
         let draft = write_draft(path, &print(&id, &Frontier::of_root(root)))?;
         // The first link wins, and a file that is there is complete.
         let linked = std::fs::hard_link(&draft, path);
@@ -153,11 +174,8 @@ impl PersonKeys {
     /// disk; several processes may share the file.
     pub fn destroy(&self, member_ids: &[i64]) -> Result<usize, PersonKeysError> {
         let path = &self.inner.path;
-        let lock_path = beside(path, "lock");
-        let mut options = OpenOptions::new();
-        let lock = options.create(true).truncate(false).write(true).mode(0o600).open(&lock_path);
-        let lock = lock.map_err(|source| failed("use", &lock_path, source))?;
-        lock.lock().map_err(|source| failed("lock", &lock_path, source))?;
+        let _lock = lock(path)?;
+        clear_leftovers(path)?;
         // Another process may have destroyed keys in the file that this one still has.
         let filed =
             Self::read(path)?.ok_or_else(|| PersonKeysError::Missing { path: path.display().to_string() })?;
@@ -169,6 +187,12 @@ impl PersonKeys {
         }
         let mut frontier = self.inner.frontier.write().unwrap_or_else(PoisonError::into_inner);
         Ok(puncture_each(&mut frontier, member_ids).max(in_file))
+    }
+
+    /// Wipes what a crash has left beside the file: it opens what was erased since.
+    pub fn clear_leftovers(&self) -> Result<(), PersonKeysError> {
+        let _lock = lock(&self.inner.path)?;
+        clear_leftovers(&self.inner.path)
     }
 
     /// The ids whose keys were destroyed, lowest first.
@@ -214,6 +238,45 @@ fn sync_folder(path: &Path) -> std::io::Result<()> {
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
+/// Held by whoever writes the file or drafts of it.
+fn lock(path: &Path) -> Result<File, PersonKeysError> {
+    let path = beside(path, "lock");
+    let mut options = OpenOptions::new();
+    let lock = options.create(true).truncate(false).write(true).mode(0o600).open(&path);
+    let lock = lock.map_err(|source| failed("use", &path, source))?;
+    lock.lock().map_err(|source| failed("lock", &path, source))?;
+    Ok(lock)
+}
+
+/// Wipes drafts and replaced files that are still there. For who holds the lock.
+fn clear_leftovers(path: &Path) -> Result<(), PersonKeysError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let entries = std::fs::read_dir(folder).map_err(|source| failed("read", folder, source))?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    for entry in entries {
+        let found = entry.map_err(|source| failed("read", folder, source))?.file_name();
+        let found = found.to_string_lossy();
+        let ending = found.strip_prefix(&*name).and_then(|rest| rest.strip_prefix('.'));
+        if ending.is_some_and(|ending| ending == OLD || is_draft(ending)) {
+            let left = folder.join(&*found);
+            let cleared = OpenOptions::new().write(true).open(&left).and_then(|file| wipe(&file));
+            let cleared = cleared.and_then(|()| std::fs::remove_file(&left));
+            cleared.map_err(|source| failed("wipe", &left, source))?;
+        }
+    }
+    Ok(())
+}
+
+fn is_draft(ending: &str) -> bool {
+    ending.len() == 8 && ending.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn wipe(file: &File) -> std::io::Result<()> {
+    let length = usize::try_from(file.metadata()?.len()).unwrap_or_default();
+    file.write_all_at(&vec![0; length], 0)?;
+    file.sync_all()
+}
+
 fn write_draft(path: &Path, text: &str) -> Result<PathBuf, PersonKeysError> {
     let draft = beside(path, &hex(&random::<4>()));
     let write = || {
@@ -229,23 +292,15 @@ fn write_draft(path: &Path, text: &str) -> Result<PathBuf, PersonKeysError> {
 }
 
 /// Puts a new file in the place of the old one and wipes the old one's bytes, as far as the disk lets itself be told: a
-/// file system that copies on write, or a snapshot, may keep them.
+/// file system that copies on write, or a snapshot, may keep them. The old one keeps a name until then, so that whoever
+/// comes after a crash finds it.
 fn replace(path: &Path, text: &str) -> Result<(), PersonKeysError> {
-    let old = OpenOptions::new().write(true).open(path).map_err(|source| failed("write", path, source))?;
+    let failed = |source| failed("replace", path, source);
+    std::fs::hard_link(path, beside(path, OLD)).map_err(failed)?;
     let draft = write_draft(path, text)?;
-    if let Err(source) = std::fs::rename(&draft, path) {
-        let _ = std::fs::remove_file(&draft);
-        return Err(failed("replace", path, source));
-    }
-    sync_folder(path).map_err(|source| failed("replace", path, source))?;
-    let wiped = old.metadata().and_then(|metadata| {
-        old.write_all_at(&vec![0; usize::try_from(metadata.len()).unwrap_or_default()], 0)?;
-        old.sync_all()
-    });
-    if let Err(error) = wiped {
-        tracing::warn!(%error, path = %path.display(), "the bytes of the old key file could not be wiped");
-    }
-    Ok(())
+    std::fs::rename(&draft, path).map_err(failed)?;
+    sync_folder(path).map_err(failed)?;
+    clear_leftovers(path)
 }
 
 /// The file: what it is, its id, a line for each node, and a digest of all that by which one that was cut off is known.
@@ -339,6 +394,32 @@ mod tests {
         // What the other did is only in the file: whoever asks again hears that there was something left to do.
         assert_eq!(one.destroy(&[2]).unwrap(), 1);
         assert_eq!(one.destroyed(), [1, 2]);
+    }
+
+    #[test]
+    fn what_a_crash_has_left_beside_the_file_is_wiped() {
+        let (folder, keys) = made();
+        let names = || {
+            let names = std::fs::read_dir(folder.path()).unwrap();
+            let mut names: Vec<_> =
+                names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        // Killed before the rename, and killed behind it; a copy of somebody's is his own affair.
+        let before = std::fs::read(keys.path()).unwrap();
+        for name in ["person.keys.0123abcd", "person.keys.old", "person.keys.copy"] {
+            std::fs::write(folder.path().join(name), &before).unwrap();
+        }
+        let held = File::open(folder.path().join("person.keys.old")).unwrap();
+        keys.clear_leftovers().unwrap();
+        assert_eq!(names(), ["person.keys", "person.keys.copy", "person.keys.lock"]);
+        let mut left = vec![1; before.len()];
+        held.read_exact_at(&mut left, 0).unwrap();
+        assert!(left.iter().all(|byte| *byte == 0), "its bytes are gone, too");
+        std::fs::write(folder.path().join("person.keys.old"), &before).unwrap();
+        assert_eq!(keys.destroy(&[439]).unwrap(), 1);
+        assert_eq!(names(), ["person.keys", "person.keys.copy", "person.keys.lock"]);
     }
 
     #[test]

@@ -547,11 +547,11 @@ impl Store {
     }
 
     /// Leaves nothing behind of what was overwritten, as far as the engine can: SQLite's write-ahead log is written back and
-    /// cut to nothing. A reader that still looks at it puts that off; the log is written over in any case.
-    pub async fn wipe(&self) -> Result<(), StoreError> {
+    /// cut to nothing. False where a reader that still looks at it keeps it from that.
+    pub async fn wipe(&self) -> Result<bool, StoreError> {
         match self {
             Self::Sqlite(store) => store.wipe(false).await,
-            Self::Postgres(_) => Ok(()),
+            Self::Postgres(_) => Ok(true),
         }
     }
 
@@ -559,7 +559,7 @@ impl Store {
     /// large ledger. On PostgreSQL that is the administrator's to do (docs/operations.md).
     pub async fn rewrite(&self) -> Result<(), StoreError> {
         match self {
-            Self::Sqlite(store) => store.wipe(true).await,
+            Self::Sqlite(store) => store.wipe(true).await.map(drop),
             Self::Postgres(_) => Ok(()),
         }
     }

@@ -21,7 +21,7 @@ fn tool(site: &Site, name: &str) -> PathBuf {
 /// A tool that is told where the database is. The password goes by the environment: others can read a command line.
 fn command(site: &Site, name: &str, url: &str) -> Command {
     let mut command = Command::new(tool(site, name));
-    let (url, password) = without_password(url);
+    let (url, password) = for_libpq(url);
     command.stdin(Stdio::null()).arg("--no-password").arg("--dbname").arg(url);
     if let Some(password) = password {
         command.env("PGPASSWORD", password);
@@ -30,10 +30,41 @@ fn command(site: &Site, name: &str, url: &str) -> Command {
     command
 }
 
+/// Our driver's URL as PostgreSQL's own programs read it, and the password that was in it.
+fn for_libpq(url: &str) -> (String, Option<String>) {
+    let (url, query) = url.split_once('?').unwrap_or((url, ""));
+    let (url, mut password) = without_password(url);
+    let mut options = Vec::new();
+    let mut kept = form_urlencoded::Serializer::new(String::new());
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match name.as_ref() {
+            "password" => password = Some(value.into_owned()),
+            "statement-cache-capacity" => {}
+            "ssl-ca" => {
+                kept.append_pair("sslrootcert", &value);
+            }
+            "ssl-mode" | "ssl-root-cert" | "ssl-cert" | "ssl-key" => {
+                kept.append_pair(&name.replace('-', ""), &value);
+            }
+            name => match name.strip_prefix("options[").and_then(|rest| rest.strip_suffix(']')) {
+                Some(option) => options.push(format!("-c {option}={value}")),
+                None => {
+                    kept.append_pair(name, &value);
+                }
+            },
+        }
+    }
+    if !options.is_empty() {
+        kept.append_pair("options", &options.join(" "));
+    }
+    // libpq takes no plus sign for a space.
+    let kept = kept.finish().replace('+', "%20");
+    (if kept.is_empty() { url } else { format!("{url}?{kept}") }, password)
+}
+
 fn without_password(url: &str) -> (String, Option<String>) {
     let (scheme, rest) = url.split_once("://").unwrap_or(("postgres", url));
-    let end = rest.find(['/', '?']).unwrap_or(rest.len());
-    let (authority, behind) = rest.split_at(end);
+    let (authority, behind) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     match authority.rsplit_once('@').and_then(|(user, host)| Some((user.split_once(':')?, host))) {
         Some(((user, password), host)) => {
             // A form's decoding is the URL's, but for the plus sign.
@@ -67,14 +98,15 @@ fn major(text: &str) -> Option<u32> {
     text.split_whitespace().find_map(|word| word.split('.').next()?.parse().ok())
 }
 
-/// `pg_dump` of an older version than the server refuses; better said before than in its words.
-async fn refuse_older(site: &Site, name: &str, store: &Store) -> Result<(), BackupError> {
+/// Tools of the server's own version only: older ones refuse it, and what newer ones write or send it does not know, which
+/// comes out when a backup is needed.
+async fn refuse_other_version(site: &Site, name: &str, store: &Store) -> Result<(), BackupError> {
     let mut asking = Command::new(tool(site, name));
     asking.arg("--version").stdin(Stdio::null());
     let said = run(asking, name).await?;
     let engine = store.engine();
     match (major(&said), major(&engine)) {
-        (Some(tool), Some(server)) if tool < server => Err(BackupError::Tool(format!(
+        (Some(tool), Some(server)) if tool != server => Err(BackupError::Tool(format!(
             "{name} is of version {tool} and the server runs {engine}: install the client programs of version {server}, or \
              say where they are with --postgres-tools"
         ))),
@@ -86,7 +118,7 @@ async fn refuse_older(site: &Site, name: &str, store: &Store) -> Result<(), Back
 pub(super) async fn dump(site: &Site, url: &str, file: &Path) -> Result<i64, BackupError> {
     let store = store::open_read_only(&site.options).await?;
     let position = async {
-        refuse_older(site, "pg_dump", &store).await?;
+        refuse_other_version(site, "pg_dump", &store).await?;
         let sql = "SELECT COUNT(*) FROM pg_catalog.pg_class WHERE oid = to_regclass('log_head')";
         if store.query(Statement::new(sql, [])).await?.first().is_none_or(|row| row.int(0) == 0) {
             return Err(BackupError::Tool(
@@ -116,21 +148,22 @@ pub(super) async fn load(site: &Site, url: &str, file: &Path) -> Result<(), Back
         BackupError::Tool(said) if said.contains("failed: ") => not_a_backup(file, &said),
         error => error,
     })?;
-    if !listed.contains("TABLE DATA public log_head") {
+    let holds_head =
+        |line: &str| line.contains("TABLE DATA") && line.split(' ').any(|word| word == "log_head");
+    if !listed.lines().any(holds_head) {
         return Err(not_a_backup(file, &"the dump holds no ledger"));
     }
     let store = store::open_read_only(&site.options).await?;
+    let fits = refuse_other_version(site, "pg_restore", &store).await;
     let tables = store.query(Statement::new(TABLES, [])).await;
     store.close().await;
+    fits?;
     if tables?.first().is_none_or(|row| row.int(0) > 0) {
         return Err(BackupError::NotEmpty("the database".to_owned()));
     }
     let mut restore = command(site, "pg_restore", url);
     restore.args(["--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges"]).arg(file);
-    run(restore, "pg_restore").await.map(|_| ()).map_err(|error| match error {
-        BackupError::Tool(said) if said.contains("failed: ") => not_a_backup(file, &said),
-        error => error,
-    })
+    run(restore, "pg_restore").await.map(drop)
 }
 
 #[cfg(test)]
@@ -147,8 +180,14 @@ mod tests {
             ),
             ("postgresql://u@h/db", "postgresql://u@h/db", None),
             ("postgres://h/db", "postgres://h/db", None),
+            ("postgres://h/db?user=u&password=p%20w", "postgres://h/db?user=u", Some("p w")),
+            (
+                "postgres://h/db?ssl-mode=require&statement-cache-capacity=0&options[search_path]=coupons&ssl-ca=/a.pem",
+                "postgres://h/db?sslmode=require&sslrootcert=%2Fa.pem&options=-c%20search_path%3Dcoupons",
+                None,
+            ),
         ] {
-            assert_eq!(without_password(url), (bare.to_owned(), password.map(ToOwned::to_owned)));
+            assert_eq!(for_libpq(url), (bare.to_owned(), password.map(ToOwned::to_owned)), "{url}");
         }
     }
 

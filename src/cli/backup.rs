@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::verify::{self, VerifyArgs};
+use super::verify::{self, Occasion, VerifyArgs};
 use super::{Context, Failed};
 use crate::backup::{self, BackedUp, Site};
 use crate::clock::Clock;
-use crate::store::StoreOptions;
+use crate::store::{Store, StoreOptions};
 
 /// Which file, and what it takes to write or read it.
 #[derive(Debug, clap::Args)]
@@ -37,23 +37,15 @@ fn site(context: &Context, arguments: &BackupArgs) -> Site {
 pub(super) async fn back_up(context: Context, arguments: BackupArgs) -> Result<(), Failed> {
     let site = site(&context, &arguments);
     let BackedUp { position, bytes } = backup::backup(&site, &arguments.file).await?;
+    println!("{}", json!({"file": arguments.file, "position": position, "bytes": bytes}));
     eprintln!(
         "coupon-ledger: the keys are not in it: keep secret.key, and one copy of person.keys that is replaced after each \
          erasure, apart from it"
     );
-    let mut told = json!({"file": arguments.file, "position": position, "bytes": bytes});
     if arguments.no_verify {
-        println!("{told}");
         return Ok(());
     }
-    // What was signed since it was made says nothing of it.
-    let store = backup::open(&site, &arguments.file).await?;
-    let verified = verify::look(&context, &store, &VerifyArgs::default(), false).await;
-    store.close().await;
-    let (position, totals) = verified?;
-    told["verified"] = verify::report(position, &totals);
-    println!("{told}");
-    verify::judge(&totals)
+    look(&context, &backup::open(&site, &arguments.file).await?, Occasion::BackedUp).await
 }
 
 pub(super) async fn restore(context: Context, arguments: BackupArgs) -> Result<(), Failed> {
@@ -64,5 +56,14 @@ pub(super) async fn restore(context: Context, arguments: BackupArgs) -> Result<(
     if arguments.no_verify {
         return Ok(());
     }
-    verify::run(context, VerifyArgs::as_json()).await
+    look(&context, &context.open_to_read().await?, Occasion::Restored).await
+}
+
+/// What was found is a line of JSON.
+async fn look(context: &Context, store: &Store, occasion: Occasion) -> Result<(), Failed> {
+    let verified = verify::look(context, store, &VerifyArgs::default(), occasion).await;
+    store.close().await;
+    let (position, totals) = verified?;
+    println!("{}", verify::report(position, &totals));
+    verify::judge(&totals)
 }

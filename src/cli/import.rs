@@ -81,7 +81,7 @@ pub(super) async fn run(context: Context, arguments: ImportArgs) -> Result<(), F
         return Err(anyhow::anyhow!("{path} is larger than {most} MiB: split it").into());
     }
     let file = Bytes::from(std::fs::read(&arguments.file).with_context(|| format!("cannot read {path}"))?);
-    let key = arguments.run.unwrap_or_else(|| key_of(&file, arguments.dry_run));
+    let key = arguments.run.unwrap_or_else(|| key_of(&secrets, &file, arguments.dry_run));
     let query = format!("dry_run={}", u8::from(arguments.dry_run));
     let to = Holder::find(&context, secrets).await?;
     let mut tries = 0;

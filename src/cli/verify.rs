@@ -34,13 +34,6 @@ pub(super) struct VerifyArgs {
     json: bool,
 }
 
-impl VerifyArgs {
-    /// Everything, told as JSON.
-    pub(super) fn as_json() -> Self {
-        Self { json: true, ..Self::default() }
-    }
-}
-
 /// What `--state` holds.
 #[derive(Serialize, Deserialize)]
 struct Kept {
@@ -50,7 +43,7 @@ struct Kept {
 
 pub(super) async fn run(context: Context, arguments: VerifyArgs) -> Result<(), Failed> {
     let store = context.open_to_read().await?;
-    let looked = look(&context, &store, &arguments, true).await;
+    let looked = look(&context, &store, &arguments, Occasion::Asked).await;
     store.close().await;
     let (position, totals) = looked?;
     if arguments.json {
@@ -61,20 +54,33 @@ pub(super) async fn run(context: Context, arguments: VerifyArgs) -> Result<(), F
     judge(&totals)
 }
 
-/// Verifies an open ledger; with `remembering`, against what this place has signed last as well.
+/// Why a ledger is verified.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Occasion {
+    /// It was asked for: what cannot be looked at is an error.
+    Asked,
+    /// It was backed up: what was signed since says nothing of the backup.
+    BackedUp,
+    /// It was restored: its keys may still be elsewhere.
+    Restored,
+}
+
+/// Verifies an open ledger.
 pub(super) async fn look(
     context: &Context,
     store: &Store,
     arguments: &VerifyArgs,
-    remembering: bool,
+    occasion: Occasion,
 ) -> anyhow::Result<(i64, Totals)> {
     let mut trusted = if arguments.keys.is_empty() {
-        trusted(context, store).await?
+        trusted(context, store, occasion).await?
     } else {
         Trusted::keys(&arguments.keys)?
     };
     let origin = store.origin().await?.unwrap_or_default();
-    if remembering && let Some(note) = remembered(&origin, &context.folder)? {
+    if occasion != Occasion::BackedUp
+        && let Some(note) = remembered(&origin, &context.folder)?
+    {
         trusted.notes.push(("what was signed last".to_owned(), note));
     }
     for path in &arguments.checkpoints {
@@ -86,13 +92,16 @@ pub(super) async fn look(
 }
 
 /// What the keys that lie here let one look at.
-async fn trusted(context: &Context, store: &Store) -> anyhow::Result<Trusted> {
-    let found = config::find_secrets(&context.place, &context.folder).map_err(anyhow::Error::msg)?;
-    let Some(secrets) = found else {
-        eprintln!(
-            "coupon-ledger: the ledger's secret is not here: neither signatures nor reviews are looked at"
-        );
-        return Ok(Trusted::default());
+async fn trusted(context: &Context, store: &Store, occasion: Occasion) -> anyhow::Result<Trusted> {
+    let secrets = match config::find_secrets(&context.place, &context.folder).map_err(anyhow::Error::msg)? {
+        Some(secrets) => secrets,
+        None if occasion == Occasion::Asked => context.secrets(false)?,
+        None => {
+            eprintln!(
+                "coupon-ledger: the ledger's secret is not here: neither signatures nor reviews are looked at"
+            );
+            return Ok(Trusted::default());
+        }
     };
     let seal = context.find_seal(store, &secrets).await?;
     if seal.is_none() {

@@ -29,11 +29,25 @@ pub async fn clear_member(store: &Store, seal: &Seal, id: i64, at_ms: i64) -> Re
         let reviews = "DELETE FROM reviews WHERE coupon_id IN
                          (SELECT w.coupon_id FROM wallet_v1 w WHERE w.bucket = $1 AND w.member_id = $2 AND w.score > 0)";
         statements.push(Statement::new(reviews, [BUCKET.into(), id.into()]));
+        statements.extend(forget_requests(store, id).await?);
         if write(store, id, None, statements).await? == Written::Done {
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+/// Fingerprints of requests that named him: with the secret they could be held against guesses of what was asked. The keys stay
+/// used up.
+async fn forget_requests(store: &Store, id: i64) -> Result<Vec<Statement>, StoreError> {
+    let sql = "SELECT caller, operation, key FROM directory_receipts
+               WHERE subject_id = $1 AND operation IN ('/member/add', '/member/edit')";
+    let rows = store.query(Statement::new(sql, [id.into()])).await?;
+    let forget = |row: &Row| {
+        let sql = "UPDATE directory_receipts SET request_mac = '' WHERE caller = $1 AND operation = $2 AND key = $3";
+        Statement::new(sql, [0, 1, 2].map(|column| Cell::from(row.text(column))))
+    };
+    Ok(rows.iter().map(forget).collect())
 }
 
 async fn forget_tokens(

@@ -278,6 +278,10 @@ pub async fn add_members(
     key: &DirectoryKey,
     remembered: i64,
 ) -> Result<Written, StoreError> {
+    // An id that was erased since the backup from which this ledger was restored is given to nobody.
+    if members.iter().any(|member| seal.person(member.id).is_erased()) {
+        return Ok(Written::Unmet);
+    }
     write(store, remembered, Some(key), members.iter().flat_map(|member| addition(member, seal)).collect())
         .await
 }

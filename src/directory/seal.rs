@@ -88,27 +88,37 @@ impl Seal {
     pub async fn open(store: &Store, secrets: &Secrets, path: &Path) -> Result<Self, SealError> {
         let fact = || Statement::new("SELECT value FROM ledger_facts WHERE name = 'person_keys_id'", []);
         let remembered = store.query(fact()).await?.first().map(|row| row.text(0).to_owned());
+        let shown = || path.display().to_string();
+        // A ledger whose tables were put there by hand does not remember whose keys they are written under.
+        let sealed = if remembered.is_none() { first_sealed(store).await? } else { None };
         let keys = match (PersonKeys::read(path)?, &remembered) {
             (Some(keys), _) => keys,
-            (None, Some(_)) => {
-                return Err(PersonKeysError::Missing { path: path.display().to_string() }.into());
-            }
-            (None, None) => PersonKeys::make(path)?,
+            (None, None) if sealed.is_none() => PersonKeys::make(path)?,
+            (None, _) => return Err(PersonKeysError::Missing { path: shown() }.into()),
         };
+        let seal = Self { keys, secrets: Arc::new(secrets.clone()) };
+        if let Some((member_id, place, text)) = sealed
+            && seal.open_one(place, member_id, &text).is_err()
+        {
+            return Err(PersonKeysError::OpensNothing { path: shown() }.into());
+        }
+        if let Err(error) = seal.keys.clear_leftovers() {
+            tracing::warn!(%error, "what a crash may have left of the person keys");
+        }
         let expected = if let Some(id) = remembered {
             id
         } else {
             let sql = "INSERT INTO ledger_facts (name, value) VALUES ('person_keys_id', $1)
                        ON CONFLICT (name) DO NOTHING";
-            let answers = store.write(vec![Statement::new(sql, [keys.id().into()]), fact()]).await?;
+            let answers = store.write(vec![Statement::new(sql, [seal.keys.id().into()]), fact()]).await?;
             // Another server may have been first, with keys of its own.
             answers
                 .get(1)
                 .and_then(|rows| rows.first())
                 .map_or_else(String::new, |row| row.text(0).to_owned())
         };
-        keys.refuse_other(&expected)?;
-        Ok(Self { keys, secrets: Arc::new(secrets.clone()) })
+        seal.keys.refuse_other(&expected)?;
+        Ok(seal)
     }
 
     /// The same for reading beside a server: makes nothing and writes nothing. None where the keys are not here, or the ledger
@@ -166,6 +176,19 @@ impl Seal {
         });
         longest.map(|beginning| self.secrets.search_token(field.name, beginning))
     }
+}
+
+/// A sealed text of some member, if there is one.
+async fn first_sealed(store: &Store) -> Result<Option<(i64, Place, String)>, StoreError> {
+    let places = [NICKNAME, HEADIMGURL, MEMBER_NAME, PHONE, MEMBER_CARD];
+    let sql = "SELECT member_id, nickname, headimgurl, member_name, phone, member_card FROM members
+               WHERE nickname LIKE $1 OR headimgurl LIKE $1 OR member_name LIKE $1 OR phone LIKE $1 OR member_card LIKE $1
+               LIMIT 1";
+    let rows = store.query(Statement::new(sql, [format!("{SEALED}%").into()])).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let mut texts = places.into_iter().zip(1..);
+    let sealed = texts.find(|(_, column)| row.text(*column).starts_with(SEALED));
+    Ok(sealed.map(|(place, column)| (row.int(0), place, row.text(column).to_owned())))
 }
 
 /// Why the seal cannot be had.

@@ -8,6 +8,7 @@ use super::form::Form;
 use super::{Answer, Call, Failure};
 use crate::import::{self, Asked, Report, What};
 use crate::refusal::Language;
+use crate::secrets::Secrets;
 use crate::value::hex;
 
 /// Every call of these pages.
@@ -26,7 +27,7 @@ pub(super) async fn run(which: Import, mut call: Call) -> Result<Answer, Failure
     };
     let (file, dry_run) = read_import(&mut call.form);
     // Who gives no key means this very file.
-    call.key.get_or_insert_with(|| key_of(&file, dry_run));
+    call.key.get_or_insert_with(|| key_of(call.app.ledger.secrets(), &file, dry_run));
     call.checked()?;
     let (key, request_mac) =
         call.meta.receipt.clone().map_or_else(Default::default, |(key, mac)| (key.key, mac));
@@ -43,11 +44,12 @@ pub fn read_import(form: &mut Form) -> (Bytes, bool) {
 }
 
 /// The key of an import that was given none. Under a dry run's nothing is ever written: a file can be looked at again
-/// after it was imported.
+/// after it was imported. It stays in the database when a member of the file is erased: without the secret nobody can find
+/// out by it what was in the file.
 #[must_use]
-pub fn key_of(file: &[u8], dry_run: bool) -> String {
-    let purpose: &[u8] = if dry_run { b"dry run" } else { b"" };
-    hex(&Sha256::new().chain_update(purpose).chain_update(file).finalize())
+pub fn key_of(secrets: &Secrets, file: &[u8], dry_run: bool) -> String {
+    let purpose = if dry_run { "dry run of" } else { "import of" };
+    secrets.request_mac(&format!("{purpose} {}", hex(&Sha256::digest(file))))
 }
 
 /// What an import came to, as it is answered.

@@ -206,13 +206,15 @@ impl SqliteStore {
             .map_err(unavailable)?
     }
 
-    pub(super) async fn wipe(&self, rewrite: bool) -> Result<(), StoreError> {
+    pub(super) async fn wipe(&self, rewrite: bool) -> Result<bool, StoreError> {
         let wipe = move |connection: &mut Connection| {
-            // It takes as much room again as the database has. Where there is none, everything stays as it was.
-            if let Some(error) = rewrite.then(|| connection.execute_batch("VACUUM").err()).flatten() {
+            // It takes as much room again as the database has, on disk and not in memory. Where there is none, everything
+            // stays as it was.
+            let vacuum = "PRAGMA temp_store = FILE; VACUUM; PRAGMA temp_store = MEMORY;";
+            if let Some(error) = rewrite.then(|| connection.execute_batch(vacuum).err()).flatten() {
                 tracing::warn!(%error, "VACUUM failed: unused space may still hold what was deleted before");
             }
-            checkpoint(connection, "TRUNCATE");
+            checkpoint(connection, "TRUNCATE")
         };
         self.inner.writer.run(false, wipe).await
     }
