@@ -10,7 +10,7 @@ mod tree;
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -250,6 +250,8 @@ fn lock(path: &Path) -> Result<File, PersonKeysError> {
 
 /// Wipes drafts and replaced files that are still there. For who holds the lock.
 fn clear_leftovers(path: &Path) -> Result<(), PersonKeysError> {
+    let place = |path: &Path| path.metadata().map(|metadata| (metadata.dev(), metadata.ino()));
+    let own = place(path).map_err(|source| failed("read", path, source))?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let entries = std::fs::read_dir(folder).map_err(|source| failed("read", folder, source))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -259,9 +261,14 @@ fn clear_leftovers(path: &Path) -> Result<(), PersonKeysError> {
         let ending = found.strip_prefix(&*name).and_then(|rest| rest.strip_prefix('.'));
         if ending.is_some_and(|ending| ending == OLD || is_draft(ending)) {
             let left = folder.join(&*found);
-            let cleared = OpenOptions::new().write(true).open(&left).and_then(|file| wipe(&file));
-            let cleared = cleared.and_then(|()| std::fs::remove_file(&left));
-            cleared.map_err(|source| failed("wipe", &left, source))?;
+            let clear = || {
+                // Killed between two names of one file, it is the file that is in use.
+                if place(&left)? != own {
+                    wipe(&OpenOptions::new().write(true).open(&left)?)?;
+                }
+                std::fs::remove_file(&left)
+            };
+            clear().map_err(|source| failed("wipe", &left, source))?;
         }
     }
     Ok(())
@@ -417,8 +424,12 @@ mod tests {
         let mut left = vec![1; before.len()];
         held.read_exact_at(&mut left, 0).unwrap();
         assert!(left.iter().all(|byte| *byte == 0), "its bytes are gone, too");
-        std::fs::write(folder.path().join("person.keys.old"), &before).unwrap();
+        // Killed before there was a second file: both are names of the one in use.
+        std::fs::hard_link(keys.path(), folder.path().join("person.keys.old")).unwrap();
         assert_eq!(keys.destroy(&[439]).unwrap(), 1);
+        assert!(
+            keys.key(440).is_some() && PersonKeys::read(keys.path()).unwrap().unwrap().key(440).is_some()
+        );
         assert_eq!(names(), ["person.keys", "person.keys.copy", "person.keys.lock"]);
     }
 

@@ -120,6 +120,38 @@ async fn files_with(home: &Home, is_wanted: impl Fn(&[u8]) -> bool) -> Vec<PathB
     found
 }
 
+/// What an export and a backup hold, unpacked.
+async fn taken_away(home: &Home) -> Vec<Vec<u8>> {
+    let folder = tempfile::tempdir().unwrap();
+    let (export, backup) = (folder.path().join("export"), folder.path().join("ledger.backup"));
+    let run = async |mut command: tokio::process::Command| {
+        let output = command.output().await.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    let mut command = program(home);
+    command.args(["export", "--unsigned", "--out"]).arg(&export);
+    run(command).await;
+    let mut command = program(home);
+    command.arg("backup").arg(&backup);
+    run(command).await;
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(&export).unwrap() {
+        let path = entry.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap();
+        let is_packed = path.extension().is_some_and(|ending| ending == "zst");
+        found.push(if is_packed { zstd::decode_all(bytes.as_slice()).unwrap() } else { bytes });
+    }
+    found.push(if home.database_url.is_some() {
+        let mut unpack = tokio::process::Command::new("pg_restore");
+        unpack.args(["-f", "-"]).arg(&backup);
+        run(unpack).await
+    } else {
+        std::fs::read(&backup).unwrap()
+    });
+    found
+}
+
 /// What every page says that shows members, as one text.
 async fn pages(api: &Api, texts: &Texts) -> String {
     let mut said = String::new();
@@ -200,6 +232,12 @@ on_both_engines! {
         let friend = api.operator("/member/get", json!({"id": 442})).await;
         assert_eq!(other.found_in(friend.body.to_string().as_bytes()).len(), 5, "others stay readable");
         assert_eq!(files_with(&home, leaks).await, Vec::<PathBuf>::new());
+        let macs = "SELECT request_mac FROM directory_receipts
+                    WHERE subject_id = 439 AND operation IN ('/member/add', '/member/edit') AND request_mac <> ''";
+        assert_eq!(home.sql(macs).await.unwrap(), Vec::<String>::new(), "no fingerprint of what was asked of him is left");
+        let away = taken_away(&home).await;
+        assert!(away.iter().any(|bytes| holds(bytes, &title)), "what is not personal is found");
+        assert!(!away.iter().any(|bytes| leaks(bytes)), "an export or a backup");
         if engine == Engine::Sqlite {
             assert_eq!(std::fs::metadata(home.path().join("ledger.db-wal")).unwrap().len(), 0, "the WAL is cut");
         }
@@ -357,6 +395,7 @@ on_both_engines! {
     async fn an_erasure_whose_key_cannot_be_destroyed_is_not_acknowledged(engine: Engine) {
         let world = World::with_people(engine).await;
         let lock = world.home.path().join("person.keys.lock");
+        std::fs::remove_file(&lock).unwrap();
         std::fs::create_dir(&lock).unwrap();
         let erase = async || {
             world.keyed(Caller::Operator, "erase-439", "/member/erase", json!({"id": 439, "reason": "會員要求"})).await
