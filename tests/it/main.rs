@@ -33,6 +33,7 @@ mod import;
 mod jobs;
 mod log;
 mod model;
+mod moving;
 mod orders;
 mod outside;
 mod partners;
