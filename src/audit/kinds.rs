@@ -7,9 +7,9 @@ use tokio::sync::mpsc;
 
 use super::words::Told;
 use crate::clock::Zone;
-use crate::entity::{CorruptEvent, Folded, decode, fold, for_each_aggregate};
+use crate::entity::{CorruptEvent, Folded, decode, effects, fold, for_each_aggregate};
 use crate::replay::{Look, ReplayError, replay};
-use crate::store::{LiveRow, Store, StoredEvent};
+use crate::store::{Effects, LiveRow, Store, StoredEvent};
 
 /// A kind of stream.
 pub struct Kind {
@@ -19,11 +19,15 @@ pub struct Kind {
     pub(super) tell: Tell,
     /// What a stream, given from its first event on, has in the live tables.
     pub(super) live: fn(i64, &[StoredEvent]) -> Result<Live, Box<CorruptEvent>>,
-    /// The same of every stream of this kind that a ledger has, part by part.
+    /// What further events of a stream write beside, where it is given up to them.
+    pub(super) further: Further,
+    /// What every stream of this kind that a ledger holds has in the live tables, part by part.
     pub(super) replay: fn(Store, mpsc::Sender<Live>) -> BoxFuture<'static, Result<(), ReplayError>>,
 }
 
 type Tell = fn(&[StoredEvent], Zone, Wanted<'_>) -> Result<Vec<Telling>, Box<CorruptEvent>>;
+
+type Further = fn(i64, &[StoredEvent], &[StoredEvent]) -> Result<Effects, Box<CorruptEvent>>;
 
 /// Whether an event is wanted.
 pub(super) type Wanted<'a> = &'a (dyn Fn(&StoredEvent) -> bool + Sync);
@@ -74,6 +78,7 @@ const fn kind<A: Told>() -> Kind {
         name: A::TYPE,
         tell: tell::<A>,
         live: live::<A>,
+        further: further::<A>,
         replay: |store, to| Box::pin(replay_into::<A>(store, to)),
     }
 }
@@ -105,6 +110,18 @@ fn live<A: Told>(id: i64, stream: &[StoredEvent]) -> Result<Live, Box<CorruptEve
     let mut live = Live::default();
     live.see(id, &fold::<A>(stream)?.0);
     Ok(live)
+}
+
+fn further<A: Told>(
+    id: i64,
+    before: &[StoredEvent],
+    next: &[StoredEvent],
+) -> Result<Effects, Box<CorruptEvent>> {
+    let mut folded = Folded::<A>::default();
+    before.iter().try_for_each(|event| folded.take(event.as_ref()))?;
+    let then = folded.state.clone();
+    next.iter().try_for_each(|event| folded.take(event.as_ref()))?;
+    Ok(effects(id, &then, &folded.state))
 }
 
 impl Live {
