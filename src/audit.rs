@@ -19,5 +19,6 @@ pub mod receipt;
 pub mod takeover;
 pub mod tlog;
 pub mod verify;
+pub mod walk;
 pub mod witness;
 pub mod words;

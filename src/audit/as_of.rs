@@ -121,7 +121,7 @@ async fn copy_log(scratch: &Scratch, store: &Store, as_of: AsOf) -> Result<(), A
 }
 
 /// Somewhere from this position on.
-fn missing(from: i64) -> StoreError {
+pub(super) fn missing(from: i64) -> StoreError {
     StoreError::Corrupt {
         table: "events".to_owned(),
         column: "position".to_owned(),
@@ -159,14 +159,14 @@ async fn fill_with(
 }
 
 /// A review: of which coupon, by whom, with which hash.
-struct Review {
+pub(super) struct Review {
     coupon_id: i64,
     member_id: i64,
     text_hash: String,
 }
 
 /// The review of a coupon, if it has one.
-fn review_of(id: i64, stream: &[StoredEvent]) -> Result<Option<Review>, Box<CorruptEvent>> {
+pub(super) fn review_of(id: i64, stream: &[StoredEvent]) -> Result<Option<Review>, Box<CorruptEvent>> {
     let of_coupon = stream.iter().filter(|event| event.aggregate_type == "coupon");
     for event in of_coupon.filter(|event| event.event_type == "Evaluated") {
         if let CouponEvent::Evaluated { text_hash, member_id, .. } = decode::<Coupon>(event)? {
@@ -177,7 +177,7 @@ fn review_of(id: i64, stream: &[StoredEvent]) -> Result<Option<Review>, Box<Corr
 }
 
 /// Takes over the texts of reviews as they lie, those that can be opened and have their events' hashes.
-async fn take_over(
+pub(super) async fn take_over(
     scratch: &Scratch,
     store: &Store,
     seal: &Seal,

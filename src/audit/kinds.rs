@@ -5,9 +5,9 @@ use serde_json::Value;
 
 use super::words::Told;
 use crate::clock::Zone;
-use crate::entity::{CorruptEvent, Counts, Entity, Folded, decode, for_each_aggregate};
+use crate::entity::{CorruptEvent, Counts, Entity, Folded, decode, effects, for_each_aggregate};
 use crate::replay::ReplayError;
-use crate::store::{EventRef, IdRange, LiveRow, LiveTable, StockOf, Store, StoredEvent, Visitor};
+use crate::store::{Effects, EventRef, IdRange, LiveRow, LiveTable, StockOf, Store, StoredEvent, Visitor};
 
 /// A kind of stream.
 pub struct Kind {
@@ -17,11 +17,15 @@ pub struct Kind {
     pub(super) tell: Tell,
     /// What a stream, given from its first event on, has in the live tables right after a position.
     pub(super) fold: fn(&[StoredEvent], i64) -> Result<Written, Box<CorruptEvent>>,
-    /// The same of every stream in a range of ids.
+    /// What further events of a stream write beside, where it is given up to them.
+    pub(super) further: Further,
+    /// What every stream in a range of ids has in the live tables right after a position.
     pub(super) scan: fn(Store, IdRange, i64) -> Scanned,
 }
 
 type Tell = fn(&[StoredEvent], Zone, Wanted<'_>) -> Result<Vec<Telling>, Box<CorruptEvent>>;
+
+type Further = fn(i64, &[StoredEvent], &[StoredEvent]) -> Result<Effects, Box<CorruptEvent>>;
 
 /// Whether an event is wanted.
 pub(super) type Wanted<'a> = &'a (dyn Fn(&StoredEvent) -> bool + Sync);
@@ -80,7 +84,7 @@ impl Kind {
 }
 
 const fn kind<A: Told>() -> Kind {
-    Kind { name: A::TYPE, tell: tell::<A>, fold: fold::<A>, scan: scan::<A> }
+    Kind { name: A::TYPE, tell: tell::<A>, fold: fold::<A>, further: further::<A>, scan: scan::<A> }
 }
 
 fn tell<A: Told>(
@@ -119,6 +123,18 @@ fn fold<A: Entity>(events: &[StoredEvent], until: i64) -> Result<Written, Box<Co
         folded.take(event.as_ref())?;
     }
     if folded.version == 0 { Ok(Written::default()) } else { Ok(written(id, &folded.state)) }
+}
+
+fn further<A: Entity>(
+    id: i64,
+    before: &[StoredEvent],
+    next: &[StoredEvent],
+) -> Result<Effects, Box<CorruptEvent>> {
+    let mut folded = Folded::<A>::default();
+    before.iter().try_for_each(|event| folded.take(event.as_ref()))?;
+    let then = folded.state.clone();
+    next.iter().try_for_each(|event| folded.take(event.as_ref()))?;
+    Ok(effects(id, &then, &folded.state))
 }
 
 fn scan<A: Entity>(store: Store, range: IdRange, until: i64) -> Scanned {

@@ -13,13 +13,14 @@ use super::routes::{self, Route};
 use super::{App, Call, Failure, HttpOptions, run};
 use crate::audit::as_of::{self, AsOfError, Of};
 use crate::audit::at::AsOf;
+use crate::audit::walk::Walk;
 use crate::clock::{Clock, Zone};
 use crate::directory::Seal;
 use crate::identity::Caller;
 use crate::ledger::{ExecuteError, Ledger, LedgerOptions, Meta};
 use crate::refusal::{Language, Wrong};
 use crate::secrets::Secrets;
-use crate::store::{Scratch, Store};
+use crate::store::{BUCKET, Scratch, Statement, Store, StoreError};
 
 /// Commands that one question can have under way: opening a coupon is the only one.
 const CAPACITY: usize = 16;
@@ -186,7 +187,11 @@ async fn copy(source: &Source, as_of: AsOf, question: &Question) -> Result<Scrat
 }
 
 async fn ask(source: &Source, as_of: AsOf, question: Question, store: Store) -> Result<String, Failure> {
-    let Question { route, caller, form, language } = question;
+    ask_app(app_at(source, as_of, store), question).await
+}
+
+/// A server of a ledger as it was, whose clock stands there.
+fn app_at(source: &Source, as_of: AsOf, store: Store) -> App {
     let ledger = Ledger::start(LedgerOptions {
         store,
         secrets: source.secrets.clone(),
@@ -195,10 +200,73 @@ async fn ask(source: &Source, as_of: AsOf, question: Question, store: Store) -> 
         clock: Clock::manual(as_of.at_ms),
         capacity: CAPACITY,
     });
-    let at = ledger.now();
+    App::with_options(ledger, source.options.clone())
+}
+
+async fn ask_app(app: App, question: Question) -> Result<String, Failure> {
+    let Question { route, caller, form, language } = question;
+    let at = app.ledger.now();
     let meta = Meta { caller, at, request_id: "as-of".to_owned(), receipt: None, job_id: None };
-    let app = App::with_options(ledger, source.options.clone());
     let (canonical, operation) = (String::new(), route.path);
     let call = Call { app, caller, employee: None, form, meta, key: None, operation, canonical, language };
     Ok(run(route, call).await?.data)
+}
+
+/// A [`Walk`] that is asked what routes would have answered where it stands.
+pub struct AskedWalk {
+    walk: Walk,
+    /// The walk's own ledger.
+    source: Source,
+    app: App,
+}
+
+impl AskedWalk {
+    /// Begins before the first event of the ledger that is asked.
+    pub async fn begin(source: Source) -> Result<Self, AsOfError> {
+        let scratch = Scratch::in_memory().await?;
+        let walk = Walk::begin(source.store.clone(), source.seal.clone(), scratch);
+        let source = Source { store: walk.store(), ..source };
+        let app = app_at(&source, walk.at(), walk.store());
+        Ok(Self { walk, source, app })
+    }
+
+    /// Goes on to a later point.
+    pub async fn go_on(&mut self, to: AsOf) -> Result<(), AsOfError> {
+        self.walk.go_on(to).await?;
+        self.app = app_at(&self.source, to, self.walk.store());
+        Ok(())
+    }
+
+    /// The ledger as it was here, see [`Walk::store`].
+    #[must_use]
+    pub fn store(&self) -> Store {
+        self.walk.store()
+    }
+
+    /// What a route would have answered here: its own `data`.
+    pub async fn answer(&self, question: Question) -> Result<String, Failure> {
+        // Opening a coupon is an event, which must not come to lie where the log goes on.
+        if question.route.path == "/client/couponinfo" && self.is_unread(&question).await? {
+            let scratch = copy(&self.source, self.walk.at(), &question).await?;
+            let answered = ask(&self.source, self.walk.at(), question, scratch.store()).await;
+            scratch.close().await;
+            return answered;
+        }
+        ask_app(self.app.clone(), question).await
+    }
+
+    /// Ends it, and nothing is left of it.
+    pub async fn close(self) {
+        self.walk.close().await;
+    }
+
+    async fn is_unread(&self, question: &Question) -> Result<bool, StoreError> {
+        let (Caller::Member(member_id), Some(id)) = (question.caller, question.form.peek_id("id")) else {
+            return Ok(false);
+        };
+        let sql = "SELECT 1 FROM wallet_v1
+                   WHERE bucket = $1 AND member_id = $2 AND coupon_id = $3 AND is_read = 0";
+        let unread = Statement::new(sql, [BUCKET.into(), member_id.into(), id.into()]);
+        Ok(!self.source.store.query(unread).await?.is_empty())
+    }
 }

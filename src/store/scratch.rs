@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use super::connect::OpenError;
-use super::{LiveRow, SqliteStore, Statement, StockOf, Store, StoreError, StoredEvent};
+use super::{Effects, LiveRow, SqliteStore, Statement, StockOf, Store, StoreError, StoredEvent};
 use crate::value::{hex, random};
 
 /// What stands where a ledger remembers its secret: `store::open` refuses what was started with another.
@@ -95,6 +95,15 @@ impl Scratch {
     /// Puts rows into its live tables, each new.
     pub async fn put_rows(&self, rows: Vec<LiveRow>) -> Result<(), StoreError> {
         self.store.put_rows(rows).await
+    }
+
+    /// Puts the events that come next, and what they write beside, which moves its head and its counters.
+    pub async fn put_further(
+        &self,
+        events: Vec<StoredEvent>,
+        effects: Vec<Effects>,
+    ) -> Result<(), StoreError> {
+        self.store.put_further(events, effects).await
     }
 
     /// Runs statements on what is neither log nor live table.

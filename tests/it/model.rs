@@ -19,6 +19,7 @@ mod orders;
 mod partners;
 mod redeem;
 mod rules;
+mod said;
 mod wallet;
 mod wire;
 

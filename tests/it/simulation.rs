@@ -3,6 +3,7 @@
 //! The seed is printed; `SIMULATION_SEED=<seed>` runs the same commands again.
 
 mod administer;
+mod along;
 mod choose;
 mod compare;
 mod grants;
@@ -92,6 +93,7 @@ async fn simulate(engine: Engine, scanned: Option<usize>) {
     for number in 1..=scanned.unwrap_or(COMMANDS) {
         simulation.pass_time();
         simulation.step().await;
+        simulation.write_down().await;
         simulation.check_counters().await;
         if number % LISTS_EVERY == 0 {
             simulation.compare_lists(false).await;
@@ -116,7 +118,9 @@ async fn simulate(engine: Engine, scanned: Option<usize>) {
     simulation.compare_partners(true).await;
     simulation.pass_february().await;
     simulation.compare_lists(false).await;
+    simulation.write_down().await;
     assert_rows_equal_replay(&simulation.world).await;
+    simulation.walk_along().await;
     simulation.compare_with_what_was_shown().await;
     // And whoever checks the log elsewhere, by rules written down a second time, finds nothing.
     assert_sound(&simulation.world).await;
@@ -208,6 +212,8 @@ struct Simulation {
     imported_id: i64,
     /// Answers that were given on the way.
     kept: Vec<Given>,
+    /// What the model said on the way.
+    moments: Vec<along::Moment>,
     /// How often each code was answered.
     answers: BTreeMap<i64, usize>,
     /// How often each of [`HAPPENS`] did.
@@ -265,6 +271,7 @@ impl Simulation {
             imported: BTreeSet::new(),
             imported_id: 0,
             kept: Vec::new(),
+            moments: Vec::new(),
             answers: BTreeMap::new(),
             happened: BTreeMap::new(),
         };
@@ -423,6 +430,9 @@ impl Simulation {
         {
             let answered = wrote.then_some(reply.body);
             self.keyed.push(Keyed { key, who, route, body, answered });
+        }
+        if wrote {
+            self.write_down().await;
         }
     }
 

@@ -8,7 +8,9 @@ use rusqlite::{Connection, OpenFlags, params};
 
 use super::super::connect::OpenError;
 use super::super::rebuild::by_table;
-use super::super::{BUCKET, LiveRow, Statement, StockOf, StoreError, StoredEvent, migrate};
+use super::super::{
+    BUCKET, Effects, LiveRow, Statement, StockChange, StockOf, StoreError, StoredEvent, migrate,
+};
 use super::{SqliteStore, bind, open_reader, rows, upsert_sql};
 
 /// A member's count is the number of coupons issued to him that still count; its row is his own row of the wallet.
@@ -73,42 +75,26 @@ impl SqliteStore {
     }
 
     pub(in crate::store) async fn put_events(&self, events: Vec<StoredEvent>) -> Result<(), StoreError> {
-        self.putting(move |connection| {
-            let mut insert = connection.prepare_cached(
-                "INSERT INTO events (bucket, position, aggregate_type, aggregate_id, sequence, event_type, event_version,
-                                     payload, metadata, recorded_at_ms)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-            )?;
-            for event in &events {
-                insert.execute(params![
-                    BUCKET,
-                    event.position,
-                    event.aggregate_type,
-                    event.aggregate_id,
-                    event.sequence,
-                    event.event_type,
-                    event.event_version,
-                    event.payload,
-                    event.metadata,
-                    event.recorded_at_ms,
-                ])?;
-            }
-            Ok(())
-        })
-        .await
+        self.putting(move |connection| insert_events(connection, &events)).await
     }
 
     pub(in crate::store) async fn put_rows(&self, rows: Vec<LiveRow>) -> Result<(), StoreError> {
+        self.putting(move |connection| upsert_rows(connection, &rows)).await
+    }
+
+    pub(in crate::store) async fn put_further(
+        &self,
+        events: Vec<StoredEvent>,
+        effects: Vec<Effects>,
+    ) -> Result<(), StoreError> {
         self.putting(move |connection| {
-            for (table, rows) in by_table(&rows) {
-                let mut insert = connection.prepare_cached(&upsert_sql(table))?;
-                for row in rows {
-                    insert.raw_bind_parameter(1, BUCKET)?;
-                    bind(&mut insert, 2, &row.cells)?;
-                    insert.raw_execute()?;
-                }
+            insert_events(connection, &events)?;
+            if let Some(last) = events.last() {
+                connection
+                    .prepare_cached("UPDATE log_head SET position = ?1, last_ms = ?2 WHERE bucket = ?3")?
+                    .execute((last.position, last.recorded_at_ms, BUCKET))?;
             }
-            Ok(())
+            effects.iter().try_for_each(|effects| move_by(connection, effects))
         })
         .await
     }
@@ -157,4 +143,68 @@ impl SqliteStore {
         };
         self.inner.writer.run(false, put).await?
     }
+}
+
+fn insert_events(connection: &Connection, events: &[StoredEvent]) -> Result<(), StoreError> {
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO events (bucket, position, aggregate_type, aggregate_id, sequence, event_type, event_version,
+                             payload, metadata, recorded_at_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+    )?;
+    for event in events {
+        insert.execute(params![
+            BUCKET,
+            event.position,
+            event.aggregate_type,
+            event.aggregate_id,
+            event.sequence,
+            event.event_type,
+            event.event_version,
+            event.payload,
+            event.metadata,
+            event.recorded_at_ms,
+        ])?;
+    }
+    Ok(())
+}
+
+fn upsert_rows(connection: &Connection, rows: &[LiveRow]) -> Result<(), StoreError> {
+    for (table, rows) in by_table(rows) {
+        let mut upsert = connection.prepare_cached(&upsert_sql(table))?;
+        for row in rows {
+            upsert.raw_bind_parameter(1, BUCKET)?;
+            bind(&mut upsert, 2, &row.cells)?;
+            upsert.raw_execute()?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes the rows of a change and moves its counters. A coupon may be counted before the stock of its definition is set:
+/// streams come in any order.
+fn move_by(connection: &Connection, effects: &Effects) -> Result<(), StoreError> {
+    upsert_rows(connection, &effects.rows)?;
+    for change in &effects.stock {
+        let (sql, number) = match *change {
+            StockChange::Set { stock, .. } => (
+                "INSERT INTO stock_v1 (bucket, definition_id, stock, issued) VALUES (?1, ?2, ?3, 0)
+                 ON CONFLICT (bucket, definition_id) DO UPDATE SET stock = excluded.stock",
+                stock.unwrap_or(-1),
+            ),
+            StockChange::Issued { by, .. } => (
+                "INSERT INTO stock_v1 (bucket, definition_id, stock, issued) VALUES (?1, ?2, 0, ?3)
+                 ON CONFLICT (bucket, definition_id) DO UPDATE SET issued = issued + excluded.issued",
+                by,
+            ),
+        };
+        connection.prepare_cached(sql)?.execute((BUCKET, change.of().key(), number))?;
+    }
+    let mut count = connection.prepare_cached(
+        "INSERT INTO member_counts_v1 (bucket, member_id, definition_id, issued) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (bucket, member_id, definition_id) DO UPDATE SET issued = issued + excluded.issued",
+    )?;
+    for change in &effects.member_counts {
+        count.execute((BUCKET, change.member_id, change.definition_id, change.by))?;
+    }
+    Ok(())
 }

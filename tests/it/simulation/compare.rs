@@ -136,5 +136,7 @@ impl Simulation {
                 }
             }
         }
+        // Opening a coupon has written something.
+        self.write_down().await;
     }
 }
