@@ -159,11 +159,12 @@ pub async fn rebuild(ledger: &Ledger, models: &str) -> Result<Report, RebuildErr
 
 /// The rebuild with a number, and whether somebody is at work on one just now.
 pub async fn look(store: &Store, id: i64) -> Result<Option<(Rebuild, bool)>, RebuildError> {
-    let Some(rebuild) = Rebuild::read(store, Some(id)).await? else { return Ok(None) };
+    // Asked first: what is told of one that has ended is how it ended.
+    let somebody = store.is_rebuilding().await?;
     // Whoever is at work is so on the last one.
     let last = Rebuild::read(store, None).await?.map(|last| last.id);
-    let running = last == Some(id) && store.is_rebuilding().await?;
-    Ok(Some((rebuild, running)))
+    let rebuild = Rebuild::read(store, Some(id)).await?;
+    Ok(rebuild.map(|rebuild| (rebuild, somebody && last == Some(id))))
 }
 
 /// Drops what rebuilds have kept, and what an unfinished one has left; returns the names of the tables.
