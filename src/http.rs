@@ -36,6 +36,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::access::{self, Denied, Principal, Resource};
 use crate::audit::receipt::Patience;
 use crate::directory::{DirectoryKey, Employee, employee, revoked_tokens};
 use crate::entity::Entity;
@@ -145,6 +146,22 @@ impl App {
         (!revoked.contains(&token.id)).then_some(token.caller)
     }
 
+    /// Whoever calls, with what he was given, and what the directory knows of an employee. That he has left is part of who
+    /// may call, on every route and before anything else is asked: his token may hold for long. That the directory does
+    /// not know him is asked with what exists.
+    async fn principal(&self, caller: Caller) -> Result<(Principal, Option<Employee>), Failure> {
+        let mut who = Principal::plain(caller);
+        let Caller::Employee(id) = caller else { return Ok((who, None)) };
+        let employee = employee(self.ledger.store(), id).await?;
+        if let Some(employee) = &employee {
+            if !employee.active {
+                return Err(Failure::NotAllowed);
+            }
+            who.shop_id = Some(employee.shop_id);
+        }
+        Ok((who, employee))
+    }
+
     /// Every route, at the root and under the base path.
     pub fn router(&self) -> Router {
         let api = routes::ALL.iter().fold(Router::new(), |router, route| {
@@ -173,6 +190,8 @@ pub struct Call {
     pub app: App,
     /// Who calls.
     pub caller: Caller,
+    /// The same, with what he was given.
+    pub who: Principal,
     /// The employee who calls, where one does and the directory knows him.
     pub employee: Option<Employee>,
     /// Its fields.
@@ -185,7 +204,12 @@ pub struct Call {
 }
 
 impl Call {
-    /// The member who calls; the route's list of callers has seen to it that it is one.
+    /// Whether the caller may do this to that.
+    fn may(&self, resource: Resource) -> Result<(), Failure> {
+        Ok(access::authorize(&self.who, self.operation, resource)?)
+    }
+
+    /// The member who calls; the table has seen to it that it is one.
     fn member_id(&self) -> i64 {
         match self.caller {
             Caller::Member(id) => id,
@@ -293,6 +317,12 @@ impl From<ErasureError> for Failure {
             ErasureError::Execute(error) => Self::Execute(error),
             error => Self::NotErased(error),
         }
+    }
+}
+
+impl From<Denied> for Failure {
+    fn from(Denied: Denied) -> Self {
+        Self::NotAllowed
     }
 }
 
@@ -478,17 +508,15 @@ async fn answer(
     request_id: String,
 ) -> Result<Answer, Failure> {
     let caller = app.caller(request.headers()).ok_or(Failure::NotSignedIn)?;
-    if !route.callers.iter().any(|kind| kind.includes(caller)) {
-        return Err(Failure::NotAllowed);
-    }
-    let employee = employee_at_work(&app, caller).await?;
+    let (who, employee) = app.principal(caller).await?;
+    access::authorize(&who, route.path, Resource::Unknown)?;
     let key = if route.writes { idempotency_key(request.headers())? } else { None };
     let language = language(request.headers());
     let form = read_form(&app, route, request).await?;
     let at = app.ledger.now();
     let meta = Meta { caller, at, request_id, receipt: None, job_id: None };
     let (canonical, operation) = (String::new(), route.path);
-    let call = Call { app, caller, employee, form, meta, key, operation, canonical, language };
+    let call = Call { app, caller, who, employee, form, meta, key, operation, canonical, language };
     run(route, call).await
 }
 
@@ -505,17 +533,6 @@ async fn run(route: &Route, call: Call) -> Result<Answer, Failure> {
         Run::Rules(run) => rules::run(run, call).await,
         Run::Partners(run) => partners::run(run, call).await,
     }
-}
-
-/// The employee who calls. That he has left is part of who may call, on every route and before anything else is asked:
-/// his token may hold for long. That the directory does not know him is asked with what exists.
-async fn employee_at_work(app: &App, caller: Caller) -> Result<Option<Employee>, Failure> {
-    let Caller::Employee(id) = caller else { return Ok(None) };
-    let employee = employee(app.ledger.store(), id).await?;
-    if employee.as_ref().is_some_and(|employee| !employee.active) {
-        return Err(Failure::NotAllowed);
-    }
-    Ok(employee)
 }
 
 fn patience(route: &Route) -> u32 {

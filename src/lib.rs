@@ -5,11 +5,12 @@
 //!
 //! ```text
 //! value, clock, refusal ← secrets, person_keys ← coupon, definition, shop, allotment, job, grant, rule, order, member, provenance, facts
-//!   ← identity, config
+//!   ← identity ← access, config
 //!   ← store ← read_model, directory ← entity ← metrics ← ledger
 //!   ← lease, followers, bulk, import, sweep, runner, rulebook, granting, ordering, erasure, replay, backup, demo ← audit ← http ← cli ← main
 //! ```
 
+pub mod access;
 pub mod allotment;
 pub mod audit;
 pub mod backup;

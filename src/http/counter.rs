@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::client::{self, AuditableRow};
 use super::operator::qr_svg;
 use super::{Answer, Call, Failure};
+use crate::access::Resource;
 use crate::coupon::{CounterCode, Coupon, CouponCommand, Redeemer};
 use crate::definition::Kind;
 use crate::directory;
@@ -165,12 +166,12 @@ async fn redemption_list(mut call: Call) -> Result<Answer, Failure> {
     let asked = call.form.optional_int("shop_id", 0, MAX_ID).unwrap_or_default();
     call.checked()?;
     refuse_unknown(&call)?;
-    // An employee sees his own shop.
-    let shop_id = match &call.employee {
-        Some(employee) if asked == 0 || asked == employee.shop_id => employee.shop_id,
-        Some(_) => return Err(Failure::NotAllowed),
-        None => asked,
-    };
+    // Where none is named an employee sees his own shop, or all where he may.
+    let all = call.may(Resource::Whole).is_ok();
+    let shop_id = if asked == 0 && !all { call.who.shop_id.unwrap_or_default() } else { asked };
+    if shop_id != 0 {
+        call.may(Resource::InShop(shop_id))?;
+    }
     let zone = call.app.ledger.zone();
     let from_ms = begin.map_or(0, |day| zone.day_starts_at_ms(day));
     let until_ms = end.map_or(i64::MAX, |day| zone.day_ends_at_ms(day));

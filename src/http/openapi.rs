@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::routes::{ALL, Field, Holds, Route};
 use super::v1::{self, Method, Resource};
+use crate::access;
 use crate::refusal::{ALL_WORDINGS, Language};
 use crate::value::MAX_ID;
 
@@ -92,10 +93,10 @@ fn operation(route: &Route) -> Value {
             "description": "the same key with the same body answers the same again, with Idempotency-Replayed: true",
         }));
     }
-    let callers: Vec<_> = route.callers.iter().map(|who| who.name()).collect();
+    let callers = access::names_of_roles(route.path);
     json!({
         "summary": route.about,
-        "description": format!("Callers: {}. Refusals in order of precedence: {}.", callers.join(", "), refusals(route)),
+        "description": format!("Callers: {}. Refusals in order of precedence: {}.", callers, refusals(route)),
         "operationId": route.path.trim_start_matches('/').replace('/', "_"),
         "tags": [route.path.split('/').nth(1).unwrap_or_default()],
         "parameters": parameters,
@@ -136,14 +137,14 @@ fn resource_operation(resource: &Resource) -> Value {
     let parts = resource.parts.iter().map(|field| parameter("path", field));
     let parameters: Vec<_> =
         parts.chain(resource.query.iter().map(|field| parameter("query", field))).collect();
-    let callers: Vec<_> = resource.callers.iter().map(|who| who.name()).collect();
+    let callers = access::names_of_roles(&resource.action());
     let example = match resource.produces {
         "application/json" => serde_json::from_str(resource.example).unwrap_or_default(),
         _ => Value::from(resource.example),
     };
     json!({
         "summary": resource.about,
-        "description": format!("Callers: {}.", callers.join(", ")),
+        "description": format!("Callers: {}.", callers),
         "operationId": resource.path.trim_start_matches('/').replace(['/', '{', '}', '*'], "_"),
         "tags": ["v1"],
         "parameters": parameters,
@@ -216,14 +217,14 @@ pub fn markdown() -> String {
     }
     text.push_str("\n## Routes\n");
     for route in ALL.iter() {
-        let callers: Vec<_> = route.callers.iter().map(|who| who.name()).collect();
+        let callers = access::names_of_roles(route.path);
         let key = if route.writes { " Takes an `Idempotency-Key`." } else { "" };
         let _ = write!(
             text,
             "\n### POST {}\n\n{}. Callers: {}.{key}\n\nRefusals in order: {}.\n\n",
             route.path,
             route.about,
-            callers.join(", "),
+            callers,
             refusals(route)
         );
         if !route.fields.is_empty() {
@@ -237,7 +238,7 @@ pub fn markdown() -> String {
     }
     text.push_str("\n## Resources\n");
     for resource in v1::ALL.iter() {
-        let callers: Vec<_> = resource.callers.iter().map(|who| who.name()).collect();
+        let callers = access::names_of_roles(&resource.action());
         let method = match resource.method {
             Method::Get => "GET",
             Method::Post => "POST",
@@ -245,10 +246,7 @@ pub fn markdown() -> String {
         let _ = write!(
             text,
             "\n### {method} {}\n\n{}. Callers: {}. Answers `{}`.\n\n",
-            resource.path,
-            resource.about,
-            callers.join(", "),
-            resource.produces
+            resource.path, resource.about, callers, resource.produces
         );
         let fields: Vec<&Field> = resource.parts.iter().chain(resource.query).collect();
         if !fields.is_empty() {

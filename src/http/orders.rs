@@ -6,8 +6,9 @@ use super::counter::{coupon_list, read_code, refuse_unknown};
 use super::form::Form;
 use super::rules::grant_json;
 use super::{Answer, Call, Failure};
+use crate::access::Resource;
 use crate::coupon::Redeemer;
-use crate::directory::{self, Employee};
+use crate::directory;
 use crate::grant::Cause;
 use crate::identity::Caller;
 use crate::order::{Fates, Line, LineState, Order, Placement, amount_cents};
@@ -95,13 +96,11 @@ fn read_coupons(form: &mut Form, name: &'static str) -> Vec<i64> {
     coupons
 }
 
-/// The shop of an order: the employee's own, or the one that an operator names.
-fn shop_of(employee: Option<&Employee>, asked: i64) -> Result<i64, Failure> {
-    match employee {
-        Some(employee) if asked == 0 || asked == employee.shop_id => Ok(employee.shop_id),
-        Some(_) => Err(Failure::NotAllowed),
-        None => Ok(asked),
-    }
+/// The shop of an order: the employee's own where none is named.
+fn shop_of(call: &Call, asked: i64) -> Result<i64, Failure> {
+    let shop_id = if asked == 0 { call.who.shop_id.unwrap_or_default() } else { asked };
+    call.may(Resource::InShop(shop_id))?;
+    Ok(shop_id)
 }
 
 /// The coupons with who takes their value; by their codes, where the till has scanned them or only codes count.
@@ -141,7 +140,7 @@ async fn add(mut call: Call) -> Result<Answer, Failure> {
     }
     call.checked()?;
     refuse_unknown(&call)?;
-    let shop_id = shop_of(call.employee.as_ref(), asked_shop)?;
+    let shop_id = shop_of(&call, asked_shop)?;
     let once = (!order_no.is_empty()).then(|| {
         let key = ReceiptKey { caller: "merchant".to_owned(), operation: "order_no", key: order_no.clone() };
         (key, call.request_mac())
@@ -253,7 +252,7 @@ async fn list(mut call: Call) -> Result<Answer, Failure> {
     call.checked()?;
     refuse_unknown(&call)?;
     // An employee sees his own shop.
-    let shop_id = shop_of(call.employee.as_ref(), asked_shop)?;
+    let shop_id = shop_of(&call, asked_shop)?;
     let zone = call.app.ledger.zone();
     let filter = OrderFilter {
         member_id,
@@ -315,7 +314,7 @@ async fn check_coupons(mut call: Call) -> Result<Answer, Failure> {
     }
     call.checked()?;
     refuse_unknown(&call)?;
-    let shop_id = shop_of(call.employee.as_ref(), asked_shop)?;
+    let shop_id = shop_of(&call, asked_shop)?;
     let lines: Vec<Line> = sales.into_iter().map(|sale| sale.line).collect();
     let amount = match asked {
         Some(amount) => amount,

@@ -1,4 +1,4 @@
-//! The table of every route: who may call it, which fields it takes, what it answers. The router, the OpenAPI
+//! The table of every route: which fields it takes, what it answers. The router, the OpenAPI
 //! description and docs/api.md are made from it; a test holds the handlers against it.
 
 mod client;
@@ -22,48 +22,6 @@ use super::operator::Operator;
 use super::orders::Orders;
 use super::partners::Partners;
 use super::rules::Rules;
-use crate::identity::Caller;
-
-/// A kind of caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Who {
-    /// A member.
-    Member,
-    /// An employee.
-    Employee,
-    /// A partner.
-    Partner,
-    /// An operator.
-    Operator,
-    /// An auditor.
-    Auditor,
-}
-
-impl Who {
-    /// Whether a caller is of this kind.
-    #[must_use]
-    pub fn includes(self, caller: Caller) -> bool {
-        match caller {
-            Caller::Member(_) => self == Self::Member,
-            Caller::Employee(_) => self == Self::Employee,
-            Caller::Partner(_) => self == Self::Partner,
-            Caller::Operator | Caller::System => self == Self::Operator,
-            Caller::Auditor => self == Self::Auditor,
-        }
-    }
-
-    /// Its name in the documentation.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Member => "member",
-            Self::Employee => "employee",
-            Self::Partner => "partner",
-            Self::Operator => "operator",
-            Self::Auditor => "auditor",
-        }
-    }
-}
 
 /// What a field holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,8 +93,6 @@ pub struct Route {
     pub path: &'static str,
     /// What it does.
     pub about: &'static str,
-    /// Who may call it.
-    pub callers: &'static [Who],
     /// Whether it writes, and so takes an `Idempotency-Key`.
     pub writes: bool,
     /// Its fields.
@@ -173,10 +129,6 @@ const LIMIT: Field = optional("limit", Holds::Int(1, 100), "每頁顯示個數; 
 const BEFORE: Field =
     optional("before_id", Holds::Id, "instead of page: rows with smaller ids, without repeats or omissions");
 const COUPON: Field = required("id", Holds::Id, "會員電子券ID");
-const MEMBER: &[Who] = &[Who::Member];
-const OPERATOR: &[Who] = &[Who::Operator];
-const STAFF: &[Who] = &[Who::Employee, Who::Operator];
-const READERS: &[Who] = &[Who::Employee, Who::Operator, Who::Auditor];
 
 macro_rules! definition {
     ($before:literal, $after:literal) => {

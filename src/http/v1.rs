@@ -24,8 +24,9 @@ use axum::routing::{get, post};
 use serde::Serialize;
 
 use super::form::Form;
-use super::routes::{Field, Holds, Who, optional};
+use super::routes::{Field, Holds, optional};
 use super::{App, Failure, idempotency_key, language, refusal_response, request_id};
+use crate::access::{self, Resource as Target};
 use crate::audit::at::{self, AsOf, At, AtError};
 use crate::identity::Caller;
 use crate::refusal::{Language, Wrong};
@@ -33,20 +34,12 @@ use crate::refusal::{Language, Wrong};
 /// How many times longer a resource may take than a request of the manual: an auditor's question may read much of the log.
 const PATIENCE: u32 = 20;
 
-/// Auditors, who read everything and change nothing.
-pub(super) const AUDITOR: &[Who] = &[Who::Auditor];
-
 /// As of when something is asked.
 const AT: Field = optional(
     "at",
     Holds::Text(at::MAX_TEXT as i64),
     "as of then: a position, a day (its end), a local time like 2018-11-24 10:31:41, or an instant of RFC 3339; default now",
 );
-/// Those who look after the ledger.
-pub(super) const OPERATOR: &[Who] = &[Who::Operator];
-
-/// Both.
-pub(super) const OPERATOR_AUDITOR: &[Who] = &[Who::Operator, Who::Auditor];
 
 /// Which handler answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,8 +86,6 @@ pub struct Resource {
     pub path: &'static str,
     /// What it is.
     pub about: &'static str,
-    /// Who may ask.
-    pub callers: &'static [Who],
     /// The parts of the path.
     pub parts: &'static [Field],
     /// The query.
@@ -105,6 +96,18 @@ pub struct Resource {
     pub example: &'static str,
     /// Which handler answers.
     pub run: Run,
+}
+
+impl Resource {
+    /// What the table of who may do what calls it.
+    #[must_use]
+    pub fn action(&self) -> String {
+        let method = match self.method {
+            Method::Get => "GET",
+            Method::Post => "POST",
+        };
+        format!("{method} {}", self.path)
+    }
 }
 
 /// Every resource.
@@ -262,9 +265,8 @@ async fn answer(
     (query, headers, request_id): (String, HeaderMap, String),
 ) -> Result<Page, Failure> {
     let caller = app.caller(&headers).ok_or(Failure::NotSignedIn)?;
-    if !resource.callers.iter().any(|kind| kind.includes(caller)) {
-        return Err(Failure::NotAllowed);
-    }
+    let (who, _) = app.principal(caller).await?;
+    access::authorize(&who, &resource.action(), Target::Unknown)?;
     let mut form = Form::from_form(query.as_bytes())
         .map_err(|_| Failure::Body(StatusCode::BAD_REQUEST, Wrong::BodyUnreadable))?;
     form.put_all(parts);

@@ -11,6 +11,7 @@
 
 #[macro_use]
 mod harness;
+mod access;
 mod archive;
 mod as_of;
 mod audit_history;

@@ -4,6 +4,7 @@ use coupon_ledger::http::v1::{ALL, Method};
 use coupon_ledger::identity::Caller;
 use serde_json::{Value, json};
 
+use crate::access::may;
 use crate::harness::{EMPLOYEE, MEMBER, PARTNER, Reply, World};
 
 /// A path with something in the place of its parts.
@@ -30,7 +31,7 @@ on_both_engines! {
             let nobody = world.raw(method, &path, &[], Vec::new()).await;
             assert_eq!((nobody.status.as_u16(), nobody.code()), (401, 1001), "{path}");
             for caller in [MEMBER, EMPLOYEE, PARTNER, Caller::Operator, Caller::Auditor] {
-                let may = resource.callers.iter().any(|who| who.includes(caller));
+                let may = may(caller, &resource.action());
                 let bearer = format!("Bearer {}", world.token(caller));
                 let reply = world.raw(method, &path, &[("authorization", &bearer)], Vec::new()).await;
                 assert_eq!(reply.status.as_u16() != 403, may, "{path} as {caller}: {}", reply.body);

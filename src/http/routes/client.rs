@@ -1,6 +1,6 @@
 //! The member's side (`/client/…`).
 
-use super::{BEFORE, COUPON, Holds, LIMIT, MAX_ID, MEMBER, PAGE, Route, Run, definition, optional, required};
+use super::{BEFORE, COUPON, Holds, LIMIT, MAX_ID, PAGE, Route, Run, definition, optional, required};
 use crate::http::client::Client;
 
 macro_rules! list_row {
@@ -17,7 +17,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/client/couponlist",
         about: "電子券列表: the member's coupons in one state, newest id first",
-        callers: MEMBER,
         writes: false,
         fields: &[
             required("state", Holds::Int(0, 2), "狀態: 0 未使用, 1 已使用, 2 已過期"),
@@ -33,7 +32,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/client/couponinfo",
         about: "詳情: one coupon; the first opening marks it as read",
-        callers: MEMBER,
         writes: false,
         fields: &[COUPON],
         refusals: &[2001],
@@ -44,7 +42,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/client/couponcount",
         about: "How many coupons the member has in each state [ours]",
-        callers: MEMBER,
         writes: false,
         fields: &[],
         refusals: &[],
@@ -55,7 +52,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/client/auditcoupon",
         about: "自助核銷: the member redeems his coupon in a shop",
-        callers: MEMBER,
         writes: true,
         fields: &[
             required("mem_coupon_id", Holds::Id, "會員電子券ID"),
@@ -74,7 +70,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/client/auditcouponinfo",
         about: "自助核銷詳情: one redemption; stays readable after a reversal",
-        callers: MEMBER,
         writes: false,
         fields: &[required("id", Holds::Id, "核銷ID")],
         refusals: &[2004],
@@ -85,7 +80,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/client/evaluacoupon",
         about: "評價: the member reviews a coupon he has used, once",
-        callers: MEMBER,
         writes: true,
         fields: &[
             COUPON,
@@ -100,7 +94,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/client/givecoupon",
         about: "贈送電子券: puts the coupon out for whoever knows the code; asking again gives the same code",
-        callers: MEMBER,
         writes: true,
         fields: &[COUPON],
         refusals: &[2001, 3009, 3004, 3001, 4002, 3008],
@@ -111,7 +104,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/client/withdrawcoupon",
         about: "The giver takes a pending gift back [ours]",
-        callers: MEMBER,
         writes: true,
         fields: &[COUPON],
         refusals: &[2001, 7003],
@@ -122,7 +114,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/client/giftinfo",
         about: "What would be received; a wrong code counts like getcoupon's [ours]",
-        callers: MEMBER,
         writes: true,
         fields: &[COUPON, required("code", Holds::Int(0, MAX_ID), "驗證碼")],
         refusals: &[9001, 7004, 7003, 7002, 7001],
@@ -133,7 +124,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/client/getcoupon",
         about: "接收電子券: the caller becomes the holder; repeating the right code answers the same",
-        callers: MEMBER,
         writes: true,
         fields: &[COUPON, required("code", Holds::Int(0, MAX_ID), "驗證碼")],
         refusals: &[9001, 7004, 7003, 7002, 7001],
@@ -144,7 +134,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/client/getauditcoupon",
         about: "可核銷電子券列表: what the member could redeem himself now, in this shop if one is named",
-        callers: MEMBER,
         writes: false,
         fields: &[
             optional("shop_id", Holds::Int(0, MAX_ID), "門店ID; 0 or nothing = any"),
@@ -160,7 +149,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/client/shopid",
         about: "通過門店核銷二維碼獲取門店ID: only for a URL that this server signed",
-        callers: MEMBER,
         writes: false,
         fields: &[required("audit_url", Holds::Text(500), "門店核銷url")],
         refusals: &[2003],
@@ -171,7 +159,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/client/cangetcoupon",
         about: "Definitions that the member may claim now [ours]",
-        callers: MEMBER,
         writes: false,
         fields: &[],
         refusals: &[310],
@@ -182,7 +169,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/client/claimcoupon",
         about: "The member claims a coupon of a definition with is_claim=1 [ours]",
-        callers: MEMBER,
         writes: true,
         fields: &[required("id", Holds::Id, "the definition's id")],
         refusals: &[2002, 5006, 310, 5003, 5002, 5001],

@@ -1,16 +1,12 @@
 //! The counter.
 
-use super::{
-    BEFORE, COUPON, Holds, LIMIT, MAX_ID, MEMBER, OPERATOR, PAGE, READERS, Route, Run, STAFF, Who, optional,
-    required,
-};
+use super::{BEFORE, COUPON, Holds, LIMIT, MAX_ID, PAGE, Route, Run, optional, required};
 use crate::http::counter::Counter;
 
 pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/client/auditcode",
         about: "The code that the member shows at the counter: good for a minute, for one use, and for the coupon as it is now [ours]",
-        callers: MEMBER,
         writes: false,
         fields: &[COUPON],
         refusals: &[2001, 3009, 3004, 3001, 3003, 4002],
@@ -21,7 +17,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/user/auditbycode",
         about: "An employee redeems the coupon whose code he has scanned; the shop is his [ours]",
-        callers: &[Who::Employee],
         writes: true,
         fields: &[required("code", Holds::Text(200), "what the member shows")],
         refusals: &[310, 3004, 3001, 3003, 4002, 4001, 4003, 2003, 3002, 7005],
@@ -32,7 +27,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/user/auditelecouponlist",
         about: "A member's coupons that could be redeemed at the employee's shop, newest id first",
-        callers: STAFF,
         writes: false,
         fields: &[required("member_id", Holds::Id, "會員ID"), PAGE, LIMIT, BEFORE],
         refusals: &[310],
@@ -43,7 +37,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/auditelecoupon/getlist",
         about: "Redemptions by shop and date, newest first; an employee sees his own shop's, and reverse_date is ours",
-        callers: READERS,
         writes: false,
         fields: &[
             PAGE,
@@ -60,7 +53,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/auditelecoupon/getshoplist",
         about: "The shops of that list",
-        callers: READERS,
         writes: false,
         fields: &[],
         refusals: &[],
@@ -71,7 +63,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/user/auditelecoupon",
         about: "An employee redeems a member's coupon at the counter; the shop is his",
-        callers: &[Who::Employee],
         writes: true,
         fields: &[
             required("mem_coupon_id", Holds::Id, "會員電子券ID"),
@@ -89,7 +80,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/user/reverseelecoupon",
         about: "Takes a redemption back within a day: the coupon is in hand again [ours]",
-        callers: STAFF,
         writes: true,
         fields: &[required("id", Holds::Id, "核銷ID"), required("reason", Holds::Text(200), "why")],
         refusals: &[310, 2004, 3012],
@@ -100,7 +90,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/user/voidelecoupon",
         about: "Takes an unused coupon out of the world [ours]",
-        callers: OPERATOR,
         writes: true,
         fields: &[
             required("mem_coupon_id", Holds::Id, "會員電子券ID"),

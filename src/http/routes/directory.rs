@@ -1,6 +1,6 @@
 //! The directory: members, levels, tags, employees.
 
-use super::{BEFORE, Field, Holds, LIMIT, MAX_ID, OPERATOR, PAGE, READERS, Route, Run, optional, required};
+use super::{BEFORE, Field, Holds, LIMIT, MAX_ID, PAGE, Route, Run, optional, required};
 use crate::http::directory::{DIRECTIONS, Directory, SHOP_ORDER, USER_ORDER};
 
 const MEMBER_ID: Field = required("id", Holds::Id, "會員ID");
@@ -67,7 +67,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/member/add",
         about: "Adds a member to the directory [ours]",
-        callers: OPERATOR,
         writes: true,
         fields: member_fields!(optional("id", Holds::Id, "his id, if it is to be this one")),
         refusals: &[],
@@ -78,7 +77,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/member/edit",
         about: "Changes of a member what is sent, and leaves the rest; tag_ids replaces all his tags",
-        callers: OPERATOR,
         writes: true,
         fields: member_fields!(
             MEMBER_ID,
@@ -92,7 +90,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/member/get",
         about: "One member; state 0 where his personal data was erased",
-        callers: READERS,
         writes: false,
         fields: &[MEMBER_ID],
         refusals: &[310],
@@ -103,7 +100,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/member/info",
         about: "One member with his tags, and how many coupons he has in each state",
-        callers: READERS,
         writes: false,
         fields: &[required("member_id", Holds::Id, "會員ID")],
         refusals: &[310],
@@ -117,7 +113,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/member/list",
         about: "Members, newest id first: those whose texts begin as asked, and who have the level, shop and tag [ours]",
-        callers: READERS,
         writes: false,
         fields: &[
             PAGE,
@@ -138,7 +133,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/member/erase",
         about: "Erases a member's personal data and the texts of his reviews for good; his coupons stay. Once erased, the first date and reason are answered [ours]",
-        callers: OPERATOR,
         writes: true,
         fields: &[MEMBER_ID, required("reason", Holds::Text(200), "why")],
         refusals: &[310],
@@ -149,7 +143,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/memberlevel/getlist",
         about: "Member levels, newest id first",
-        callers: READERS,
         writes: false,
         fields: &[PAGE, LIMIT, BEFORE],
         refusals: &[],
@@ -160,7 +153,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/memberlevel/info",
         about: "One member level; powerList is empty, because a level's rights are not the ledger's",
-        callers: READERS,
         writes: false,
         fields: &[LEVEL_ID],
         refusals: &[2005],
@@ -171,7 +163,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/memberlevel/add",
         about: "Adds a member level",
-        callers: OPERATOR,
         writes: true,
         fields: &[
             NEW_ID,
@@ -187,7 +178,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/memberlevel/edit",
         about: "Changes a member level; url and remark stay where they are not sent",
-        callers: OPERATOR,
         writes: true,
         fields: &[
             LEVEL_ID,
@@ -203,7 +193,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/memberlevel/del",
         about: "Deletes a member level; 401 on id while members have it",
-        callers: OPERATOR,
         writes: true,
         fields: &[LEVEL_ID],
         refusals: &[2005],
@@ -214,7 +203,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/tag/getlist",
         about: "Every tag, newest id first [ours]",
-        callers: READERS,
         writes: false,
         fields: &[PAGE, LIMIT, BEFORE],
         refusals: &[],
@@ -225,7 +213,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/tag/add",
         about: "Adds a tag [ours]",
-        callers: OPERATOR,
         writes: true,
         fields: &[
             NEW_ID,
@@ -240,7 +227,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/tag/edit",
         about: "Changes of a tag what is sent [ours]",
-        callers: OPERATOR,
         writes: true,
         fields: &[
             TAG_ID,
@@ -255,7 +241,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/tag/del",
         about: "Deletes a tag and takes it from its members [ours]",
-        callers: OPERATOR,
         writes: true,
         fields: &[TAG_ID],
         refusals: &[2005],
@@ -266,7 +251,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/user/add",
         about: "Adds an employee to the directory [ours]",
-        callers: OPERATOR,
         writes: true,
         fields: employee_fields!(
             optional("id", Holds::Id, "his id, if it is to be this one"),
@@ -281,7 +265,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/user/edit",
         about: "Changes of an employee what is sent, and leaves the rest [ours]",
-        callers: OPERATOR,
         writes: true,
         fields: employee_fields!(
             EMPLOYEE_ID,
@@ -296,7 +279,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/user/info",
         about: "One employee",
-        callers: READERS,
         writes: false,
         fields: &[EMPLOYEE_ID],
         refusals: &[310],
@@ -307,7 +289,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/user/list",
         about: "The employees of a shop or of all, newest id first unless they are to be sorted",
-        callers: READERS,
         writes: false,
         fields: &[
             PAGE,
@@ -324,7 +305,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/user/getlist",
         about: "Every shop with who works there, newest id first",
-        callers: READERS,
         writes: false,
         fields: &[PAGE, LIMIT, BEFORE],
         refusals: &[],
@@ -335,7 +315,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/user/shoplist",
         about: "The shops, newest id first unless they are to be sorted",
-        callers: READERS,
         writes: false,
         fields: &[
             PAGE,

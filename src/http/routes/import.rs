@@ -1,6 +1,6 @@
 //! Imports of coupons and members from CSV.
 
-use super::{Field, Holds, OPERATOR, Route, Run, optional, required};
+use super::{Field, Holds, Route, Run, optional, required};
 use crate::http::import::Import;
 
 const DRY_RUN: Field =
@@ -11,7 +11,6 @@ pub(super) const ROUTES: &[Route] = &[
         path: "/elecoupons/import",
         about: "Takes over coupons of another system, each with its id, holder, dates and state; a bad line stops nothing else. \
                 The file is the field csv, or the whole body as text/csv with dry_run in the query [ours]",
-        callers: OPERATOR,
         writes: true,
         fields: &[
             required(
@@ -30,7 +29,6 @@ pub(super) const ROUTES: &[Route] = &[
         path: "/member/import",
         about: "Adds members from another system; a bad line stops nothing else. The file is the field csv, or the whole body as \
                 text/csv with dry_run in the query. The same file again under the same key, or under none, adds nobody twice [ours]",
-        callers: OPERATOR,
         writes: true,
         fields: &[
             required(

@@ -1,15 +1,12 @@
 //! Mass send, recall and extension.
 
-use super::{
-    BEFORE, Holds, LIMIT, MAX_ID, OPERATOR, PAGE, READERS, Route, Run, STAFF, definition, optional, required,
-};
+use super::{BEFORE, Holds, LIMIT, MAX_ID, PAGE, Route, Run, definition, optional, required};
 use crate::http::jobs::Jobs;
 
 pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/sendelecoupon/add",
         about: "群發電子券: starts a mass send to whoever the filters mean now; it goes on by itself",
-        callers: OPERATOR,
         writes: true,
         fields: &[
             optional("shop_ids", Holds::Ints(MAX_ID), "members of these shops; 0 or nothing = all"),
@@ -27,7 +24,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/sendelecoupon/getnum",
         about: "How many members a send would be about",
-        callers: READERS,
         writes: false,
         fields: &[
             optional("shop_ids", Holds::Ints(MAX_ID), "members of these shops; 0 or nothing = all"),
@@ -42,7 +38,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/sendelecoupon/info",
         about: "One mass send: nums targeted, send_num issued so far, refused by code; state 0 running, 1 done, 2 paused, 3 cancelled",
-        callers: READERS,
         writes: false,
         fields: &[required("id", Holds::Id, "the send's id")],
         refusals: &[2005],
@@ -53,7 +48,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/sendelecoupon/getlist",
         about: "Mass sends, newest id first",
-        callers: READERS,
         writes: false,
         fields: &[PAGE, LIMIT, BEFORE],
         refusals: &[],
@@ -64,7 +58,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/sendelecoupon/pause",
         about: "Lets a job wait; what it has done stays done [ours]",
-        callers: OPERATOR,
         writes: true,
         fields: &[required("id", Holds::Id, "the job's id")],
         refusals: &[2005],
@@ -75,7 +68,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/job/pause",
         about: "Lets a job wait; what it has done stays done [ours]",
-        callers: OPERATOR,
         writes: true,
         fields: &[required("id", Holds::Id, "the job's id")],
         refusals: &[2005],
@@ -86,7 +78,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/sendelecoupon/resume",
         about: "Lets a paused job go on [ours]",
-        callers: OPERATOR,
         writes: true,
         fields: &[required("id", Holds::Id, "the job's id")],
         refusals: &[2005],
@@ -97,7 +88,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/job/resume",
         about: "Lets a paused job go on [ours]",
-        callers: OPERATOR,
         writes: true,
         fields: &[required("id", Holds::Id, "the job's id")],
         refusals: &[2005],
@@ -108,7 +98,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/sendelecoupon/cancel",
         about: "Ends a job early: after the answer it does nothing more [ours]",
-        callers: OPERATOR,
         writes: true,
         fields: &[required("id", Holds::Id, "the job's id")],
         refusals: &[2005],
@@ -119,7 +108,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/job/cancel",
         about: "Ends a job early: after the answer it does nothing more [ours]",
-        callers: OPERATOR,
         writes: true,
         fields: &[required("id", Holds::Id, "the job's id")],
         refusals: &[2005],
@@ -130,7 +118,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/sendelecoupon/couponlist",
         about: "Definitions that can be sent now, to members of these levels if any are named",
-        callers: READERS,
         writes: false,
         fields: &[
             optional("level_ids", Holds::Ints(MAX_ID), "levels; 0 or nothing = all"),
@@ -146,7 +133,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/sendelecoupon/usercoupon",
         about: "Definitions that can be sent to one member now",
-        callers: STAFF,
         writes: false,
         fields: &[],
         refusals: &[],
@@ -157,7 +143,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/sendelecoupon/membercouponinfo",
         about: "A member's coupon as staff see it",
-        callers: READERS,
         writes: false,
         fields: &[required("id", Holds::Id, "會員電子券ID")],
         refusals: &[2001],
@@ -168,7 +153,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/elecoupons/recall",
         about: "Starts a recall: voids every unused coupon of a definition or of one mass send [ours]",
-        callers: OPERATOR,
         writes: true,
         fields: &[
             optional("coupon_id", Holds::Int(0, MAX_ID), "all coupons of this definition"),
@@ -184,7 +168,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/elecoupons/extend",
         about: "Starts an extension: moves the end date of every unused coupon of a definition or of one mass send, later or earlier [ours]",
-        callers: OPERATOR,
         writes: true,
         fields: &[
             optional("coupon_id", Holds::Int(0, MAX_ID), "all coupons of this definition"),
@@ -201,7 +184,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/job/info",
         about: "One job: type 0 mass send, 1 recall, 2 extension; state as a send's [ours]",
-        callers: READERS,
         writes: false,
         fields: &[required("id", Holds::Id, "the job's id")],
         refusals: &[2005],
@@ -212,7 +194,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/job/getlist",
         about: "Jobs of every type, newest id first [ours]",
-        callers: READERS,
         writes: false,
         fields: &[PAGE, LIMIT, BEFORE],
         refusals: &[],

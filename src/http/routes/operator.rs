@@ -1,8 +1,6 @@
 //! The operators' side: definitions, shops, issuing to one and to many.
 
-use super::{
-    BEFORE, Holds, LIMIT, MAX_ID, OPERATOR, PAGE, READERS, Route, Run, STAFF, definition, optional, required,
-};
+use super::{BEFORE, Holds, LIMIT, MAX_ID, PAGE, Route, Run, definition, optional, required};
 use crate::http::operator::Operator;
 
 macro_rules! offer_fields {
@@ -35,7 +33,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/elecoupons/add",
         about: "Defines a coupon",
-        callers: OPERATOR,
         writes: true,
         fields: offer_fields!(optional(
             "num",
@@ -50,7 +47,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/elecoupons/edit",
         about: "Replaces a definition's offer; what was issued keeps the terms it was issued under",
-        callers: OPERATOR,
         writes: true,
         fields: offer_fields!(required("id", Holds::Id, "the definition's id")),
         refusals: &[2002],
@@ -61,7 +57,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/elecoupons/info",
         about: "One definition; inventory is what is left of num, −1 when unlimited",
-        callers: READERS,
         writes: false,
         fields: &[required("id", Holds::Id, "the definition's id")],
         refusals: &[2002],
@@ -72,7 +67,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/elecoupons/getlist",
         about: "Definitions, newest id first",
-        callers: READERS,
         writes: false,
         fields: &[PAGE, LIMIT, BEFORE],
         refusals: &[],
@@ -83,7 +77,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/elecoupons/state",
         about: "Switches a definition on or off; what was issued stays valid [ours]",
-        callers: OPERATOR,
         writes: true,
         fields: &[
             required("id", Holds::Id, "the definition's id"),
@@ -97,7 +90,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/elecoupons/inventory",
         about: "Makes a definition's stock larger or smaller, never below what is issued [ours]",
-        callers: OPERATOR,
         writes: true,
         fields: &[
             required("id", Holds::Id, "the definition's id"),
@@ -112,7 +104,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/shop/add",
         about: "Opens a shop",
-        callers: OPERATOR,
         writes: true,
         fields: &[
             required("shop_name", Holds::Text(100), "name"),
@@ -127,7 +118,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/shop/edit",
         about: "Changes a shop, opens or closes it",
-        callers: OPERATOR,
         writes: true,
         fields: &[
             required("id", Holds::Id, "門店ID"),
@@ -144,7 +134,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/shop/get",
         about: "One shop",
-        callers: READERS,
         writes: false,
         fields: &[required("id", Holds::Id, "門店ID")],
         refusals: &[2003],
@@ -155,7 +144,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/shop/list",
         about: "Every shop, newest id first",
-        callers: READERS,
         writes: false,
         fields: &[PAGE, LIMIT, BEFORE],
         refusals: &[],
@@ -166,7 +154,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/shop/num",
         about: "How many shops may still be opened",
-        callers: READERS,
         writes: false,
         fields: &[],
         refusals: &[],
@@ -177,7 +164,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/shop/auditqrcode",
         about: "The shop's redemption QR: its signed URL and a picture of it",
-        callers: STAFF,
         writes: false,
         fields: &[required("id", Holds::Id, "門店ID")],
         refusals: &[2003],
@@ -188,7 +174,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/shop/rotateauditkey",
         about: "Makes every QR of the shop printed before invalid and answers the new one [ours]",
-        callers: OPERATOR,
         writes: true,
         fields: &[required("id", Holds::Id, "門店ID")],
         refusals: &[2003],
@@ -199,7 +184,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/sendelecoupon/one",
         about: "一對一投放: issues one coupon to one member",
-        callers: STAFF,
         writes: true,
         fields: &[
             required("coupon_id", Holds::Id, "the definition's id"),
@@ -213,7 +197,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/sendelecoupon/members",
         about: "Issues one coupon to each of at most 500 members in one transaction; who is refused stops nobody else [ours]",
-        callers: OPERATOR,
         writes: true,
         fields: &[
             required("coupon_id", Holds::Id, "the definition's id"),
@@ -227,7 +210,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/token/revoke",
         about: "Cuts a token short; every server knows within a minute [ours]",
-        callers: OPERATOR,
         writes: true,
         fields: &[required("revoke", Holds::Text(500), "the token")],
         refusals: &[],

@@ -1,6 +1,6 @@
 //! Orders, and what coupons would be worth in one.
 
-use super::{BEFORE, Field, Holds, LIMIT, MAX_ID, PAGE, READERS, Route, Run, STAFF, optional, required};
+use super::{BEFORE, Field, Holds, LIMIT, MAX_ID, PAGE, Route, Run, optional, required};
 use crate::http::orders::Orders;
 
 const ORDER: Field = required("id", Holds::Id, "訂單ID");
@@ -30,7 +30,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/order/add",
         about: "Places an order: uses its coupons and issues what it earned, all or nothing",
-        callers: STAFF,
         writes: true,
         fields: &[
             required("member_id", Holds::Id, "會員ID"),
@@ -68,7 +67,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/order/cancelago",
         about: "What a cancel would do to the order's coupons now: returned, voided, and kept with the code why",
-        callers: STAFF,
         writes: false,
         fields: &[
             ORDER,
@@ -82,7 +80,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/order/cancel",
         about: "Cancels an order: used coupons are in hand again unless past their end, unused ones that it earned and the buyer still has are voided",
-        callers: STAFF,
         writes: true,
         fields: &[
             ORDER,
@@ -96,7 +93,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/order/get",
         about: "One order; an employee sees those of his shop",
-        callers: READERS,
         writes: false,
         fields: &[ORDER],
         refusals: &[310, 2006],
@@ -107,7 +103,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/order/list",
         about: "Orders, newest id first; an employee sees those of his shop",
-        callers: READERS,
         writes: false,
         fields: &[
             PAGE,
@@ -126,7 +121,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/order/elecouponlist",
         about: "A member's cash coupons for the till: those that could be used at the employee's shop now",
-        callers: STAFF,
         writes: false,
         fields: &[required("member_id", Holds::Id, "會員ID"), PAGE, LIMIT, BEFORE],
         refusals: &[310],
@@ -137,7 +131,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/order/getorderelecoupon",
         about: "What an order of this amount is granted: the highest rule at or below it, null where there is none",
-        callers: READERS,
         writes: false,
         fields: &[required("amount", Holds::Money, "the order's amount"), PAGE, LIMIT, BEFORE],
         refusals: &[],
@@ -148,7 +141,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/user/checkcoupons",
         about: "What each of these coupons would be worth in an order, and the code why not: nothing is redeemed [ours]",
-        callers: STAFF,
         writes: false,
         fields: &[
             required("member_id", Holds::Id, "會員ID"),

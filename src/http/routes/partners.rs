@@ -1,15 +1,7 @@
 //! Partners (合作商家, 引流券, 領取).
 
-use super::{
-    BEFORE, Field, Holds, LIMIT, MAX_ID, MEMBER, OPERATOR, PAGE, Route, Run, Who, definition, optional,
-    required,
-};
+use super::{BEFORE, Field, Holds, LIMIT, MAX_ID, PAGE, Route, Run, definition, optional, required};
 use crate::http::partners::Partners;
-
-/// Who sees what is agreed with partners.
-const OFFICE: &[Who] = &[Who::Operator, Who::Auditor];
-/// The partner himself.
-const PARTNER: &[Who] = &[Who::Partner];
 
 const BUSINESS: Field = required("business_id", Holds::Id, "商家ID");
 const START: Field = optional("start", Holds::Day, "first day");
@@ -42,7 +34,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/business/list",
         about: "Every partner, newest id first",
-        callers: OFFICE,
         writes: false,
         fields: &[PAGE, LIMIT, BEFORE],
         refusals: &[],
@@ -53,7 +44,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/business/get",
         about: "One partner",
-        callers: OFFICE,
         writes: false,
         fields: &[required("id", Holds::Id, "商家ID")],
         refusals: &[2005],
@@ -64,7 +54,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/business/add",
         about: "Adds a partner; shops and partners share one sequence of ids",
-        callers: OPERATOR,
         writes: true,
         fields: &[
             required("shop_name", Holds::Text(100), "name"),
@@ -79,7 +68,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/business/edit",
         about: "Changes a partner, opens or closes him: closed, nothing is redeemed there and nothing taken from his allotments",
-        callers: OPERATOR,
         writes: true,
         fields: &[
             required("id", Holds::Id, "商家ID"),
@@ -96,7 +84,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/business/couponlist",
         about: "Definitions that can be allotted to a partner: on and not ended, newest id first",
-        callers: OFFICE,
         writes: false,
         fields: &[PAGE, LIMIT, BEFORE],
         refusals: &[],
@@ -107,7 +94,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/business/addattract",
         about: "引流券: sets coupons aside for a partner, at most 100 open allotments each; id is the allotment's bc_id",
-        callers: OPERATOR,
         writes: true,
         fields: &[
             BUSINESS,
@@ -123,7 +109,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/business/editattract",
         about: "Moves the last day on which an allotment can be taken; a day that has passed ends it",
-        callers: OPERATOR,
         writes: true,
         fields: &[
             required("id", Holds::Id, "the allotment's id"),
@@ -137,7 +122,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/business/getattract",
         about: "A partner's allotments, newest id first: of num, inventory are left",
-        callers: OFFICE,
         writes: false,
         fields: &[required("id", Holds::Id, "商家ID"), PAGE, LIMIT, BEFORE],
         refusals: &[2005],
@@ -148,7 +132,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/business/inventory",
         about: "Changes how many of an allotment may be taken, never below what was",
-        callers: OPERATOR,
         writes: true,
         fields: &[
             required("bc_id", Holds::Id, "the allotment's id"),
@@ -163,7 +146,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/business/invenlist",
         about: "An allotment's stock log, newest first: num more (type 1) or less (0), total from then on",
-        callers: OFFICE,
         writes: false,
         fields: &[PAGE, LIMIT, BEFORE, required("bc_id", Holds::Id, "the allotment's id")],
         refusals: &[2005],
@@ -174,7 +156,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/businesshome/get",
         about: "The partner who calls",
-        callers: PARTNER,
         writes: false,
         fields: &[],
         refusals: &[2005],
@@ -185,7 +166,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/businesshome/giveqrcode",
         about: "The QR behind which members find what they can take from the partner who calls",
-        callers: PARTNER,
         writes: false,
         fields: &[],
         refusals: &[2005],
@@ -196,7 +176,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/businesshome/auditqrcode",
         about: "The redemption QR of the partner who calls: its signed URL and a picture of it",
-        callers: PARTNER,
         writes: false,
         fields: &[],
         refusals: &[2005],
@@ -207,7 +186,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/businesshome/auditcoupon",
         about: "Settlement: redemptions that stand of coupons taken from the allotments of the partner who calls, wherever they were redeemed, newest first; the same rows as /statistics/getattract",
-        callers: PARTNER,
         writes: false,
         fields: &[PAGE, LIMIT, START, STRAR, END],
         refusals: &[2005],
@@ -218,7 +196,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/businesshome/attractcoupon",
         about: "Redemptions that stand of the merchant's coupons at the partner who calls, newest first; bc_id is 0 unless it was taken from an allotment",
-        callers: PARTNER,
         writes: false,
         fields: &[PAGE, LIMIT, START, STRAR, END],
         refusals: &[2005],
@@ -229,7 +206,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/statistics/getattract",
         about: "Settlement: redemptions that stand of coupons taken from a partner's allotments, newest first; the same rows as /businesshome/auditcoupon",
-        callers: OFFICE,
         writes: false,
         fields: &[PAGE, LIMIT, BUSINESS, START, STRAR, END],
         refusals: &[2005],
@@ -240,7 +216,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/wechat/businesscoupon",
         about: "The merchant's coupons that can be used at a partner, newest id first",
-        callers: MEMBER,
         writes: false,
         fields: &[BUSINESS, PAGE, LIMIT, BEFORE],
         refusals: &[2005, 2003],
@@ -251,7 +226,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/wechat/getattract",
         about: "What members can take from a partner, newest id first: inventory is what is left, is_get 1 where this member may take one now",
-        callers: MEMBER,
         writes: false,
         fields: &[BUSINESS, PAGE, LIMIT, BEFORE],
         refusals: &[2005, 2003, 310],
@@ -262,7 +236,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/wechat/receive",
         about: "一鍵領取: takes one coupon of each open allotment of a partner; code says what became of each, 0 = taken. Under the same key what was taken is answered again and the rest asked afresh",
-        callers: MEMBER,
         writes: true,
         fields: &[BUSINESS],
         refusals: &[2005, 2003, 310],
@@ -273,7 +246,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/wechat/auditlist",
         about: "The member's own redemptions that stand at a partner on one day, newest first",
-        callers: MEMBER,
         writes: false,
         fields: &[BUSINESS, required("date", Holds::Day, "the day"), PAGE, LIMIT],
         refusals: &[2005],

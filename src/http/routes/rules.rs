@@ -1,8 +1,6 @@
 //! Rules and what they grant: orders' amounts, groups of goods, levels, birthdays.
 
-use super::{
-    BEFORE, Holds, LIMIT, MAX_ID, OPERATOR, PAGE, READERS, Route, Run, definition, optional, required,
-};
+use super::{BEFORE, Holds, LIMIT, MAX_ID, PAGE, Route, Run, definition, optional, required};
 use crate::http::rules::{MAX_AMOUNT, Rules};
 
 const NUMS: super::Field = required(
@@ -33,7 +31,6 @@ const fn deletes(path: &'static str, about: &'static str, run: Rules) -> Route {
     Route {
         path,
         about,
-        callers: OPERATOR,
         writes: true,
         fields: ID,
         refusals: &[2005],
@@ -47,7 +44,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/goodsgroup/getlist",
         about: "商品組: groups of goods, newest id first",
-        callers: READERS,
         writes: false,
         fields: &[PAGE, LIMIT, BEFORE],
         refusals: &[],
@@ -58,7 +54,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/goodsgroup/info",
         about: "One group with its goods and what it grants",
-        callers: READERS,
         writes: false,
         fields: &[required("id", Holds::Id, "the group's id")],
         refusals: &[2005],
@@ -73,7 +68,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/goodsgroup/add",
         about: "Creates a group, with no goods yet",
-        callers: OPERATOR,
         writes: true,
         fields: &[required("title", Holds::Text(100), "its title")],
         refusals: &[],
@@ -84,7 +78,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/goodsgroup/edit",
         about: "Gives a group another title",
-        callers: OPERATOR,
         writes: true,
         fields: &[
             required("id", Holds::Id, "the group's id"),
@@ -103,7 +96,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/goodsgroup/setgoods",
         about: "Says which goods belong to a group; goods belong to any number of groups [ours]",
-        callers: OPERATOR,
         writes: true,
         fields: &[
             required("id", Holds::Id, "the group's id"),
@@ -117,7 +109,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/goodselecoupon/couponlist",
         about: "Definitions that can be added to a group: on, not ended, not sold out, not there already",
-        callers: READERS,
         writes: false,
         fields: &[required("goods_group_id", Holds::Id, "the group's id"), PAGE, LIMIT, BEFORE],
         refusals: &[2005],
@@ -128,7 +119,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/goodselecoupon/add",
         about: "商品組電子券: what goods of a group grant, all of the list or nothing of it",
-        callers: OPERATOR,
         writes: true,
         fields: &[
             required("goodsgroup_id", Holds::Id, "the group's id"),
@@ -146,7 +136,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/goodselecoupon/edit",
         about: "Changes how many coupons groups grant; later issues only",
-        callers: OPERATOR,
         writes: true,
         fields: &[NUMS],
         refusals: &[2005],
@@ -158,7 +147,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/goods/get",
         about: "Goods by their id: the groups they belong to and what those grant",
-        callers: READERS,
         writes: false,
         fields: &[required("id", Holds::Id, "商品ID")],
         refusals: &[],
@@ -169,7 +157,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/goods/checkinfo",
         about: "What of these goods' grants the member could be issued now: give_num of num, and the code that stops the rest; each row by itself",
-        callers: READERS,
         writes: false,
         fields: &[required("id", Holds::Id, "商品ID"), required("member_id", Holds::Id, "會員ID")],
         refusals: &[310],
@@ -180,7 +167,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/orderamount/info",
         about: "One rule of an order's amount with what it grants",
-        callers: READERS,
         writes: false,
         fields: &[required("id", Holds::Id, "the rule's id")],
         refusals: &[2005],
@@ -195,7 +181,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/orderamount/getlist",
         about: "訂單滿額: rules of orders' amounts, newest id first",
-        callers: READERS,
         writes: false,
         fields: &[PAGE, LIMIT, BEFORE],
         refusals: &[],
@@ -206,7 +191,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/orderamount/add",
         about: "Defines a rule: what an order of an amount earns. Of several rules the highest at or below the amount holds",
-        callers: OPERATOR,
         writes: true,
         fields: &[
             required("amount", Holds::Int(1, MAX_AMOUNT), "from which amount on, whole"),
@@ -224,7 +208,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/orderamount/edit",
         about: "Changes a rule's amount and how many coupons its rows grant; later orders only",
-        callers: OPERATOR,
         writes: true,
         fields: &[
             required("id", Holds::Id, "the rule's id"),
@@ -248,7 +231,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/orderelecoupon/couponlist",
         about: "Definitions that can be added to a rule: on, not ended, not sold out, not there already",
-        callers: READERS,
         writes: false,
         fields: &[required("ora_id", Holds::Id, "the rule's id"), PAGE, LIMIT, BEFORE],
         refusals: &[2005],
@@ -259,7 +241,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/orderelecoupon/getlist",
         about: "訂單電子券: what a rule grants, newest id first",
-        callers: READERS,
         writes: false,
         fields: &[required("ora_id", Holds::Id, "the rule's id"), PAGE, LIMIT, BEFORE],
         refusals: &[2005],
@@ -270,7 +251,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/orderelecoupon/add",
         about: "Adds definitions to a rule, one coupon of each, all of them or none; one that it grants already is refused",
-        callers: OPERATOR,
         writes: true,
         fields: &[
             required("ora_id", Holds::Id, "the rule's id"),
@@ -285,7 +265,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/memberelecoupon/list",
         about: "會員等級電子券: what reaching a level grants, newest id first",
-        callers: READERS,
         writes: false,
         fields: &[required("level_id", Holds::Id, "the level's id"), PAGE, LIMIT, BEFORE],
         refusals: &[],
@@ -296,7 +275,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/memberelecoupon/couponlist",
         about: "Definitions that can be added to a level: on, not ended, not sold out, open to it, not there already",
-        callers: READERS,
         writes: false,
         fields: &[required("level_id", Holds::Id, "the level's id"), PAGE, LIMIT, BEFORE],
         refusals: &[],
@@ -307,7 +285,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/memberelecoupon/add",
         about: "Adds definitions to a level, one coupon of each, all of them or none; one that it grants already is refused",
-        callers: OPERATOR,
         writes: true,
         fields: &[
             required("level_id", Holds::Id, "the level's id"),
@@ -321,7 +298,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/memberelecoupon/edit",
         about: "Changes how many coupons levels grant; later issues only",
-        callers: OPERATOR,
         writes: true,
         fields: &[NUMS],
         refusals: &[2005],
@@ -333,7 +309,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/memberlevel/checkinfo",
         about: "What the member would be issued on reaching this level now: give_num of num, and the code that stops the rest; each row by itself. 5002 throughout where he has reached it before",
-        callers: READERS,
         writes: false,
         fields: &[required("id", Holds::Id, "the level's id"), required("member_id", Holds::Id, "會員ID")],
         refusals: &[310],
@@ -344,7 +319,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/birthdaycoupon/get",
         about: "生日提醒: what a member gets each year on his birthday [ours]",
-        callers: READERS,
         writes: false,
         fields: &[],
         refusals: &[],
@@ -355,7 +329,6 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/birthdaycoupon/set",
         about: "Sets all that a birthday gives: what is not named goes [ours]",
-        callers: OPERATOR,
         writes: true,
         fields: &[optional(
             "coupon_ids",

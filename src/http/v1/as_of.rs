@@ -1,6 +1,6 @@
 //! What was shown then: a coupon, a member's list, a definition, or any page that follows from events.
 
-use super::{AT, AUDITOR, Ask, Method, Page, Resource, Run};
+use super::{AT, Ask, Method, Page, Resource, Run};
 use crate::audit::at::{AsOf, At};
 use crate::coupon::Coupon;
 use crate::entity::fold;
@@ -24,7 +24,6 @@ pub(super) const RESOURCES: &[Resource] = &[
         path: "/v1/coupons/{id}",
         about: "What its holder would have been shown of a coupon then, from events alone: the data of \
                 /client/couponinfo, without names and pictures",
-        callers: AUDITOR,
         parts: &[required("id", Holds::Id, "會員電子券ID")],
         query: &[AT],
         produces: "application/json",
@@ -35,7 +34,6 @@ pub(super) const RESOURCES: &[Resource] = &[
         method: Method::Get,
         path: "/v1/members/{id}/coupons",
         about: "What a member would have been shown of his coupons then, from events alone: the data of /client/couponlist",
-        callers: AUDITOR,
         parts: &[required("id", Holds::Id, "會員ID")],
         query: &[
             AT,
@@ -53,7 +51,6 @@ pub(super) const RESOURCES: &[Resource] = &[
         path: "/v1/definitions/{id}",
         about: "What an operator would have been shown of a definition then, from events alone: the data of \
                 /elecoupons/info. The whole ledger is replayed for it, one question at a time",
-        callers: AUDITOR,
         parts: &[required("id", Holds::Id, "電子券ID")],
         query: &[AT],
         produces: "application/json",
@@ -67,7 +64,6 @@ pub(super) const RESOURCES: &[Resource] = &[
                 /v1/as-of/client/couponlist?at=1200&caller=member:431&state=0. The route's own fields stand in the query. \
                 Routes that rest on the directory, on the progress of jobs or on a secret are refused; names and pictures \
                 are empty. docs/audit.md lists what is answered",
-        callers: AUDITOR,
         parts: &[
             required("manual_page", Holds::Text(40), "`client`"),
             required("manual_call", Holds::Text(40), "`couponlist`"),

@@ -1,6 +1,6 @@
 //! The feed: every event by position.
 
-use super::{AUDITOR, Ask, Method, Page, Resource, Run};
+use super::{Ask, Method, Page, Resource, Run};
 use crate::audit::feed::{Asked, Filter, feed};
 use crate::http::Failure;
 use crate::http::routes::{Holds, optional};
@@ -14,7 +14,6 @@ pub(super) const RESOURCES: &[Resource] = &[Resource {
     path: "/v1/events",
     about: "Events behind a position, in order, one JSON object a line; the header next-after is where to go on. A \
             position names the same event for ever",
-    callers: AUDITOR,
     parts: &[],
     query: &[
         optional(

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Ask, Method, OPERATOR, OPERATOR_AUDITOR, Page, Resource, Run};
+use super::{Ask, Method, Page, Resource, Run};
 use crate::followers::{self, FollowerError, Order};
 use crate::http::Failure;
 use crate::http::routes::{Holds, required};
@@ -14,7 +14,6 @@ pub(super) const RESOURCES: &[Resource] = &[
         path: "/v1/followers",
         about: "What follows the log or the calendar by itself: how far each is, how far behind, whether it rests, and what \
                 went wrong in its last run",
-        callers: OPERATOR_AUDITOR,
         parts: &[],
         query: &[],
         produces: "application/json",
@@ -25,7 +24,6 @@ pub(super) const RESOURCES: &[Resource] = &[
         method: Method::Post,
         path: "/v1/followers/{name}/{order}",
         about: "Lets a follower rest, go on, or begin anew. A pause holds on every server and across starts",
-        callers: OPERATOR,
         parts: &[
             required("name", Holds::Text(64), "its name"),
             required("order", Holds::OneOf(Order::NAMES), "what it is told"),

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{AT, AUDITOR, Ask, Method, Page, Resource, Run};
+use super::{AT, Ask, Method, Page, Resource, Run};
 use crate::audit::history::{Entry, HistoryError, Span, of_caller, of_stream};
 use crate::audit::kinds::Kind;
 use crate::entity::KINDS;
@@ -39,7 +39,6 @@ pub(super) const RESOURCES: &[Resource] = &[
         about: "What happened to a coupon: one JSON object a line for each event, with who, through what, the event in \
                 words, and the coupon before and after; before is null and changes empty for the first event, which made \
                 everything. The header next-after is where to go on",
-        callers: AUDITOR,
         parts: &[required("id", Holds::Id, "會員電子券ID")],
         query: &[AT, AFTER, LIMIT],
         produces: "application/x-ndjson",
@@ -50,7 +49,6 @@ pub(super) const RESOURCES: &[Resource] = &[
         method: Method::Get,
         path: "/v1/streams/{kind}/{id}/history",
         about: "The same of any stream",
-        callers: AUDITOR,
         parts: &[
             required("kind", Holds::OneOf(KINDS), "which kind of stream; a partner is a shop"),
             required("id", Holds::Id, "its id"),
@@ -66,7 +64,6 @@ pub(super) const RESOURCES: &[Resource] = &[
         about: "What somebody did: the same lines for every event that he caused, in order. An answer looks at 100,000 \
                 positions at most, so that it may be empty before the log ends: go on at the header next-after until it \
                 stays what it was",
-        callers: AUDITOR,
         parts: &[required(
             "caller",
             Holds::Text(40),

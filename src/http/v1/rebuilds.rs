@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Ask, Method, OPERATOR, OPERATOR_AUDITOR, Page, Resource, Run};
+use super::{Ask, Method, Page, Resource, Run};
 use crate::audit::rebuild::{self, Rebuild, RebuildError, Running};
 use crate::http::Failure;
 use crate::http::routes::{Holds, optional, required};
@@ -28,7 +28,6 @@ pub(super) const RESOURCES: &[Resource] = &[
         about: "Makes live tables and counters anew from the log beside those in use, compares both, and puts the new ones in \
                 their place; an unfinished rebuild of the same tables goes on. Answers at once: ask how far it is by its \
                 number",
-        callers: OPERATOR,
         parts: &[],
         query: &[
             optional(
@@ -48,7 +47,6 @@ pub(super) const RESOURCES: &[Resource] = &[
         about: "How far a rebuild is: `state` is filling, comparing, swapped (the old tables are kept), done or given_up; \
                 `running` whether anybody is at work on it; `failed` why it stopped; `report` what it came to: digests by \
                 table, and the first rows that were not what the log gives, column by column",
-        callers: OPERATOR_AUDITOR,
         parts: &[required("id", Holds::Id, "the rebuild's number")],
         query: &[],
         produces: "application/json",
@@ -59,7 +57,6 @@ pub(super) const RESOURCES: &[Resource] = &[
         method: Method::Post,
         path: "/v1/rebuilds/drop-old",
         about: "Drops the tables that rebuilds have replaced and kept, and what an unfinished one has left",
-        callers: OPERATOR,
         parts: &[],
         query: &[],
         produces: "application/json",
@@ -70,7 +67,6 @@ pub(super) const RESOURCES: &[Resource] = &[
         method: Method::Post,
         path: "/v1/coupons/{id}/rebuild",
         about: "Makes one coupon's rows anew from its stream, and tells which were not what it gives; counters are left alone",
-        callers: OPERATOR,
         parts: &[required("id", Holds::Id, "the coupon")],
         query: &[],
         produces: "application/json",

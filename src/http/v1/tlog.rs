@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{AUDITOR, Ask, Method, Page, Resource, Run};
+use super::{Ask, Method, Page, Resource, Run};
 use crate::audit::checkpoint::cosignatures;
 use crate::audit::receipt::{event_of_coupon, receipt};
 use crate::audit::tlog::{
@@ -10,7 +10,7 @@ use crate::audit::tlog::{
 };
 use crate::entity::KINDS;
 use crate::http::Failure;
-use crate::http::routes::{Field, Holds, Who, optional, required};
+use crate::http::routes::{Field, Holds, optional, required};
 use crate::identity::Caller;
 use crate::ledger::Meta;
 use crate::provenance::{LEDGER_ID, Provenance};
@@ -53,7 +53,6 @@ pub(super) const RESOURCES: &[Resource] = &[
         path: "/v1/checkpoint",
         about: "The last signed checkpoint of the transparency log (c2sp.org/tlog-checkpoint), with the cosignatures of \
                 witnesses that have come in; 9002 where nothing is signed yet",
-        callers: AUDITOR,
         parts: &[],
         query: &[optional(
             "witnesses",
@@ -71,7 +70,6 @@ pub(super) const RESOURCES: &[Resource] = &[
         about: "A tile of the tree (c2sp.org/tlog-tiles): 256 hashes of 32 bytes, or as many as .p/ says. Leaf n is the \
                 event at position n + 1 of /v1/events; there are no entry bundles, because an event may be longer than \
                 their 65,535 bytes",
-        callers: AUDITOR,
         parts: &[
             required("level", Holds::Int(0, 63), "0: hashes of leaves; above: roots of full tiles below"),
             required(
@@ -89,7 +87,6 @@ pub(super) const RESOURCES: &[Resource] = &[
         method: Method::Get,
         path: "/v1/consistency",
         about: "The proof that the tree of one size begins the tree of another (RFC 6962, 2.1.2): a hash in base64 a line",
-        callers: AUDITOR,
         parts: &[],
         query: &[
             required("from", Holds::Int(0, MAX_ID), "the smaller size"),
@@ -105,7 +102,6 @@ pub(super) const RESOURCES: &[Resource] = &[
         about: "The proof that an event of a coupon is in the log (c2sp.org/tlog-proof), to be kept and checked anywhere; \
                 `extra` is the event's leaf. A member gets those of the time when he holds or held it. 9002 while the \
                 event is not signed yet",
-        callers: &[Who::Member, Who::Operator, Who::Auditor],
         parts: &[required("id", Holds::Id, "會員電子券ID")],
         query: &[SEQUENCE],
         produces: TEXT,
@@ -116,7 +112,6 @@ pub(super) const RESOURCES: &[Resource] = &[
         method: Method::Get,
         path: "/v1/streams/{kind}/{id}/receipt",
         about: "The same of any stream",
-        callers: AUDITOR,
         parts: &[
             required("kind", Holds::OneOf(KINDS), "the stream's kind"),
             required("id", Holds::Id, "the stream's id"),
@@ -131,7 +126,6 @@ pub(super) const RESOURCES: &[Resource] = &[
         path: "/v1/keys",
         about: "The keys that sign checkpoints, the first one first; the last one signs, and for thirty days the one \
                 before it as well. Pin them from another source than the server that you check",
-        callers: &[Who::Operator, Who::Auditor],
         parts: &[],
         query: &[],
         produces: "application/json",
@@ -143,7 +137,6 @@ pub(super) const RESOURCES: &[Resource] = &[
         path: "/v1/keys/checkpoint",
         about: "Signs checkpoints with a new key from now on, and for thirty days with the one before it as well. Takes an \
                 Idempotency-Key",
-        callers: &[Who::Operator],
         parts: &[],
         query: &[],
         produces: "application/json",

@@ -1,0 +1,49 @@
+//! Who may do what: the table of docs/security.md against the program, row by row.
+
+use std::collections::BTreeSet;
+
+use coupon_ledger::access::{Principal, Reach, Resource, Role, actions, authorize, reaches, right_for};
+use coupon_ledger::http::{routes, v1};
+use coupon_ledger::identity::Caller;
+
+use crate::harness::{EMPLOYEE, MEMBER, PARTNER};
+
+/// Whether somebody of whom nothing more is known may do something to anything at all.
+pub fn may(caller: Caller, action: &str) -> bool {
+    authorize(&Principal::plain(caller), action, Resource::Unknown).is_ok()
+}
+
+/// Somebody who may.
+pub fn a_caller_of(action: &str) -> Caller {
+    let all = [MEMBER, EMPLOYEE, PARTNER, Caller::Operator, Caller::Auditor];
+    all.into_iter().find(|caller| may(*caller, action)).unwrap()
+}
+
+#[test]
+fn every_route_has_its_row_and_every_row_its_route() {
+    let served: BTreeSet<String> = routes::ALL
+        .iter()
+        .map(|route| route.path.to_owned())
+        .chain(v1::ALL.iter().map(v1::Resource::action))
+        .collect();
+    let said: BTreeSet<String> = actions().unwrap().into_iter().map(ToOwned::to_owned).collect();
+    assert_eq!(served.difference(&said).collect::<Vec<_>>(), Vec::<&String>::new(), "routes without a row");
+    assert_eq!(said.difference(&served).collect::<Vec<_>>(), Vec::<&String>::new(), "rows without a route");
+}
+
+#[test]
+fn auditors_and_members_change_nothing_that_is_not_theirs() {
+    for route in routes::ALL.iter().filter(|route| route.writes) {
+        assert_eq!(reaches(Role::Auditor, route.path), [], "{}: an auditor writes", route.path);
+        assert!(reaches(Role::Member, route.path).iter().all(|reach| *reach == Reach::Own), "{}", route.path);
+        assert!(
+            reaches(Role::Partner, route.path).iter().all(|reach| *reach == Reach::Own),
+            "{}",
+            route.path
+        );
+    }
+    for action in actions().unwrap() {
+        let by_right = Role::ALL.into_iter().any(|role| reaches(role, action).contains(&Reach::Right));
+        assert_eq!(by_right, right_for(action).is_some(), "{action}: its right opens it to nobody");
+    }
+}
