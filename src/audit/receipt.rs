@@ -12,6 +12,7 @@ use tlog_tiles::{Hash, check_record, record_hash};
 
 use super::checkpoint::{Opened, Signed, Trust, Untrusted, cosignatures};
 use super::leaf;
+use super::merkle::MAX_PROOF;
 use super::tlog::{covering, inclusion};
 use crate::coupon::Coupon;
 use crate::entity::{Folded, stream_of};
@@ -19,9 +20,6 @@ use crate::ledger::ExecuteError;
 use crate::store::{Store, StoreError, StoredEvent};
 
 const FIRST_LINE: &str = "c2sp.org/tlog-proof@v1";
-
-/// A proof has at most so many hashes: one for each doubling.
-const MAX_PROOF: usize = 63;
 
 /// How often it is looked for a signature that is to come.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);

@@ -295,7 +295,9 @@ on_both_engines! {
             (Caller::Auditor, format!("/v1/streams/coupon/{id}/receipt"), Ok(4)),
             (Caller::Auditor, format!("/v1/streams/definition/{definition}/receipt?sequence=1"), Ok(1)),
             (Caller::Auditor, format!("/v1/streams/definition/{definition}/receipt?sequence=2"), Err((404, 9004))),
-            (Caller::Auditor, "/v1/streams/member/1/receipt".to_owned(), Err((400, 401))),
+            // Of a member's stream there is nothing before he is erased.
+            (Caller::Auditor, "/v1/streams/member/1/receipt".to_owned(), Err((404, 9004))),
+            (Caller::Auditor, "/v1/streams/nothing/1/receipt".to_owned(), Err((400, 401))),
         ] {
             assert_eq!(sequence(&world, caller, path.clone()).await, expected, "{path} as {caller}");
         }

@@ -154,12 +154,6 @@ impl Signer {
         Ok(Self { ledger, origin, memory })
     }
 
-    /// The log's name.
-    #[must_use]
-    pub fn origin(&self) -> &str {
-        &self.origin
-    }
-
     /// Looks at the tree and at what the database says was signed of it, and remembers that where it goes beyond what is
     /// remembered. Every server does so, also while another one signs: each is a witness of the database.
     pub async fn observe(&self) -> Result<(), SignError> {
