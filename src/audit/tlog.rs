@@ -26,7 +26,7 @@ pub use witnesses::Witness;
 
 use super::checkpoint::Signed;
 use super::merkle::cover;
-use crate::followers::TLOG;
+use crate::followers::{TLOG, checkpoint};
 use crate::store::{BUCKET, Row, Statement, Store, StoreError};
 
 /// The height of every tile.
@@ -166,9 +166,7 @@ impl HashReader for Noting {
 
 /// How many leaves are in the tiles.
 pub async fn size(store: &Store) -> Result<u64, StoreError> {
-    let sql = "SELECT value FROM checkpoints WHERE bucket = $1 AND name = $2";
-    let rows = store.query(Statement::new(sql, [BUCKET.into(), FOLLOWER.into()])).await?;
-    Ok(rows.first().map_or(0, |row| row.int(0) as u64))
+    Ok(checkpoint(store, &TLOG).await? as u64)
 }
 
 /// The root of the tree of the first `size` leaves; None where the tiles have not that many.

@@ -9,6 +9,7 @@ use coupon_ledger::audit::tlog::{
     self, OVERLAP_MS, Refused, SignError, Signer, TlogOptions, follow, run_tlog, verifier_keys,
 };
 use coupon_ledger::clock::{Clock, Zone};
+use coupon_ledger::followers::{self, Order};
 use coupon_ledger::http::HttpOptions;
 use coupon_ledger::identity::Caller;
 use coupon_ledger::store::{Store, StoredEvent};
@@ -75,6 +76,19 @@ async fn send_to(world: &World, definition: i64, members: i64) {
     world.home.sql(&format!("{INSERT_MEMBERS} {} ON CONFLICT DO NOTHING", values.join(", "))).await.unwrap();
     let body = json!({"coupon_id": definition, "member_ids": ids});
     world.operator("/sendelecoupon/members", body).await.ok();
+}
+
+/// So many events of one stream at once, past every command.
+async fn flood(world: &World, events: i64) {
+    let insert = "INSERT INTO events (bucket, position, aggregate_type, aggregate_id, sequence, event_type,
+                  event_version, payload, metadata, recorded_at_ms)";
+    let numbers = format!("SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {events}");
+    let select = format!(
+        "SELECT 0, position + n, 'shop', '77', position + n, 'Opened', '1.0', '{{}}', '{{}}', {NOON}"
+    );
+    let sql = format!("{insert} WITH RECURSIVE numbers(n) AS ({numbers}) {select} FROM numbers, log_head");
+    world.home.sql(&sql).await.unwrap();
+    world.home.sql(&format!("UPDATE log_head SET position = position + {events}")).await.unwrap();
 }
 
 fn text(reply: &Reply) -> String {
@@ -203,6 +217,26 @@ on_both_engines! {
         let full = world.get(Caller::Auditor, "/v1/tile/0/001").await;
         assert_eq!(full.headers["cache-control"], "private, max-age=31536000, immutable");
         assert_eq!(full.headers["content-type"], "application/octet-stream");
+        world.close().await;
+    }
+
+    /// It takes 4,000 events at a time, so at 32,000 a batch ends where a tile does, and the next tile is one of before.
+    async fn a_log_that_is_hashed_anew_gets_the_same_tiles_and_goes_on_being_signed(engine: Engine) {
+        let world = World::with_people(engine).await;
+        flood(&world, 33_000).await;
+        let signed = tick(&world).await.unwrap().unwrap();
+        let tiles = async || {
+            let sql = "SELECT level || '/' || tile_index || ' ' || hashes FROM tlog_tiles ORDER BY level, tile_index";
+            world.home.sql(sql).await.unwrap()
+        };
+        let before = tiles().await;
+        followers::order(&world.ledger, "tlog", Order::Reset).await.unwrap();
+        assert_eq!(tlog::size(world.store()).await.unwrap(), 0);
+        assert_eq!(tick(&world).await.unwrap(), None, "all of it is signed");
+        assert_eq!(tlog::size(world.store()).await.unwrap(), signed.size);
+        assert!(tiles().await == before, "the tiles are others than before");
+        flood(&world, 1).await;
+        assert_eq!(tick(&world).await.unwrap().unwrap().size, signed.size + 1);
         world.close().await;
     }
 
