@@ -379,7 +379,7 @@ async fn a_receipt_proves_its_event_and_nothing_else() {
 }
 
 /// Writes events that no command would give, past every decision.
-async fn force(world: &World, kind: &'static str, id: i64, version: i64, events: &[Value]) {
+pub async fn force(world: &World, kind: &'static str, id: i64, version: i64, events: &[Value]) {
     let event = |event: &Value| NewEvent {
         event_type: event.as_object().unwrap().keys().next().unwrap().clone(),
         event_version: "1.0".to_owned(),

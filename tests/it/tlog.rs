@@ -6,12 +6,13 @@ use coupon_ledger::audit::checkpoint::{Opened, Signed, Trust};
 use coupon_ledger::audit::leaf;
 use coupon_ledger::audit::receipt::{Patience, Receipt};
 use coupon_ledger::audit::tlog::{
-    self, OVERLAP_MS, Refused, SignError, Signer, TlogOptions, follow, run_tlog, verifier_keys,
+    self, Refused, SignError, Signer, TlogOptions, follow, run_tlog, verifier_keys,
 };
 use coupon_ledger::clock::{Clock, Zone};
 use coupon_ledger::followers::{self, Order};
 use coupon_ledger::http::HttpOptions;
 use coupon_ledger::identity::Caller;
+use coupon_ledger::provenance::OVERLAP_MS;
 use coupon_ledger::store::{Store, StoredEvent};
 use ct_merkle::mem_backed_tree::MemoryBackedTree;
 use ct_merkle::{ConsistencyProof, InclusionProof, RootHash};
@@ -20,6 +21,7 @@ use sha2::Sha256;
 use sha2::digest::Output;
 use tlog_tiles::Hash;
 
+use crate::check::force;
 use crate::harness::{Engine, FRIEND, HOUR, Home, INSERT_MEMBERS, MEMBER, NOON, Reply, World};
 use crate::log::without_guards;
 use crate::outside::until;
@@ -560,8 +562,8 @@ on_both_engines! {
         let world = World::with_people(engine).await;
         tick(&world).await.unwrap().unwrap();
         let (old, both) = (trust(&world, 1).await, trust(&world, 2).await);
-        let bearer = format!("Bearer {}", world.token(Caller::Operator));
         let rotate = async |key: &str| {
+            let bearer = format!("Bearer {}", world.token(Caller::Operator));
             let headers = [("authorization", bearer.as_str()), ("idempotency-key", key)];
             world.raw("POST", "/v1/keys/checkpoint", &headers, Vec::new()).await
         };
@@ -573,6 +575,9 @@ on_both_engines! {
         assert_eq!(keys.body["origin"], world.store().origin().await.unwrap().unwrap());
         let again = rotate("rotate-1").await;
         assert_eq!((&again.body, again.replayed()), (&rotated.body, true));
+        // A second one so soon would leave those behind who have pinned the first key only.
+        let soon = rotate("rotate-2").await;
+        assert_eq!((soon.status.as_u16(), soon.code()), (409, 6004), "{}", soon.body);
         assert_eq!(world.get(MEMBER, "/v1/keys").await.code(), 1002);
         let event = whole_log(world.store()).await.pop().unwrap();
         assert_eq!((event.aggregate_type.as_str(), event.event_type.as_str()), ("ledger", "CheckpointKeyRotated"));
@@ -588,6 +593,28 @@ on_both_engines! {
         let note = tick(&world).await.unwrap().unwrap().note;
         new.open(&note).unwrap();
         assert!(old.open(&note).is_err());
+        assert_eq!(rotate("rotate-2").await.body["generation"], 3);
+        new.open(&tick(&world).await.unwrap().unwrap().note).unwrap();
+        world.close().await;
+    }
+
+    /// As many keys are derived as the ledger has had, not as many as an event says.
+    async fn a_forged_rotation_does_not_say_how_many_keys_there_are(engine: Engine) {
+        let world = World::with_people(engine).await;
+        let long_ago = NOON - OVERLAP_MS;
+        let forged = json!({"CheckpointKeyRotated": {"generation": 99, "verifier_key": "", "at_ms": long_ago, "employee_id": 0}});
+        force(&world, "ledger", 1, 0, &[forged]).await;
+        let note = tick(&world).await.unwrap().unwrap().note;
+        trust(&world, 2).await.open(&note).unwrap();
+        let keys = async || {
+            let keys = world.get(Caller::Auditor, "/v1/keys").await;
+            keys.body["checkpoint_keys"].as_array().unwrap().clone()
+        };
+        assert_eq!(keys().await.len(), 2);
+        let bearer = format!("Bearer {}", world.token(Caller::Operator));
+        let headers = [("authorization", bearer.as_str()), ("idempotency-key", "rotate-it")];
+        let rotated = world.raw("POST", "/v1/keys/checkpoint", &headers, Vec::new()).await;
+        assert_eq!(rotated.body, json!({"generation": 3, "verifier_key": keys().await[2]}));
         world.close().await;
     }
 

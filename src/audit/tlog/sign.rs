@@ -20,8 +20,8 @@ use crate::provenance::{LEDGER_ID, Provenance, ProvenanceCommand};
 use crate::secrets::Secrets;
 use crate::store::{BUCKET, Statement, Store, StoreError};
 
-/// For how long after a rotation the key before it signs as well.
-pub const OVERLAP_MS: i64 = 30 * 86_400_000;
+/// What rotating the key is called, as a path and in the receipts of idempotency keys.
+pub const ROTATE_KEY: &str = "/v1/keys/checkpoint";
 
 /// Checkpoints are kept for so long, and the first of each hour for ever.
 const KEPT_MS: i64 = 60_000;
@@ -94,7 +94,13 @@ pub enum Refused {
 /// The public halves of a ledger's keys up to a generation, the first one first.
 #[must_use]
 pub fn verifier_keys(secrets: &Secrets, origin: &str, generation: u32) -> Vec<String> {
-    (1..=generation).map(|one| verifier_key(origin, &secrets.checkpoint_key(one))).collect()
+    (1..=generation).map(|one| verifier_key_of(secrets, origin, one)).collect()
+}
+
+/// The public half of a ledger's key of one generation.
+#[must_use]
+pub fn verifier_key_of(secrets: &Secrets, origin: &str, generation: u32) -> String {
+    verifier_key(origin, &secrets.checkpoint_key(generation))
 }
 
 /// Lets the next generation's key sign from now on.
@@ -102,7 +108,7 @@ pub async fn rotate_key(ledger: &Ledger, meta: &Meta) -> Result<Executed<Provena
     let origin = origin(ledger.store()).await?;
     let (provenance, _) = ledger.load::<Provenance>(LEDGER_ID).await?;
     let generation = provenance.key_generation().saturating_add(1);
-    let verifier_key = verifier_key(&origin, &ledger.secrets().checkpoint_key(generation));
+    let verifier_key = verifier_key_of(ledger.secrets(), &origin, generation);
     let employee_id = meta.caller.employee_id();
     let command = ProvenanceCommand::RotateCheckpointKey { generation, verifier_key, employee_id };
     ledger.execute::<Provenance>(LEDGER_ID, &command, meta).await
@@ -206,9 +212,8 @@ impl Signer {
 
     fn signing_keys(&self, provenance: &Provenance) -> Vec<SigningKey> {
         let generation = provenance.key_generation();
-        let overlaps = generation > 1
-            && self.ledger.clock().now_ms() < provenance.rotated_at_ms.saturating_add(OVERLAP_MS);
-        let oldest = if overlaps { generation - 1 } else { generation };
+        let overlaps = provenance.overlaps(self.ledger.clock().now_ms());
+        let oldest = generation.saturating_sub(u32::from(overlaps));
         (oldest..=generation).rev().map(|one| self.ledger.secrets().checkpoint_key(one)).collect()
     }
 
