@@ -22,9 +22,11 @@ use sha2::digest::Output;
 use tlog_tiles::Hash;
 
 use crate::check::force;
-use crate::harness::{Engine, FRIEND, HOUR, Home, INSERT_MEMBERS, MEMBER, NOON, Reply, World};
+use crate::harness::{
+    Engine, FRIEND, HOUR, Home, INSERT_MEMBERS, MEMBER, NOON, Reply, Server, World, definition,
+};
 use crate::log::without_guards;
-use crate::outside::until;
+use crate::outside::{Api, until};
 
 /// The tree of these events as another implementation builds it.
 fn other_tree(events: &[StoredEvent]) -> MemoryBackedTree<Sha256, Vec<u8>> {
@@ -638,5 +640,29 @@ on_both_engines! {
             assert_eq!(world.home.sql(&sql).await.unwrap(), ["0", "70", "190", "192"]);
         }
         world.close().await;
+    }
+
+    async fn a_server_whose_note_is_gone_says_so_and_writes_it_again(engine: Engine) {
+        let home = Home::new(engine).await;
+        let logs = tempfile::tempdir().unwrap();
+        let said = |log: &str| {
+            let text = std::fs::read_to_string(logs.path().join(log)).unwrap();
+            text.contains("this data folder does not remember what was signed")
+        };
+        let note = || {
+            let names = std::fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().path());
+            names.into_iter().find(|path| path.extension().is_some_and(|ending| ending == "note"))
+        };
+        let server = Server::start_talkative(&home, &logs.path().join("first")).await;
+        let api = Api::new(&home, &server);
+        api.operator("/elecoupons/add", definition(json!({}))).await.ok();
+        until("it is signed", async || api.get(Caller::Auditor, "/v1/checkpoint").await.0 == 200).await;
+        server.kill().await;
+        assert!(!said("first"));
+        std::fs::remove_file(note().unwrap()).unwrap();
+        let server = Server::start_talkative(&home, &logs.path().join("second")).await;
+        until("it says so", async || said("second")).await;
+        until("it is written again", async || note().is_some()).await;
+        server.kill().await;
     }
 }

@@ -121,6 +121,8 @@ async fn a_witness_refuses_a_fork_and_a_rollback_also_after_a_restart() {
 async fn a_witness_refuses_what_is_no_request_or_another_logs() {
     let folder = tempfile::tempdir().unwrap();
     let witness = open(folder.path()).unwrap();
+    let state = || std::fs::read(folder.path().join("witness.state")).unwrap();
+    let before = state();
     let log = Log::new(9, 9);
     let good = log.asks(0, 9);
     let note = log.signed_by(9, 1).note;
@@ -148,7 +150,7 @@ async fn a_witness_refuses_what_is_no_request_or_another_logs() {
     }
     assert_eq!(witness.add_checkpoint(&[0xff; 300]).await.status, 400);
     assert_eq!(witness.size().await, 0);
-    assert!(!folder.path().join("witness.state").exists(), "nothing was remembered");
+    assert_eq!(state(), before, "nothing was remembered");
 }
 
 #[tokio::test]
@@ -157,6 +159,7 @@ async fn a_witness_that_cannot_remember_does_not_cosign() {
     let witness = open(folder.path()).unwrap();
     let log = Log::new(9, 9);
     // In the way of the file that it would write.
+    std::fs::remove_file(folder.path().join("witness.state")).unwrap();
     std::fs::create_dir(folder.path().join("witness.state")).unwrap();
     let said = witness.add_checkpoint(log.asks(0, 9).as_bytes()).await;
     assert_eq!((said.status, said.body.contains('—')), (500, false));
@@ -222,6 +225,37 @@ async fn a_witness_whose_files_are_not_its_own_does_not_begin() {
     let named = Witness::open(folder.path(), Some("a b"), trust, Clock::manual(NOON));
     assert!(matches!(named, Err(WitnessError::Name(_))));
     open(folder.path()).unwrap();
+}
+
+#[tokio::test]
+async fn a_witness_that_has_lost_what_it_cosigned_does_not_begin() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("witness.state");
+    let log = Log::new(9, 9);
+    // Also one that had cosigned nothing yet: whoever looks at the key alone cannot tell.
+    for cosigned in [false, true] {
+        let witness = open(folder.path()).unwrap();
+        if cosigned {
+            assert_eq!(status(&witness, &log.asks(0, 9)).await, 200);
+        }
+        drop(witness);
+        let note = std::fs::read(&state).unwrap();
+        std::fs::remove_file(&state).unwrap();
+        assert!(
+            matches!(open(folder.path()), Err(WitnessError::Forgotten(path)) if path == state.display().to_string())
+        );
+        std::fs::write(&state, "").unwrap();
+        assert!(matches!(open(folder.path()), Err(WitnessError::Spoilt { .. })));
+        std::fs::write(&state, note).unwrap();
+    }
+    let witness = open(folder.path()).unwrap();
+    assert_eq!(witness.size().await, 9);
+    let key = witness.verifier_key();
+    drop(witness);
+    // Begun anew it is another.
+    std::fs::remove_file(&state).unwrap();
+    std::fs::remove_file(folder.path().join("witness.key")).unwrap();
+    assert_ne!(open(folder.path()).unwrap().verifier_key(), key);
 }
 
 /// The real program as a witness.

@@ -5,7 +5,6 @@
 //! it is in that file. A tree that is smaller than either, or does not begin with it, is refused, again and again, until
 //! somebody has mended what is wrong: docs/audit.md says how.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -15,6 +14,7 @@ use tlog_tiles::{EMPTY_HASH, Hash, check_tree};
 
 use super::{FOLLOWER, consistency, latest, root, size};
 use crate::audit::checkpoint::{BadKey, Opened, Signed, Trust, Untrusted, sign, verifier_key};
+use crate::durable;
 use crate::ledger::{ExecuteError, Executed, Ledger, Meta};
 use crate::provenance::{LEDGER_ID, Provenance, ProvenanceCommand};
 use crate::secrets::Secrets;
@@ -129,6 +129,8 @@ struct Examined {
     tree: u64,
     tree_root: Hash,
     signed_size: u64,
+    /// What the file said.
+    remembered: Option<String>,
 }
 
 fn place_of(stored: &Signed) -> String {
@@ -168,13 +170,15 @@ impl Signer {
 
     /// Signs the tree that is in the tiles, if it has grown since; None where it has not, or another server was faster.
     pub async fn sign(&self) -> Result<Option<Signed>, SignError> {
-        let Examined { provenance, tree, tree_root, signed_size } = self.examine().await?;
+        let Examined { provenance, tree, tree_root, signed_size, remembered } = self.examine().await?;
         if tree == signed_size {
             return Ok(None);
         }
         let signed = sign(&self.origin, tree, tree_root, &self.signing_keys(&provenance))
             .map_err(|why| Refused::Untrusted { place: "what would be signed".to_owned(), why })?;
-        self.memory.write(&signed.note).await?;
+        if !self.memory.replace(remembered, &signed.note).await? {
+            return Ok(None);
+        }
         Ok(self.store(&signed).await?.then_some(signed))
     }
 
@@ -186,21 +190,29 @@ impl Signer {
         let stored = latest(store).await?;
         let tree = size(store).await?;
         let tree_root = root(store, tree).await?.unwrap_or(EMPTY_HASH);
-        let remembered = self.memory.read()?.map(|note| self.open_remembered(&trust, &note)).transpose()?;
-        let remembered_size = remembered.as_ref().map_or(0, |known| known.size);
-        if let Some(known) = remembered {
+        let mut remembered = self.memory.read()?;
+        let mut remembered_size = 0;
+        if let Some(note) = &remembered {
+            let known = self.open_remembered(&trust, note)?;
             self.check(&known, self.memory.path.display().to_string(), (tree, tree_root)).await?;
+            remembered_size = known.size;
+        } else if stored.is_some() {
+            tracing::warn!(
+                path = %self.memory.path.display(),
+                "this data folder does not remember what was signed, though the database does: a server that is new to this \
+                 ledger has no such file; where it was lost, only witnesses can tell whether the database was rolled back"
+            );
         }
         let mut signed_size = 0;
         if let Some(stored) = stored {
             let known = open_stored(&trust, &stored)?;
             self.check(&known, place_of(&stored), (tree, tree_root)).await?;
-            if known.size > remembered_size {
-                self.memory.write(&stored.note).await?;
+            if known.size > remembered_size && self.memory.replace(remembered.clone(), &stored.note).await? {
+                remembered = Some(stored.note);
             }
             signed_size = known.size;
         }
-        Ok(Examined { provenance, tree, tree_root, signed_size })
+        Ok(Examined { provenance, tree, tree_root, signed_size, remembered })
     }
 
     async fn provenance(&self) -> Result<(Provenance, Trust), SignError> {
@@ -312,23 +324,41 @@ impl Memory {
         }
     }
 
-    async fn write(&self, note: &str) -> Result<(), SignError> {
-        let (path, note) = (self.path.clone(), note.to_owned());
+    /// Remembers a note in the place of the one that was read and found to be continued; false where the file is another by
+    /// now, because a server that shares the folder was faster: what that one signed is not overwritten unseen.
+    async fn replace(&self, read: Option<String>, note: &str) -> Result<bool, SignError> {
+        let (memory, note) = (Self { path: self.path.clone() }, note.to_owned());
         // The disk takes its time, which no request shall wait for.
-        let written = tokio::task::spawn_blocking(move || write_durably(&path, note.as_bytes())).await;
-        written.unwrap_or_else(|error| Err(std::io::Error::other(error))).map_err(|error| self.error(error))
+        let replaced = tokio::task::spawn_blocking(move || {
+            let _lock = durable::lock(&memory.path).map_err(|error| memory.error(error))?;
+            if memory.read()? != read {
+                return Ok(false);
+            }
+            durable::replace(&memory.path, note.as_bytes()).map_err(|error| memory.error(error))?;
+            Ok(true)
+        });
+        replaced.await.unwrap_or_else(|error| Err(self.error(std::io::Error::other(error))))
     }
 }
 
-/// Replaces a file: whole or not at all, and on disk when this returns.
-pub(in crate::audit) fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let draft = path.with_extension("draft");
-    let mut file = std::fs::File::create(&draft)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&draft, path)?;
-    match path.parent() {
-        Some(folder) => std::fs::File::open(folder)?.sync_all(),
-        None => Ok(()),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_note_takes_the_place_of_the_one_that_was_read_and_of_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = Memory::of("coupon-ledger/0123456789abcdef", folder.path());
+        let read = |note: &str| Some(note.to_owned());
+        assert!(memory.replace(None, "one").await.unwrap());
+        // Two servers have read the first one; the slower one has signed less.
+        assert!(memory.replace(read("one"), "three").await.unwrap());
+        assert!(!memory.replace(read("one"), "two").await.unwrap());
+        assert!(!memory.replace(None, "two").await.unwrap());
+        assert_eq!(memory.read().unwrap(), read("three"));
+        let mut names: Vec<_> =
+            std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["checkpoint-0123456789abcdef.note", "checkpoint-0123456789abcdef.note.lock"]);
     }
 }
