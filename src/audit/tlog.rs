@@ -25,7 +25,7 @@ pub use sign::{
 };
 pub use witnesses::Witness;
 
-use super::checkpoint::Signed;
+use super::checkpoint::{Signed, cosignatures};
 use super::merkle::cover;
 use crate::followers::{TLOG, checkpoint};
 use crate::store::{BUCKET, Row, Statement, Store, StoreError};
@@ -35,6 +35,9 @@ pub const HEIGHT: u8 = 8;
 
 /// The hashes of a full tile.
 pub const FULL: u64 = 1 << HEIGHT;
+
+/// Checkpoints of one read, where a certain one is looked for.
+const NOTES: i64 = 500;
 
 /// The follower's name.
 pub const FOLLOWER: &str = TLOG.name;
@@ -257,6 +260,23 @@ pub async fn covering(store: &Store, index: u64) -> Result<Vec<Signed>, StoreErr
                ORDER BY size DESC LIMIT 20";
     let rows = store.query(Statement::new(sql, [BUCKET.into(), (index as i64).into()])).await?;
     rows.iter().map(signed).collect()
+}
+
+/// The last checkpoint that so many witnesses have cosigned.
+pub async fn cosigned(store: &Store, witnesses: usize) -> Result<Option<Signed>, StoreError> {
+    let sql = "SELECT size, root, note FROM tlog_checkpoints WHERE bucket = $1 AND size < $2
+               ORDER BY size DESC LIMIT $3";
+    let mut before = i64::MAX;
+    loop {
+        let rows = store.query(Statement::new(sql, [BUCKET.into(), before.into(), NOTES.into()])).await?;
+        if let Some(row) = rows.iter().find(|row| cosignatures(row.text(2)) >= witnesses) {
+            return signed(row).map(Some);
+        }
+        match rows.last() {
+            Some(last) if rows.len() as i64 == NOTES => before = last.int(0),
+            _ => return Ok(None),
+        }
+    }
 }
 
 /// A row of checkpoints. Its columns beside the note are for the database; whoever trusts one opens the note.

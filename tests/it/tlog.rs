@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use coupon_ledger::audit::checkpoint::{Opened, Signed, Trust};
+use coupon_ledger::audit::checkpoint::{Cosigner, Opened, Signed, Trust, VerifierKey, with_cosignatures};
 use coupon_ledger::audit::leaf;
 use coupon_ledger::audit::receipt::{Patience, Receipt};
 use coupon_ledger::audit::tlog::{
@@ -13,9 +13,10 @@ use coupon_ledger::followers::{self, Order};
 use coupon_ledger::http::HttpOptions;
 use coupon_ledger::identity::Caller;
 use coupon_ledger::provenance::OVERLAP_MS;
-use coupon_ledger::store::{Store, StoredEvent};
+use coupon_ledger::store::{BUCKET, Statement, Store, StoredEvent};
 use ct_merkle::mem_backed_tree::MemoryBackedTree;
 use ct_merkle::{ConsistencyProof, InclusionProof, RootHash};
+use ed25519_dalek::SigningKey;
 use serde_json::json;
 use sha2::Sha256;
 use sha2::digest::Output;
@@ -93,6 +94,19 @@ async fn flood(world: &World, events: i64) {
     let sql = format!("{insert} WITH RECURSIVE numbers(n) AS ({numbers}) {select} FROM numbers, log_head");
     world.home.sql(&sql).await.unwrap();
     world.home.sql(&format!("UPDATE log_head SET position = position + {events}")).await.unwrap();
+}
+
+/// Lets a witness of this number cosign a stored checkpoint.
+async fn cosign(world: &World, size: i64, number: u8) {
+    let name = format!("witness.example/{number}");
+    let witness = Cosigner::new(&name, SigningKey::from_bytes(&[number; 32]), 1_795_406_400).unwrap();
+    let key = VerifierKey::parse(&witness.verifier_key()).unwrap();
+    let read = format!("SELECT note FROM tlog_checkpoints WHERE size = {size}");
+    let note = world.home.sql(&read).await.unwrap().remove(0);
+    let note = with_cosignatures(&note, &witness.cosign(&note).unwrap(), &key).unwrap();
+    let write = "UPDATE tlog_checkpoints SET note = $3 WHERE bucket = $1 AND size = $2";
+    let statement = Statement::new(write, [BUCKET.into(), size.into(), note.into()]);
+    world.store().write(vec![statement]).await.unwrap();
 }
 
 fn text(reply: &Reply) -> String {
@@ -639,6 +653,47 @@ on_both_engines! {
             // NOON begins an hour. The last of all stays, whatever its hour has.
             assert_eq!(world.home.sql(&sql).await.unwrap(), ["0", "70", "190", "192"]);
         }
+        world.close().await;
+    }
+
+    async fn the_last_checkpoint_that_so_many_have_cosigned_is_kept_and_found(engine: Engine) {
+        let world = World::with_people(engine).await;
+        let definition = world.define(json!({})).await;
+        let begun = world.clock.now_ms();
+        let mut sizes = Vec::new();
+        for (minutes, witnesses) in [(0, 0), (10, 2), (20, 1), (30, 1), (40, 0)] {
+            world.clock.set(begun + minutes * 60_000);
+            world.issue(definition, 439).await;
+            let size = tick(&world).await.unwrap().unwrap().size;
+            for number in 0..witnesses {
+                cosign(&world, size as i64, 8 + number).await;
+            }
+            sizes.push(size);
+        }
+        world.advance(2 * 60_000);
+        let signer = signer(&world).await;
+        for _ in 0..2 {
+            signer.thin().await.unwrap();
+            let sql = format!("SELECT (signed_at_ms - {begun}) / 60000 FROM tlog_checkpoints ORDER BY size");
+            // The first of the hour, the last of two witnesses, the last of one, the last of all.
+            assert_eq!(world.home.sql(&sql).await.unwrap(), ["0", "10", "30", "40"]);
+        }
+        // However many have come since that nobody cosigned.
+        let numbers = "SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 1100";
+        let sql = format!(
+            "INSERT INTO tlog_checkpoints (bucket, size, root, note, signed_at_ms)
+             WITH RECURSIVE numbers(n) AS ({numbers})
+             SELECT bucket, size + n, root, note, signed_at_ms FROM tlog_checkpoints, numbers WHERE size = {}",
+            sizes[4]
+        );
+        world.home.sql(&sql).await.unwrap();
+        let trust = trust(&world, 1).await;
+        for (witnesses, expected) in [(1, sizes[3]), (2, sizes[1])] {
+            let found = world.get(Caller::Auditor, &format!("/v1/checkpoint?witnesses={witnesses}")).await;
+            assert_eq!(trust.open(&text(&found)).unwrap().size, expected, "{witnesses} witnesses");
+        }
+        let none = world.get(Caller::Auditor, "/v1/checkpoint?witnesses=3").await;
+        assert_eq!((none.status.as_u16(), none.code()), (503, 9002));
         world.close().await;
     }
 

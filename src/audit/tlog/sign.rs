@@ -13,7 +13,7 @@ use ed25519_dalek::SigningKey;
 use tlog_tiles::{EMPTY_HASH, Hash, check_tree};
 
 use super::{FOLLOWER, consistency, latest, root, size};
-use crate::audit::checkpoint::{BadKey, Opened, Signed, Trust, Untrusted, sign, verifier_key};
+use crate::audit::checkpoint::{BadKey, Opened, Signed, Trust, Untrusted, cosignatures, sign, verifier_key};
 use crate::durable;
 use crate::ledger::{ExecuteError, Executed, Ledger, Meta};
 use crate::provenance::{LEDGER_ID, Provenance, ProvenanceCommand};
@@ -270,20 +270,23 @@ impl Signer {
         Ok(answers.await?.get(1).is_some_and(|rows| !rows.is_empty()))
     }
 
-    /// Lets checkpoints go that are older than a minute and not the first of their hour.
+    /// Lets checkpoints go that are older than a minute and not the first of their hour, nor the last that so many witnesses
+    /// have cosigned.
     pub async fn thin(&self) -> Result<(), StoreError> {
         let store = self.ledger.store();
-        let sql = "SELECT size, signed_at_ms FROM tlog_checkpoints WHERE bucket = $1
+        let sql = "SELECT size, signed_at_ms, note FROM tlog_checkpoints WHERE bucket = $1
                    ORDER BY size DESC LIMIT 1000";
         let rows = store.query(Statement::new(sql, [BUCKET.into()])).await?;
         let until_ms = self.ledger.clock().now_ms() - KEPT_MS;
         let hour = |at_ms: i64| at_ms.div_euclid(HOUR_MS);
+        let mut cosigned = None;
         // The last one stays, and so does the oldest that was read: what lies before it is not known here.
-        let goes = rows.windows(2).skip(1).filter_map(|pair| match pair {
-            [row, before] if row.int(1) < until_ms && hour(row.int(1)) == hour(before.int(1)) => {
-                Some(row.int(0))
-            }
-            _ => None,
+        let goes = rows.windows(2).filter_map(|pair| {
+            let [row, before] = pair else { return None };
+            let is_best = Some(cosignatures(row.text(2))) > cosigned;
+            cosigned = cosigned.max(Some(cosignatures(row.text(2))));
+            let is_doubled = row.int(1) < until_ms && hour(row.int(1)) == hour(before.int(1));
+            (is_doubled && !is_best).then_some(row.int(0))
         });
         let delete = "DELETE FROM tlog_checkpoints WHERE bucket = $1 AND size = $2";
         let statements: Vec<_> =

@@ -3,10 +3,9 @@
 use serde_json::json;
 
 use super::{AUDITOR, Ask, Method, Page, Resource, Run};
-use crate::audit::checkpoint::cosignatures;
 use crate::audit::receipt::{event_of_coupon, receipt};
 use crate::audit::tlog::{
-    FULL, ROTATE_KEY, consistency, covering, latest, rotate_key, size, tile, tile_of_path, verifier_key_of,
+    FULL, ROTATE_KEY, consistency, cosigned, latest, rotate_key, size, tile, tile_of_path, verifier_key_of,
     verifier_keys,
 };
 use crate::entity::KINDS;
@@ -171,7 +170,7 @@ async fn checkpoint(mut ask: Ask) -> Result<Page, Failure> {
     let store = ask.app.ledger.store();
     let signed = match witnesses {
         0 => latest(store).await?,
-        _ => covering(store, 0).await?.into_iter().find(|one| cosignatures(&one.note) >= witnesses),
+        _ => cosigned(store, witnesses).await?,
     };
     // There soon will be one.
     let signed = signed.ok_or(Failure::TooSlow)?;
