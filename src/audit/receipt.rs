@@ -147,7 +147,17 @@ pub async fn receipt(
         what: "the tiles have fewer leaves".to_owned(),
     };
     let proof = inclusion(store, index, signed.size).await?.ok_or_else(corrupt)?;
-    Ok(Some(Receipt { leaf: leaf::bytes(event), index, proof, note: signed.note }))
+    let leaf = leaf::bytes(event);
+    // Nobody is handed a receipt that would prove nothing to him.
+    check_record(&proof, signed.size, signed.root, index, record_hash(&leaf)).map_err(|_| {
+        StoreError::Corrupt {
+            table: "events".to_owned(),
+            column: format!("position {}", event.position),
+            what: "it is not in the tree that was signed: the event was changed since, or a tile was"
+                .to_owned(),
+        }
+    })?;
+    Ok(Some(Receipt { leaf, index, proof, note: signed.note }))
 }
 
 /// The last checkpoint that all witnesses have cosigned, or the last one; and whether it is such.

@@ -18,7 +18,7 @@ use super::leaf;
 use super::rebuild::{RebuildError, Running, drop_old};
 use crate::clock::Clock;
 use crate::directory::next_behind;
-use crate::entity::encode;
+use crate::entity::{KINDS, encode};
 use crate::provenance::{ImportedFrom, LEDGER_ID, Provenance, ProvenanceEvent};
 use crate::store::{Statement, Store, StoreError, StoredEvent, Takeover, WholeReceipt, raise_ids};
 use crate::value::{hex, random};
@@ -73,6 +73,12 @@ pub enum TakeoverError {
         "another export is half taken over into this ledger: finish that one, or start with an empty ledger"
     )]
     AnotherExport,
+    /// What is in the database is not what was written there.
+    #[error(
+        "what was taken over is not what the export holds: somebody has written to this database meanwhile; it stays \
+         nobody's ledger, so begin anew with an empty one"
+    )]
+    Altered,
     /// It changed while it was read.
     #[error("the export changed while it was taken over: {0}")]
     Changed(String),
@@ -120,12 +126,30 @@ pub async fn take_over(
         return Err(TakeoverError::Changed("its events have another digest".to_owned()));
     }
     copy_receipts(store, folder, so_far).await?;
+    if digest_of(store).await? != manifest.digest {
+        return Err(TakeoverError::Altered);
+    }
     store.write(read.ids.statements()).await?;
     progress(Step::Rebuilding);
     Running::begin(store, &Clock::manual(now_ms), "all", true).await?.run().await?;
     drop_old(store).await?;
     store.end_takeover().await?;
     Ok(TakenOver { manifest, resumed })
+}
+
+/// The digest of what is written. An import that goes on has not seen what was written before it was cut off.
+async fn digest_of(store: &Store) -> Result<String, StoreError> {
+    let (mut digest, mut position) = (Sha256::new(), 0);
+    loop {
+        let page = store.events_after(position, EVENTS as i64).await?;
+        for event in page.iter().filter(|event| !leaf::is_import_note(event)) {
+            digest.update(leaf::contents(event));
+        }
+        match page.last() {
+            Some(last) => position = last.position,
+            None => return Ok(hex(&digest.finalize())),
+        }
+    }
 }
 
 fn changed(damage: &Damage) -> TakeoverError {
@@ -296,22 +320,20 @@ const ID_FIELDS: &[(&str, &str)] = &[
     ("tag_ids", "tag"),
 ];
 
-/// Kinds of streams, whose ids are of the same kinds.
-const STREAMS: &[&str] =
-    &["coupon", "definition", "shop", "allotment", "job", "order", "grant", "order_amount", "goods_group"];
-
 impl HighestIds {
     fn see(&mut self, event: &StoredEvent) {
         let id = event.aggregate_id.parse().unwrap_or_default();
-        match STREAMS.iter().find(|kind| **kind == event.aggregate_type) {
+        // The ids of streams are of the same kinds.
+        match KINDS.iter().find(|kind| **kind == event.aggregate_type) {
             // They have ids of their own, which may lie far above.
             Some(&"coupon") if event.sequence == 1 && event.event_type == "Imported" => {
                 self.raise("imported coupon", id);
             }
             // That one was handed out here the first event has told.
             Some(&"coupon") if event.event_type != "Issued" => {}
+            // Nobody hands out the numbers of the ledger's own.
+            Some(&"ledger") | None => {}
             Some(kind) => self.raise(kind, id),
-            None => {}
         }
         // What cannot be read has no ids that anybody reads.
         self.look(None, &serde_json::from_str(&event.payload).unwrap_or_default());

@@ -26,9 +26,10 @@ pub use sign::{
 pub use witnesses::Witness;
 
 use super::checkpoint::{Signed, cosignatures};
+use super::leaf;
 use super::merkle::cover;
 use crate::followers::{TLOG, checkpoint};
-use crate::store::{BUCKET, Row, Statement, Store, StoreError};
+use crate::store::{BUCKET, Row, Statement, Store, StoreError, StoredEvent};
 
 /// The height of every tile.
 pub const HEIGHT: u8 = 8;
@@ -72,6 +73,12 @@ impl Tiles {
     #[must_use]
     pub fn get(&self, place: Place) -> &[u8] {
         self.tiles.get(&place).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// A leaf; None where its tile is not here, or has not so many.
+    #[must_use]
+    fn leaf(&self, index: u64) -> Option<Hash> {
+        self.read_hashes(&[stored_hash_index(0, index)]).ok()?.first().copied()
     }
 
     /// The bytes of a tile, to be added to.
@@ -204,6 +211,21 @@ pub async fn consistency(store: &Store, from: u64, to: u64) -> Result<Option<Vec
 /// The hashes of the [`cover`] of a range of leaves.
 pub async fn subtrees(store: &Store, from: u64, until: u64) -> Result<Vec<Hash>, StoreError> {
     Question::Cover { from, until }.ask(store).await
+}
+
+/// The leaves of events as they were hashed when the events came, which also tells those that were changed since; of those
+/// that are not among the `hashed` first, as they are.
+pub async fn leaves(store: &Store, events: &[StoredEvent], hashed: u64) -> Result<Vec<Hash>, StoreError> {
+    let index = |event: &StoredEvent| (event.position as u64).saturating_sub(1);
+    let kept = events.iter().map(index).filter(|index| *index < hashed);
+    let tiles = Tiles::read(store, kept.map(|index| (0, index / FULL)).collect::<BTreeSet<Place>>()).await?;
+    let leaf = |event: &StoredEvent| match index(event) {
+        kept if kept < hashed => {
+            tiles.leaf(kept).ok_or_else(|| broken((0, kept / FULL), &format!("leaf {kept} is missing")))
+        }
+        _ => Ok(leaf::hash(event)),
+    };
+    events.iter().map(leaf).collect()
 }
 
 /// The first `width` hashes of a tile; None where it has not that many.

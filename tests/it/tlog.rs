@@ -367,6 +367,21 @@ on_both_engines! {
         world.close().await;
     }
 
+    async fn nobody_is_handed_a_receipt_of_an_event_that_was_changed_since(engine: Engine) {
+        let world = World::with_people(engine).await;
+        let changed = world.define(json!({})).await;
+        let other = world.define(json!({})).await;
+        tick(&world).await.unwrap().unwrap();
+        without_guards(&world.home).await;
+        world.home.sql("UPDATE events SET recorded_at_ms = recorded_at_ms + 1 WHERE position = 2").await.unwrap();
+        let receipt = async |id: i64| world.get(Caller::Auditor, &format!("/v1/streams/definition/{id}/receipt")).await;
+        let refused = receipt(changed).await;
+        assert_eq!((refused.status.as_u16(), refused.code()), (500, 9999), "{}", refused.body);
+        let (event, _) = Receipt::parse(&text(&receipt(other).await)).unwrap().open(&trust(&world, 1).await).unwrap();
+        assert_eq!(event.position, 3);
+        world.close().await;
+    }
+
     async fn nothing_is_signed_twice_and_every_signature_continues_the_one_before(engine: Engine) {
         let world = World::with_people(engine).await;
         let early = world.get(Caller::Auditor, "/v1/checkpoint").await;

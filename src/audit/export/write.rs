@@ -11,6 +11,7 @@ use super::manifest::{FORMAT, hash_texts};
 use super::{FileEntry, LEAVES, MANIFEST, Manifest, PIECE, Proof, RECEIPTS, piece_name};
 use crate::audit::checkpoint::Signed;
 use crate::audit::{feed, leaf, tlog};
+use crate::durable;
 use crate::entity::{fold, stream_of};
 use crate::provenance::{LEDGER_ID, Provenance};
 use crate::secrets::Secrets;
@@ -117,29 +118,27 @@ fn io_error(path: &Path, source: std::io::Error) -> ExportError {
 
 /// Under its own name only once everything is on disk.
 fn publish(draft: &Path, folder: &Path) -> Result<(), ExportError> {
-    let sync = |path: &Path| {
-        File::open(path).and_then(|file| file.sync_all()).map_err(|source| io_error(path, source))
-    };
-    sync(draft)?;
+    durable::sync_folder_of(&draft.join(MANIFEST)).map_err(|source| io_error(draft, source))?;
     std::fs::rename(draft, folder).map_err(|source| io_error(folder, source))?;
-    match folder.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => sync(parent),
-        _ => sync(Path::new(".")),
-    }
+    durable::sync_folder_of(folder).map_err(|source| io_error(folder, source))
 }
 
 /// What is known before anything is written.
 struct Plan {
     from: i64,
     to: i64,
+    /// How many leaves the tiles have.
+    hashed: u64,
     manifest: Manifest,
 }
 
 impl Plan {
     async fn make(store: &Store, wanted: &Wanted) -> Result<Self, ExportError> {
+        // In this order: the log may grow meanwhile, and is then longer than what is signed of it, never shorter.
+        let signed = tlog::latest(store).await?;
+        let hashed = tlog::size(store).await?;
         let head =
             one(store, "SELECT position FROM log_head WHERE bucket = $1", [BUCKET.into()]).await?.int(0);
-        let signed = tlog::latest(store).await?;
         let size = signed.as_ref().map(|signed| signed.size as i64);
         let from = wanted.from.unwrap_or(1);
         let last = if wanted.unsigned { head } else { size.unwrap_or(head) };
@@ -166,7 +165,7 @@ impl Plan {
             proof,
             ..Manifest::default()
         };
-        Ok(Self { from, to, manifest })
+        Ok(Self { from, to, hashed, manifest })
     }
 }
 
@@ -211,7 +210,7 @@ async fn write(
     draft: &Path,
     progress: &mut impl FnMut(i64, i64),
 ) -> Result<Manifest, ExportError> {
-    let Plan { from, to, mut manifest } = plan;
+    let Plan { from, to, hashed, mut manifest } = plan;
     let mut leaves = Written::plain(draft, LEAVES.to_owned())?;
     let mut contents = Sha256::new();
     let mut position = from - 1;
@@ -222,9 +221,11 @@ async fn write(
         while position < last {
             let page = store.events_after(position, PAGE.min(last - position)).await?;
             refuse_gaps(position, &page)?;
+            for leaf in tlog::leaves(store, &page, hashed).await? {
+                leaves.put(&leaf.0)?;
+            }
             for event in &page {
                 piece.put_line(&feed::line(event)?)?;
-                leaves.put(&leaf::hash(event).0)?;
                 if !leaf::is_import_note(event) {
                     contents.update(leaf::contents(event));
                 }
