@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::directory::next_behind;
 use crate::entity::{KINDS, encode};
 use crate::provenance::{ImportedFrom, LEDGER_ID, Provenance, ProvenanceEvent};
-use crate::store::{Statement, Store, StoreError, StoredEvent, Takeover, WholeReceipt, raise_ids};
+use crate::store::{Statement, Store, StoreError, StoredEvent, StoredReceipt, Takeover, raise_ids};
 use crate::value::{hex, random};
 
 /// Events of one transaction.
@@ -228,25 +228,27 @@ fn read_events(
     let archive = Archive::open(folder)?.map_err(|damage| changed(&damage))?;
     let (mut page, mut digest, mut ids) = (Vec::with_capacity(EVENTS), Sha256::new(), HighestIds::default());
     let mut damage = None;
-    archive.events(
-        |mut event| {
-            if !leaf::is_import_note(&event) {
-                digest.update(leaf::contents(&event));
+    archive.events(|read| {
+        let mut event = match read {
+            Ok(event) => event,
+            Err(found) => {
+                damage.get_or_insert(found);
+                return;
             }
-            ids.see(&event);
-            event.position += 1;
-            if event.position > head {
-                page.push(event);
-            }
-            if page.len() == EVENTS {
-                // Whoever writes has gone away after an error of his own, which is what is told.
-                let _ = to.blocking_send(Ok(std::mem::replace(&mut page, Vec::with_capacity(EVENTS))));
-            }
-        },
-        |found| {
-            damage.get_or_insert(found);
-        },
-    )?;
+        };
+        if !leaf::is_import_note(&event) {
+            digest.update(leaf::contents(&event));
+        }
+        ids.see(&event);
+        event.position += 1;
+        if event.position > head {
+            page.push(event);
+        }
+        if page.len() == EVENTS {
+            // Whoever writes has gone away after an error of his own, which is what is told.
+            let _ = to.blocking_send(Ok(std::mem::replace(&mut page, Vec::with_capacity(EVENTS))));
+        }
+    })?;
     if let Some(damage) = damage {
         return Err(changed(&damage));
     }
@@ -255,7 +257,7 @@ fn read_events(
 }
 
 async fn copy_receipts(store: &Store, folder: &Path, mut so_far: Takeover) -> Result<(), TakeoverError> {
-    let (to, mut read) = mpsc::channel::<Sent<WholeReceipt>>(2);
+    let (to, mut read) = mpsc::channel::<Sent<StoredReceipt>>(2);
     let (folder, skip) = (folder.to_owned(), so_far.receipts);
     let reading = tokio::task::spawn_blocking(move || read_receipts(&folder, skip, &to));
     while let Some(page) = read.recv().await {
@@ -270,31 +272,26 @@ async fn copy_receipts(store: &Store, folder: &Path, mut so_far: Takeover) -> Re
 fn read_receipts(
     folder: &Path,
     skip: i64,
-    to: &mpsc::Sender<Sent<WholeReceipt>>,
+    to: &mpsc::Sender<Sent<StoredReceipt>>,
 ) -> Result<(), TakeoverError> {
     let archive = Archive::open(folder)?.map_err(|damage| changed(&damage))?;
     let (mut page, mut number, mut damage) = (Vec::with_capacity(RECEIPTS), 0_i64, None);
-    archive.receipts(
-        |receipt| {
-            number += 1;
-            if number > skip {
-                page.push(WholeReceipt {
-                    caller: receipt.caller,
-                    operation: receipt.operation,
-                    key: receipt.key,
-                    request_mac: receipt.request_mac,
-                    position: receipt.position + 1,
-                    event_count: receipt.event_count,
-                });
+    archive.receipts(|read| {
+        let receipt = match read {
+            Ok(receipt) => receipt,
+            Err(found) => {
+                damage.get_or_insert(found);
+                return;
             }
-            if page.len() == RECEIPTS {
-                let _ = to.blocking_send(Ok(std::mem::replace(&mut page, Vec::with_capacity(RECEIPTS))));
-            }
-        },
-        |found| {
-            damage.get_or_insert(found);
-        },
-    )?;
+        };
+        number += 1;
+        if number > skip {
+            page.push(StoredReceipt { position: receipt.position + 1, ..receipt });
+        }
+        if page.len() == RECEIPTS {
+            let _ = to.blocking_send(Ok(std::mem::replace(&mut page, Vec::with_capacity(RECEIPTS))));
+        }
+    })?;
     if let Some(damage) = damage {
         return Err(changed(&damage));
     }

@@ -170,6 +170,11 @@ on_both_engines! {
             whole_log(&again).await[..2].iter().map(|event| format!("{} {}", event.aggregate_id, event.event_type)).collect();
         assert_eq!(kinds, ["3 ImportedFrom", "2 ImportedFrom"]);
         assert_sound(&again).await;
+        // Also a part of it that begins with one of those notes.
+        export_part(&again, &folder.path().join("part"), 2, None).await;
+        let report = check_export(&folder.path().join("part"), &trusted(&again).await, |_| {}).unwrap();
+        assert_eq!(report.findings, []);
+        assert!(report.notes.contains(&"what was imported at position 2 is not counted in a part".to_owned()));
         for world in [world, moved, again] {
             world.close().await;
         }

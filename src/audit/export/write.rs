@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::manifest::{FORMAT, hash_texts};
@@ -15,7 +14,7 @@ use crate::durable;
 use crate::entity::{fold, stream_of};
 use crate::provenance::{LEDGER_ID, Provenance};
 use crate::secrets::Secrets;
-use crate::store::{BUCKET, Cell, Row, Statement, Store, StoreError, StoredEvent};
+use crate::store::{BUCKET, Cell, Row, Statement, Store, StoreError, StoredEvent, StoredReceipt};
 use crate::value::hex;
 
 /// Events or receipts of one read.
@@ -270,17 +269,6 @@ fn refuse_gaps(position: i64, page: &[StoredEvent]) -> Result<(), ExportError> {
     }
 }
 
-/// A receipt as a line; the order of its fields is the format's.
-#[derive(Serialize)]
-struct ReceiptLine<'a> {
-    caller: &'a str,
-    operation: &'a str,
-    key: &'a str,
-    request_mac: &'a str,
-    position: i64,
-    event_count: i64,
-}
-
 /// They have no index by position: all are walked by their key, and those of the range are kept.
 async fn write_receipts(store: &Store, from: i64, to: i64, into: &mut Written) -> Result<i64, ExportError> {
     let sql = "SELECT caller, operation, key, request_mac, position, event_count FROM receipts
@@ -293,11 +281,13 @@ async fn write_receipts(store: &Store, from: i64, to: i64, into: &mut Written) -
         let parameters = [BUCKET.into(), caller, operation, key, PAGE.into()];
         let page = store.query(Statement::new(sql, parameters)).await?;
         for row in page.iter().filter(|row| (from..=to).contains(&row.int(4))) {
-            let line = ReceiptLine {
-                caller: row.text(0),
-                operation: row.text(1),
-                key: row.text(2),
-                request_mac: row.text(3),
+            let [caller, operation, key, request_mac] =
+                [0, 1, 2, 3].map(|column| row.text(column).to_owned());
+            let line = StoredReceipt {
+                caller,
+                operation,
+                key,
+                request_mac,
                 position: row.int(4),
                 event_count: row.int(5),
             };
