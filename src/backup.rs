@@ -12,6 +12,7 @@ use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::durable::sync_folder_of;
 use crate::store::{self, OpenError, Store, StoreError, StoreOptions};
 use crate::value::{hex, random};
 
@@ -125,7 +126,7 @@ impl Draft {
             Err(_) => std::fs::rename(&self.path, &self.target)
                 .map_err(|source| failed("write", &self.target, source))?,
         }
-        sync_folder(&self.target).map_err(|source| failed("write", &self.target, source))?;
+        sync_folder_of(&self.target).map_err(|source| failed("write", &self.target, source))?;
         Ok(bytes)
     }
 }
@@ -139,11 +140,6 @@ impl Drop for Draft {
             let _ = std::fs::remove_file(name);
         }
     }
-}
-
-fn sync_folder(path: &Path) -> std::io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// Writes a ledger into a new file, as of one instant, while servers go on.
@@ -240,7 +236,7 @@ async fn restore_sqlite(site: &Site, file: &Path) -> Result<(), BackupError> {
     let copy = scaffold.0.join("ledger.db");
     copy_and_look(file, &copy).await?;
     std::fs::rename(&copy, &target).map_err(|source| failed("write", &target, source))?;
-    sync_folder(&target).map_err(|source| failed("write", &target, source))
+    sync_folder_of(&target).map_err(|source| failed("write", &target, source))
 }
 
 /// Copies a backup to where it is looked at: whole, of a ledger, and of a version that this program knows.

@@ -33,7 +33,7 @@ pub use replay::{EventRef, IdRange, Visitor};
 pub use scratch::Scratch;
 pub use snapshot::{Snapshot, copy_sqlite, look_at_sqlite};
 pub use sqlite::{SqliteStore, hold_folder};
-pub use takeover::{Takeover, WholeReceipt};
+pub use takeover::{StoredReceipt, Takeover};
 
 use crate::clock::Clock;
 

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::audit::check::printable;
 use crate::directory::Seal;
 use crate::entity::{KINDS, for_each_aggregate};
 use crate::store::{BUCKET, IdRange, Statement, Store, StoreError};
@@ -59,7 +60,7 @@ impl std::fmt::Display for Finding {
         if self.position > 0 {
             write!(f, "position {}: ", self.position)?;
         }
-        write!(f, "{}, {}: {}", self.table, self.row, self.what)
+        write!(f, "{}, {}: {}", self.table, printable(&self.row), printable(&self.what))
     }
 }
 

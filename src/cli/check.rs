@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 
 use super::Failed;
-use crate::audit::check::{Report, Trusted, check_export, check_proof, is_proof};
+use crate::audit::check::{Report, Trusted, check_export, check_proof, is_proof, printable};
 
 /// The largest receipt or checkpoint that is read.
 const MAX_TEXT: u64 = 4 << 20;
@@ -54,7 +54,7 @@ pub(super) fn run(arguments: &CheckArgs) -> Result<(), Failed> {
         }
         check_proof(&text, &trusted)?
     };
-    tell(&report, arguments.json)
+    tell(&report, arguments)
 }
 
 fn read_text(path: &std::path::Path) -> anyhow::Result<String> {
@@ -66,11 +66,11 @@ fn read_text(path: &std::path::Path) -> anyhow::Result<String> {
 }
 
 /// The report to standard output; findings are what it is for.
-fn tell(report: &Report, json: bool) -> Result<(), Failed> {
-    if json {
+fn tell(report: &Report, arguments: &CheckArgs) -> Result<(), Failed> {
+    if arguments.json {
         println!("{}", serde_json::to_string(report)?);
     } else {
-        tell_in_words(report);
+        tell_in_words(report, arguments.unsigned);
     }
     if report.is_sound() {
         return Ok(());
@@ -79,7 +79,7 @@ fn tell(report: &Report, json: bool) -> Result<(), Failed> {
     Err(Failed::Refused(anyhow::anyhow!("{count} findings")))
 }
 
-fn tell_in_words(report: &Report) {
+fn tell_in_words(report: &Report, unsigned: bool) {
     for finding in &report.findings {
         println!("{finding}");
     }
@@ -87,14 +87,16 @@ fn tell_in_words(report: &Report) {
         println!("and {} more", report.findings_left_out);
     }
     for note in &report.notes {
-        println!("note: {note}");
+        println!("note: {}", printable(note));
     }
     if !report.is_sound() {
         return;
     }
     let Report { origin, from, to, events, receipts, signed_size, witnesses, .. } = report;
+    let origin = printable(origin);
     println!("sound: {origin}, positions {from} to {to}: {events} events, {receipts} receipts");
-    if *signed_size > 0 {
+    // By keys that the export itself names nothing is signed.
+    if *signed_size > 0 && !unsigned {
         println!("       as signed for {signed_size} positions; cosigned by {} witnesses", witnesses.len());
     }
 }

@@ -113,10 +113,16 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
 }
 
 fn witnesses(options: &Serve) -> Result<Vec<Witness>, Failed> {
-    let given = options.witness.iter().flatten();
-    given
-        .map(|text| Witness::parse(text).map_err(|error| anyhow::anyhow!("--witness: {error}").into()))
-        .collect()
+    let mut witnesses: Vec<Witness> = Vec::new();
+    for text in options.witness.iter().flatten() {
+        let witness = Witness::parse(text).map_err(|error| anyhow::anyhow!("--witness: {error}"))?;
+        // Receipts wait for as many cosignatures as there are witnesses, and one key gives one.
+        if witnesses.iter().any(|other| other.key == witness.key) {
+            return Err(anyhow::anyhow!("--witness: {} is given twice", witness.key.text()).into());
+        }
+        witnesses.push(witness);
+    }
+    Ok(witnesses)
 }
 
 fn http_options(options: &Serve, url: &str) -> Result<HttpOptions, Failed> {

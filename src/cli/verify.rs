@@ -12,6 +12,7 @@ use super::{Context, Failed};
 use crate::audit::tlog::remembered;
 use crate::audit::verify::{MAX_FINDINGS, State, Totals, Trusted, verify};
 use crate::config;
+use crate::durable;
 use crate::store::Store;
 
 /// How often what is done so far is written down.
@@ -158,10 +159,7 @@ fn read_state(path: &Path, origin: &str) -> anyhow::Result<Option<State>> {
 
 fn write_state(path: &Path, origin: &str, state: &State) -> anyhow::Result<()> {
     let kept = Kept { origin: origin.to_owned(), state: state.clone() };
-    let draft = path.with_extension("draft");
-    std::fs::write(&draft, serde_json::to_vec(&kept)?)?;
-    std::fs::rename(&draft, path)?;
-    Ok(())
+    Ok(durable::replace(path, &serde_json::to_vec(&kept)?)?)
 }
 
 /// One line on standard error, as the work goes on.
