@@ -20,8 +20,9 @@ use tlog_tiles::{
 
 pub use follow::{Followed, follow};
 pub use run::{TlogOptions, release_tlog_lease, run_tlog};
-pub(in crate::audit) use sign::write_durably;
-pub use sign::{OVERLAP_MS, Refused, SignError, Signer, remembered, rotate_key, verifier_keys};
+pub use sign::{
+    OVERLAP_MS, Refused, SignError, Signer, remembered, rotate_key, verifier_keys, write_durably,
+};
 pub use witnesses::Witness;
 
 use super::checkpoint::Signed;

@@ -227,7 +227,10 @@ fn read_or_make_key(folder: &Path) -> Result<SigningKey, WitnessError> {
             .and_then(|()| file.sync_all())
             .and_then(|()| std::fs::rename(&draft, &path))
             .and_then(|()| std::fs::File::open(folder)?.sync_all());
-        made.map_err(failed)?;
+        if let Err(error) = made {
+            let _ = std::fs::remove_file(&draft);
+            return Err(failed(error));
+        }
     }
     let text = std::fs::read_to_string(&path).map_err(failed)?;
     let spoilt = || WitnessError::Spoilt {

@@ -29,6 +29,7 @@ mod erasure;
 mod everything;
 mod export;
 mod followers;
+mod full_disk;
 mod import;
 mod jobs;
 mod log;

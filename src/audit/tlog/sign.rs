@@ -321,15 +321,22 @@ impl Memory {
     }
 }
 
-/// Replaces a file: whole or not at all, and on disk when this returns.
-pub(in crate::audit) fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+/// Replaces a file: whole or not at all, and on disk when this returns. What failed half-way is not left beside it.
+pub fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let draft = path.with_extension("draft");
-    let mut file = std::fs::File::create(&draft)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&draft, path)?;
-    match path.parent() {
-        Some(folder) => std::fs::File::open(folder)?.sync_all(),
-        None => Ok(()),
+    let written = write_all(&draft, bytes).and_then(|()| std::fs::rename(&draft, path));
+    if let Err(error) = written {
+        let _ = std::fs::remove_file(&draft);
+        return Err(error);
     }
+    match path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        Some(folder) => std::fs::File::open(folder)?.sync_all(),
+        None => std::fs::File::open(".")?.sync_all(),
+    }
+}
+
+fn write_all(draft: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = std::fs::File::create(draft)?;
+    file.write_all(bytes)?;
+    file.sync_all()
 }
