@@ -87,6 +87,11 @@ pub(super) async fn look(
         let note = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
         trusted.notes.push((name, note));
     }
+    if trusted.notes.is_empty() && occasion != Occasion::BackedUp {
+        eprintln!(
+            "coupon-ledger: no checkpoint is known from elsewhere: the database is held against itself only"
+        );
+    }
     look_at(store, &origin, &trusted, arguments.state.as_deref()).await
 }
 

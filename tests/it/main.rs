@@ -43,6 +43,7 @@ mod proxy;
 mod rebuild;
 mod replay;
 mod requests;
+mod rewritten;
 mod roles;
 mod routes;
 mod rules;
