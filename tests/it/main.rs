@@ -52,6 +52,7 @@ mod server;
 mod simulation;
 mod statements;
 mod sweep;
+mod tamper;
 mod tidy;
 mod time;
 mod tlog;
