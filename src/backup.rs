@@ -62,6 +62,14 @@ pub enum BackupError {
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// SQLite's copy of the ledger.
+    #[error("cannot write {path}: {source}")]
+    Copy {
+        /// Which file.
+        path: String,
+        /// Why.
+        source: rusqlite::Error,
+    },
     /// The work ended without saying why.
     #[error("the work was cut short")]
     CutShort,
@@ -150,7 +158,14 @@ pub async fn backup(site: &Site, file: &Path) -> Result<BackedUp, BackupError> {
     } else {
         let (folder, path) = (site.options.data_dir.clone(), draft.path.clone());
         let copying = tokio::task::spawn_blocking(move || store::copy_sqlite(&folder, &path));
-        copying.await.map_err(|_| BackupError::CutShort)??.position
+        let copied = copying.await.map_err(|_| BackupError::CutShort)?;
+        let named = |error| match error {
+            OpenError::Store(StoreError::Sqlite(source)) => {
+                BackupError::Copy { path: file.display().to_string(), source }
+            }
+            error => error.into(),
+        };
+        copied.map_err(named)?.position
     };
     Ok(BackedUp { position, bytes: draft.publish()? })
 }

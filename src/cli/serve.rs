@@ -153,8 +153,12 @@ pub(super) fn start_logging(format: Option<&str>) -> Result<(), Failed> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("COUPON_LEDGER_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,sqlx=warn"));
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let logs =
-        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
+    // A line that the disk does not take is lost: to complain of it there as well would be to panic.
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colours)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     let started = match format {
         None | Some("text") => logs.try_init(),
         Some("json") => logs.json().try_init(),

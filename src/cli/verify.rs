@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Context, Failed};
+use super::{Context, Failed, write_out};
 use crate::audit::tlog::remembered;
 use crate::audit::verify::{MAX_FINDINGS, State, Totals, Trusted, verify};
 use crate::config;
@@ -39,7 +39,8 @@ pub(super) struct VerifyArgs {
 #[derive(Serialize, Deserialize)]
 struct Kept {
     origin: String,
-    state: State,
+    /// None: it has only begun.
+    state: Option<State>,
 }
 
 pub(super) async fn run(context: Context, arguments: VerifyArgs) -> Result<(), Failed> {
@@ -47,11 +48,9 @@ pub(super) async fn run(context: Context, arguments: VerifyArgs) -> Result<(), F
     let looked = look(&context, &store, &arguments, Occasion::Asked).await;
     store.close().await;
     let (position, totals) = looked?;
-    if arguments.json {
-        println!("{}", report(position, &totals));
-    } else {
-        tell(position, &totals);
-    }
+    let told =
+        if arguments.json { format!("{}\n", report(position, &totals)) } else { in_words(position, &totals) };
+    write_out(&told)?;
     judge(&totals)
 }
 
@@ -89,6 +88,11 @@ pub(super) async fn look(
         let note = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
         trusted.notes.push((name, note));
     }
+    if trusted.notes.is_empty() && occasion != Occasion::BackedUp {
+        eprintln!(
+            "coupon-ledger: no checkpoint is known from elsewhere: the database is held against itself only"
+        );
+    }
     look_at(store, &origin, &trusted, arguments.state.as_deref()).await
 }
 
@@ -121,6 +125,10 @@ async fn look_at(
     if let Some(state) = &begun {
         eprintln!("coupon-ledger: going on: {} of {} parts were done", state.done(), state.pieces);
     }
+    if let Some(path) = state_file {
+        // Where nothing can be written down, that is said now and not after hours.
+        write_state(path, origin, begun.as_ref())?;
+    }
     let mut position = 0;
     let mut progress = Progress::new();
     let mut kept = Instant::now();
@@ -131,7 +139,7 @@ async fn look_at(
         progress.show(state);
         if let Some(path) = state_file.filter(|_| kept.elapsed() >= KEEP_EVERY) {
             kept = Instant::now();
-            could_not_keep = write_state(path, origin, state).err();
+            could_not_keep = write_state(path, origin, Some(state)).err();
         }
     })
     .await?;
@@ -154,12 +162,13 @@ fn read_state(path: &Path, origin: &str) -> anyhow::Result<Option<State>> {
     let kept: Kept = serde_json::from_slice(&text)
         .with_context(|| format!("{} does not say how far a verification has come", path.display()))?;
     anyhow::ensure!(kept.origin == origin, "{} is about another ledger ({})", path.display(), kept.origin);
-    Ok(Some(kept.state))
+    Ok(kept.state)
 }
 
-fn write_state(path: &Path, origin: &str, state: &State) -> anyhow::Result<()> {
-    let kept = Kept { origin: origin.to_owned(), state: state.clone() };
-    Ok(durable::replace(path, &serde_json::to_vec(&kept)?)?)
+fn write_state(path: &Path, origin: &str, state: Option<&State>) -> anyhow::Result<()> {
+    let kept = Kept { origin: origin.to_owned(), state: state.cloned() };
+    durable::replace(path, &serde_json::to_vec(&kept)?)
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// One line on standard error, as the work goes on.
@@ -207,15 +216,15 @@ pub(super) fn report(position: i64, totals: &Totals) -> serde_json::Value {
            "findings_num": wrong, "findings": findings})
 }
 
-fn tell(position: i64, totals: &Totals) {
+fn in_words(position: i64, totals: &Totals) -> String {
     let Totals { streams, rows, receipts, wrong, findings, .. } = totals;
-    for finding in findings {
-        println!("{finding}");
-    }
+    let mut lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
     if *wrong > MAX_FINDINGS as u64 {
-        println!("… and {} more", wrong - MAX_FINDINGS as u64);
+        lines.push(format!("… and {} more", wrong - MAX_FINDINGS as u64));
     }
-    println!("up to position {position}: {streams} streams, {rows} live rows, {receipts} receipts");
+    lines
+        .push(format!("up to position {position}: {streams} streams, {rows} live rows, {receipts} receipts"));
+    lines.join("\n") + "\n"
 }
 
 pub(super) fn judge(totals: &Totals) -> Result<(), Failed> {

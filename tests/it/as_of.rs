@@ -20,7 +20,7 @@ use rand::seq::SliceRandom as _;
 use serde_json::{Value, json};
 
 use crate::cli::finish;
-use crate::harness::{DAY, EMPLOYEE, FRIEND, HOUR, Home, MEMBER, World, program};
+use crate::harness::{DAY, EMPLOYEE, FRIEND, HOUR, Home, MEMBER, World, program, program_on_a_full_disk};
 use crate::outside::events;
 use crate::replay::assert_store_equals_replay;
 use crate::routes::PAGES;
@@ -460,18 +460,10 @@ on_both_engines! {
         let done = cli(&world.home, &["5", "--into", nowhere.to_str().unwrap()]).await;
         assert_eq!(done.code, Some(2), "{done:?}");
         assert!(done.err.contains("No such file"), "{done:?}");
-        // Where the disk ends before the copy does: files may be so long and no longer.
-        let mut command = tokio::process::Command::new("sh");
-        let script = r#"trap "" XFSZ; ulimit -f 200; exec "$0" "$@""#;
-        command.args(["-c", script, env!("CARGO_BIN_EXE_coupon-ledger"), "--data-dir"]).arg(world.home.path());
-        if let Some(url) = &world.home.database_url {
-            command.arg("--database-url").arg(url);
-        }
-        let done = finish({
-            command.args(["as-of", "5", "--into"]).arg(&file);
-            command
-        })
-        .await;
+        // Where the disk ends before the copy does.
+        let mut command = program_on_a_full_disk(&world.home, 200);
+        command.args(["as-of", "5", "--into"]).arg(&file);
+        let done = finish(command).await;
         assert_eq!(done.code, Some(2), "{done:?}");
         assert!(done.err.starts_with("coupon-ledger: ") && done.err.lines().count() == 1, "{done:?}");
         // An event that cannot be read ends it too, with its place.

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::archive::{
     Copy, Life, assert_sound, export_part, export_whole, full_life, sign_log, trusted, whole_log,
 };
-use crate::harness::{Engine, FRIEND, Home, INSERT_MEMBERS, MEMBER, World, program};
+use crate::harness::{Engine, FRIEND, Home, MEMBER, World, program};
 use crate::replay::assert_rows_equal_replay;
 
 fn other(engine: Engine) -> Engine {
@@ -467,32 +467,4 @@ on_both_engines! {
         world.close().await;
         moved.close().await;
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_disk_leaves_no_half_an_export() {
-    // The program that writes may write no file longer than this: what a full disk is to it.
-    let folder = tempfile::tempdir().unwrap();
-    let world = World::with_people(Engine::Sqlite).await;
-    let definition = world.define(json!({})).await;
-    let members: Vec<String> =
-        (1000..3500).map(|id| format!("({id}, '', '', '', '', '', 0, 0, 0, 0, 0)")).collect();
-    world.home.sql(&format!("{INSERT_MEMBERS} {}", members.join(", "))).await.unwrap();
-    let members: Vec<i64> = (1000..3500).collect();
-    for members in members.chunks(500) {
-        let body = json!({"coupon_id": definition, "member_ids": members});
-        world.operator("/sendelecoupon/members", body).await.ok();
-    }
-    let home = world.close().await;
-    let limit = format!(
-        "trap '' XFSZ; ulimit -f 64; exec {} --data-dir {} export --out {}",
-        env!("CARGO_BIN_EXE_coupon-ledger"),
-        home.path().display(),
-        folder.path().join("export").display()
-    );
-    let done = tokio::process::Command::new("bash").arg("-c").arg(limit).output().await.unwrap();
-    let said = String::from_utf8(done.stderr).unwrap();
-    assert_eq!(done.status.code(), Some(2), "{said}");
-    assert!(said.contains("cannot write ") && said.contains("File too large"), "{said}");
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }

@@ -12,7 +12,9 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 
-use crate::harness::{Engine, FRIEND, Home, INSERT_MEMBERS, MEMBER, NOON, Server, World, program};
+use crate::harness::{
+    Engine, FRIEND, Home, INSERT_MEMBERS, MEMBER, NOON, Server, World, program, program_on_a_full_disk,
+};
 use crate::outside::count;
 use crate::replay::assert_rows_equal_replay;
 
@@ -479,13 +481,7 @@ async fn where_nothing_more_can_be_written_a_rebuild_says_so_and_goes_on_later()
     issue_to_many(&world, 1_000).await;
     let home = world.close().await;
     share_secret(&home);
-    // No file may grow beyond so many blocks: to the program it is a disk that fails.
-    let limited = format!(
-        "trap '' XFSZ; ulimit -f 400; exec {} --data-dir {} rebuild all",
-        env!("CARGO_BIN_EXE_coupon-ledger"),
-        home.path().display()
-    );
-    let stopped = tokio::process::Command::new("sh").args(["-c", &limited]).output().await.unwrap();
+    let stopped = program_on_a_full_disk(&home, 400).args(["rebuild", "all"]).output().await.unwrap();
     assert_eq!(stopped.status.code(), Some(2), "{}", said(&stopped));
     assert!(said(&stopped).contains("the database cannot be written"), "{}", said(&stopped));
     let done = command(&home, &["rebuild", "all", "--json"]).await;

@@ -50,7 +50,7 @@ async fn whole_log(store: &Store) -> Vec<StoredEvent> {
     store.events_after(0, i64::MAX).await.unwrap()
 }
 
-async fn follow_all(store: &Store) {
+pub async fn follow_all(store: &Store) {
     while follow(store).await.unwrap().more {}
 }
 
@@ -59,7 +59,7 @@ async fn signer(world: &World) -> Signer {
 }
 
 /// Follows and signs, as a server's tick does.
-async fn tick(world: &World) -> Result<Option<Signed>, SignError> {
+pub async fn tick(world: &World) -> Result<Option<Signed>, SignError> {
     follow_all(world.store()).await;
     signer(world).await.sign().await
 }

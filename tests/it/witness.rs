@@ -23,7 +23,7 @@ use crate::outside::{Api, PATIENCE, until};
 const ORIGIN: &str = "coupon-ledger/0123456789abcdef";
 
 /// A log in memory, of which there can be another that goes another way from some leaf on.
-struct Log {
+pub struct Log {
     hashes: Vec<Hash>,
     size: u64,
 }
@@ -36,7 +36,7 @@ impl HashReader for Log {
 
 impl Log {
     /// So many leaves, of which those from one on are another history's.
-    fn new(size: u64, other_from: u64) -> Self {
+    pub fn new(size: u64, other_from: u64) -> Self {
         let mut log = Self { hashes: Vec::new(), size: 0 };
         for number in 0..size {
             let leaf = if number < other_from { number.to_string() } else { format!("other {number}") };
@@ -54,13 +54,13 @@ impl Log {
     }
 
     /// What asks a witness that has seen `old` to cosign `new`.
-    fn asks(&self, old: u64, new: u64) -> String {
+    pub fn asks(&self, old: u64, new: u64) -> String {
         let proof = if old == 0 { Vec::new() } else { prove_tree(new, old, self).unwrap() };
         request(old, &proof, &self.signed_by(new, 1))
     }
 }
 
-fn log_key(key: u8) -> String {
+pub fn log_key(key: u8) -> String {
     verifier_key(ORIGIN, &SigningKey::from_bytes(&[key; 32]))
 }
 
@@ -279,14 +279,17 @@ async fn pretender(sizes: &'static [u64]) -> String {
 }
 
 /// The real program as a witness.
-struct Running {
-    url: String,
+pub struct Running {
+    pub url: String,
     key: String,
-    child: Child,
+    pub child: Child,
 }
 
 async fn start(folder: &Path, listen: &str, log: &str, name: &str) -> Running {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_coupon-ledger"));
+    launch(Command::new(env!("CARGO_BIN_EXE_coupon-ledger")), folder, listen, log, name).await
+}
+
+pub async fn launch(mut command: Command, folder: &Path, listen: &str, log: &str, name: &str) -> Running {
     command
         .env_clear()
         .kill_on_drop(true)
