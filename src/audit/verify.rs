@@ -78,12 +78,14 @@ pub struct Totals {
     pub wrong: u64,
     /// The first [`MAX_FINDINGS`] of them.
     pub findings: Vec<Finding>,
-    /// Receipts that the events name.
-    receipts_named: i64,
-    /// Receipts that were found where the events name them.
-    receipts_met: i64,
+    /// Receipts that the events name, by the piece of the log where they begin.
+    receipts_named: BTreeMap<i64, i64>,
+    /// Receipts that were found where the events name them, likewise.
+    receipts_met: BTreeMap<i64, i64>,
     /// Live rows by table, as of the fixed position.
     rows_at: BTreeMap<String, i64>,
+    /// Live rows that are missing, by table.
+    missing_at: BTreeMap<String, i64>,
     /// Coupons that count, by the key of the stock, likewise.
     issued_at: BTreeMap<i64, i64>,
     /// The stock that is set, by its key; −1 = unlimited.
@@ -115,20 +117,28 @@ impl Totals {
         self.wrong += part.wrong;
         self.findings.extend(part.findings);
         self.trim();
-        self.receipts_named += part.receipts_named;
-        self.receipts_met += part.receipts_met;
-        for (table, rows) in part.rows_at {
-            *self.rows_at.entry(table).or_default() += rows;
-        }
-        for (key, issued) in part.issued_at {
-            *self.issued_at.entry(key).or_default() += issued;
-        }
+        add_up(&mut self.receipts_named, part.receipts_named);
+        add_up(&mut self.receipts_met, part.receipts_met);
+        add_up(&mut self.rows_at, part.rows_at);
+        add_up(&mut self.missing_at, part.missing_at);
+        add_up(&mut self.issued_at, part.issued_at);
         self.stock_at.extend(part.stock_at);
         for (kind, id) in part.highest {
             let highest = self.highest.entry(kind).or_default();
             *highest = id.max(*highest);
         }
     }
+}
+
+fn add_up<K: Ord>(sums: &mut BTreeMap<K, i64>, part: BTreeMap<K, i64>) {
+    for (key, number) in part {
+        *sums.entry(key).or_default() += number;
+    }
+}
+
+/// The piece of the log in which a position lies.
+fn piece_of(position: i64) -> i64 {
+    (position - 1) / LOG_PIECE
 }
 
 /// A part of the work that is done by itself.

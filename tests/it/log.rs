@@ -36,13 +36,17 @@ const COLUMNS: &str = "bucket, position, aggregate_type, aggregate_id, sequence,
 
 /// Takes the guards off the events, as only someone can who owns the database: what follows is damage.
 pub async fn without_guards(home: &Home) {
+    without_guards_of(home, "events").await;
+}
+
+pub async fn without_guards_of(home: &Home, table: &str) {
     match &home.database_url {
         Some(_) => {
-            home.sql("ALTER TABLE events DISABLE TRIGGER USER").await.unwrap();
+            home.sql(&format!("ALTER TABLE {table} DISABLE TRIGGER USER")).await.unwrap();
         }
         None => {
             for trigger in ["update", "delete", "replace"] {
-                home.sql(&format!("DROP TRIGGER events_are_append_only_{trigger}")).await.unwrap();
+                home.sql(&format!("DROP TRIGGER {table}_are_append_only_{trigger}")).await.unwrap();
             }
         }
     }

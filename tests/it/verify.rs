@@ -9,12 +9,12 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use crate::everything::everything;
-use crate::harness::{Engine, FRIEND, MEMBER, World, program};
-use crate::log::without_guards;
+use crate::harness::{Engine, FRIEND, Home, MEMBER, World, program};
+use crate::log::{without_guards, without_guards_of};
 use crate::outside::count;
 
 /// Hashes the log into tiles and signs it, as plainly as the specifications say: level by level, all of it.
-async fn signed(world: &World) {
+pub async fn signed(world: &World) {
     let log = world.store().events_after(0, i64::MAX).await.unwrap();
     let node = |left: &[u8], right: &[u8]| Sha256::digest([&[1], left, right].concat()).to_vec();
     let root = |hashes: &[Vec<u8>]| {
@@ -50,21 +50,34 @@ async fn signed(world: &World) {
     }
 }
 
-async fn trusted(world: &World) -> Trusted {
+pub async fn trusted(world: &World) -> Trusted {
     let trusted = Trusted::of_secret(world.store(), &world.secrets).await.unwrap();
     Trusted { seal: Some(world.ledger.seal().clone()), ..trusted }
 }
 
-async fn look(world: &World) -> Totals {
+pub async fn look(world: &World) -> Totals {
     verify(world.store(), &trusted(world).await, 2, None, |_| {}).await.unwrap()
 }
 
-fn told(totals: &Totals) -> Vec<String> {
+pub fn told(totals: &Totals) -> Vec<String> {
     totals.findings.iter().map(ToString::to_string).collect()
 }
 
+/// The tests' root secret, as a file where the program looks for it.
+pub fn put_secret(home: &Home) {
+    std::fs::write(home.path().join("secret.key"), "2a".repeat(32)).unwrap();
+}
+
+/// What `coupon-ledger verify` comes to: its exit code, what it found, what it said.
+pub async fn program_verifies(home: &Home, more: &[&str]) -> (i32, String, String) {
+    put_secret(home);
+    let output = program(home).arg("verify").args(more).output().await.unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
 /// Does damage, looks, and undoes it; the findings.
-async fn damaged(world: &World, damage: &str, undo: &str) -> Vec<Finding> {
+pub async fn damaged(world: &World, damage: &str, undo: &str) -> Vec<Finding> {
     world.home.sql(damage).await.unwrap_or_else(|error| panic!("{damage}: {error}"));
     let totals = look(world).await;
     assert_eq!(totals.wrong as usize, totals.findings.len(), "{damage}");
@@ -73,7 +86,7 @@ async fn damaged(world: &World, damage: &str, undo: &str) -> Vec<Finding> {
 }
 
 /// A text with one character replaced by another that the column can hold.
-fn flipped(text: &str, at: usize) -> String {
+pub fn flipped(text: &str, at: usize) -> String {
     text.chars()
         .enumerate()
         .map(|(place, letter)| match letter {
@@ -85,7 +98,16 @@ fn flipped(text: &str, at: usize) -> String {
         .collect()
 }
 
-fn quoted(text: &str) -> String {
+/// SQL: a column's text with another character at a place.
+pub fn with_another(column: &str, place: usize) -> String {
+    format!(
+        "substr({column}, 1, {}) || CASE substr({column}, {place}, 1) WHEN 'A' THEN 'B' ELSE 'A' END || substr({column}, {})",
+        place - 1,
+        place + 1
+    )
+}
+
+pub fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
@@ -195,12 +217,10 @@ on_both_engines! {
         let beyond = damaged(&world, &invented, &remove).await;
         assert!(beyond.iter().any(|finding| finding.position == last + 1), "{beyond:?}");
         let stray = damaged(&world, &copy(middle, &format!("1, {middle}")), "DELETE FROM events WHERE bucket = 1").await;
-        assert_eq!(stray, [Finding {
-            position: 0,
-            table: "events".to_owned(),
-            row: "other buckets".to_owned(),
-            what: "1 rows lie in a bucket that this ledger does not have".to_owned(),
-        }]);
+        let words: Vec<String> = stray.iter().map(ToString::to_string).collect();
+        let of_position = format!("position {middle}: events, bucket 1, position {middle}: ");
+        assert!(words[0].starts_with(&of_position) && words[0].ends_with(" lies in no bucket of this ledger"), "{words:?}");
+        assert_eq!(words[1..], ["events, other buckets: 1 rows lie in a bucket that this ledger does not have"]);
         assert_eq!(told(&look(&world).await), [] as [&str; 0]);
         world.close().await;
     }
@@ -255,16 +275,7 @@ on_both_engines! {
     async fn a_changed_or_lost_receipt_is_found(engine: Engine) {
         let world = everything(engine).await;
         signed(&world).await;
-        match engine {
-            Engine::Postgres => {
-                world.home.sql("ALTER TABLE receipts DISABLE TRIGGER USER").await.unwrap();
-            }
-            Engine::Sqlite => {
-                for trigger in ["update", "delete", "replace"] {
-                    world.home.sql(&format!("DROP TRIGGER receipts_are_append_only_{trigger}")).await.unwrap();
-                }
-            }
-        }
+        without_guards_of(&world.home, "receipts").await;
         for column in ["caller", "operation", "key", "request_mac"] {
             let damage = format!("UPDATE receipts SET {column} = {column} || 'x' WHERE caller = 'merchant'");
             let undo = format!(
@@ -293,11 +304,10 @@ on_both_engines! {
     async fn a_changed_tile_or_checkpoint_is_found(engine: Engine) {
         let world = everything(engine).await;
         signed(&world).await;
-        // The characters of the first hash, of the last, and the width.
-        let flip = "UPDATE tlog_tiles SET hashes = CASE substr(hashes, 10, 1) WHEN 'A' THEN substr(hashes, 1, 9) || 'B' || substr(hashes, 11) ELSE substr(hashes, 1, 9) || 'A' || substr(hashes, 11) END";
+        let flip = format!("UPDATE tlog_tiles SET hashes = {}", with_another("hashes", 10));
         world.home.sql("CREATE TABLE kept_tiles AS SELECT * FROM tlog_tiles").await.unwrap();
         let undo = "UPDATE tlog_tiles SET hashes = (SELECT k.hashes FROM kept_tiles k WHERE k.level = tlog_tiles.level AND k.tile_index = tlog_tiles.tile_index)";
-        let found = damaged(&world, flip, undo).await;
+        let found = damaged(&world, &flip, undo).await;
         assert!(found.iter().any(|finding| finding.table == "events" && finding.position == 1), "{found:?}");
         assert!(found.iter().any(|finding| finding.table == "tlog_checkpoints"), "{found:?}");
         for (damage, undo) in [
@@ -346,16 +356,7 @@ on_both_engines! {
         }
         signed(&world).await;
         let home = world.close().await;
-        // The tests' root secret, as a file.
-        let secret = home.path().join("secret");
-        std::fs::write(&secret, "2a".repeat(32)).unwrap();
-        let run = async |more: &[&str]| {
-            let mut command = program(&home);
-            command.arg("--secret-file").arg(&secret).arg("verify").args(more);
-            let output = command.output().await.unwrap();
-            let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-            (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
-        };
+        let run = async |more: &[&str]| program_verifies(&home, more).await;
         let (code, out, err) = run(&[]).await;
         assert_eq!(code, 0, "{out}{err}");
         assert!(out.starts_with("up to position ") && err.contains("sound"), "{out}{err}");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Finding, Totals, VerifyError, Worker, tree};
+use super::{Finding, Totals, VerifyError, Worker, piece_of, tree};
 use crate::audit::leaf;
 use crate::entity::KINDS;
 use crate::store::{RECEIPT_HASH_DIGITS, Store, StoreError, StoredEvent};
@@ -94,6 +94,7 @@ fn check_event(event: &StoredEvent, before: Option<&StoredEvent>, totals: &mut T
             wrong("its metadata is not that of its append".to_owned());
         }
     } else if let Some(hashes) = metadata.get("receipts_hash") {
-        totals.receipts_named += (hashes.len() / RECEIPT_HASH_DIGITS) as i64;
+        let named = totals.receipts_named.entry(piece_of(event.position)).or_default();
+        *named += (hashes.len() / RECEIPT_HASH_DIGITS) as i64;
     }
 }

@@ -138,9 +138,7 @@ pub(super) async fn check<A: Entity>(worker: &Worker, range: IdRange) -> Result<
         }
     }
     for id in suspects {
-        for finding in look_again::<A>(&worker.store, id).await? {
-            totals.find(finding);
-        }
+        totals.add(look_again::<A>(&worker.store, id).await?);
     }
     Ok(totals)
 }
@@ -205,29 +203,32 @@ pub(super) fn once(table: &'static str, what: &'static str, make: impl FnOnce() 
 }
 
 /// What is wrong with a stream's rows, looked at while the stream stands still.
-pub(super) async fn look_again<A: Entity>(store: &Store, id: i64) -> Result<Vec<Finding>, VerifyError> {
+async fn look_again<A: Entity>(store: &Store, id: i64) -> Result<Totals, VerifyError> {
     let stream = stream_of::<A>(id);
     for _ in 0..TRIES {
         let events = store.load_one(stream).await?;
-        let Ok((state, _)) = fold::<A>(&events) else { return Ok(Vec::new()) };
+        let mut totals = Totals::default();
+        let Ok((state, _)) = fold::<A>(&events) else { return Ok(totals) };
         let position = events.last().map_or(0, |event| event.position);
-        let mut findings = Vec::new();
         for row in state.rows(id) {
             let found = look_up(store, row.table, &[key_of(row.table, &row.cells)]).await?;
             let found = found.first().and_then(|rows| rows.first());
             let key = || key_words(row.table, &row.cells);
             match found {
-                None => findings.push(Finding::new(position, row.table.name, key(), "the row is missing")),
+                None => {
+                    totals.find(Finding::new(position, row.table.name, key(), "the row is missing"));
+                    *totals.missing_at.entry(row.table.name.to_owned()).or_default() += 1;
+                }
                 Some(found) => {
                     let differences = differences(&row, &found.0);
                     if !differences.is_empty() {
-                        findings.push(Finding::new(position, row.table.name, key(), differences));
+                        totals.find(Finding::new(position, row.table.name, key(), differences));
                     }
                 }
             }
         }
         if store.load_one(stream).await?.len() == events.len() {
-            return Ok(findings);
+            return Ok(totals);
         }
     }
     Err(VerifyError::CutShort)
