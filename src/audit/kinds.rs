@@ -7,7 +7,9 @@ use super::words::Told;
 use crate::clock::Zone;
 use crate::entity::{CorruptEvent, Counts, Entity, Folded, decode, for_each_aggregate};
 use crate::replay::ReplayError;
-use crate::store::{EventRef, IdRange, LiveRow, LiveTable, StockOf, Store, StoredEvent, Visitor};
+use crate::store::{
+    EventRef, IdRange, LiveRow, LiveTable, SCHEMA_VERSION, StockOf, Store, StoredEvent, Visitor,
+};
 
 /// A kind of stream.
 pub struct Kind {
@@ -65,6 +67,14 @@ macro_rules! kinds {
 }
 
 for_each_aggregate!(kinds);
+
+/// The program that folds streams, in words: another one might make other rows of the same events, or knows other kinds
+/// or the same in another order. What it has begun is not gone on with.
+#[must_use]
+pub fn made_by() -> String {
+    let kinds: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
+    format!("{} schema {SCHEMA_VERSION} {}", env!("CARGO_PKG_VERSION"), kinds.join(","))
+}
 
 impl Kind {
     /// The kind of this name.
@@ -169,5 +179,16 @@ impl<A: Entity> Visitor for Reader<A> {
             event.aggregate_id.clone_into(&mut self.id);
         }
         self.failed = self.folded.take(event).err();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_with_other_kinds_or_another_order_of_them_is_another_one() {
+        let names: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
+        assert!(made_by().ends_with(&format!(" {}", names.join(","))), "{}", made_by());
     }
 }

@@ -22,7 +22,7 @@ pub use coupon::{CouponReport, repair_coupon};
 use fold::{Digests, Moves, add_between, kind_of};
 pub use record::{Cells, Difference, Rebuild, Report, State, TableReport, Wrong};
 
-use super::kinds::{KINDS, Stream, Written};
+use super::kinds::{KINDS, Stream, Written, made_by};
 use crate::clock::Clock;
 use crate::entity::CorruptEvent;
 use crate::ledger::Ledger;
@@ -247,7 +247,7 @@ impl Running {
         let last = Rebuild::read(store, None).await?;
         let id = last.as_ref().map_or(0, |last| last.id) + 1;
         let same = |last: &Rebuild| {
-            last.state.is_open() && names(&last.tables) == names(&tables) && last.made_by == record::made_by()
+            last.state.is_open() && names(&last.tables) == names(&tables) && last.made_by == made_by()
         };
         if let Some(last) = last.filter(same)
             && store.tables_among(&beside(NEW)).await?.len() == tables.len()
@@ -268,7 +268,7 @@ impl Running {
             events: 0,
             report: None,
             failed: None,
-            made_by: record::made_by(),
+            made_by: made_by(),
             kind: 0,
             after_id: String::new(),
             digests: Digests::default(),

@@ -4,12 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::fold::Digests;
 use super::{RebuildError, tables};
-use crate::store::{Cell, LiveTable, SCHEMA_VERSION, Statement, Store, StoreError};
-
-/// The program that fills tables: another one might make other rows of the same events.
-pub(super) fn made_by() -> String {
-    format!("{} schema {SCHEMA_VERSION}", env!("CARGO_PKG_VERSION"))
-}
+use crate::store::{Cell, LiveTable, Statement, Store, StoreError};
 
 /// How far a rebuild is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
