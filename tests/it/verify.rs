@@ -225,6 +225,58 @@ on_both_engines! {
         world.close().await;
     }
 
+    async fn an_event_where_nobody_who_reads_by_position_meets_it_is_found(engine: Engine) {
+        let world = everything(engine).await;
+        signed(&world).await;
+        without_guards(&world.home).await;
+        let born = count(&world.home, "SELECT min(position) FROM events WHERE event_type = 'Issued'").await;
+        for position in [0_i64, -7, 1_000_000_000_000] {
+            let forged = format!(
+                "INSERT INTO events (bucket, position, aggregate_type, aggregate_id, sequence, event_type, event_version,
+                                     payload, metadata, recorded_at_ms)
+                 SELECT 0, {position}, 'coupon', '7777777', 1, event_type, event_version, payload, metadata, recorded_at_ms
+                 FROM events WHERE bucket = 0 AND position = {born}"
+            );
+            let found = damaged(&world, &forged, "DELETE FROM events WHERE aggregate_id = '7777777'").await;
+            let row = format!("position {position}");
+            assert!(found.iter().any(|finding| finding.table == "events" && finding.row == row), "{position}: {found:?}");
+            let in_stream = found.iter().any(|finding| finding.row == "coupon 7777777 event 1");
+            assert_eq!(in_stream, position < 1, "{position}: {found:?}");
+        }
+        world.close().await;
+    }
+
+    async fn a_receipt_that_no_event_names_is_found(engine: Engine) {
+        let world = everything(engine).await;
+        signed(&world).await;
+        // Events that were written without a key, one by itself, and a place where there is none.
+        let log = world.store().events_after(0, i64::MAX).await.unwrap();
+        let bare = log.iter().find(|event| !event.metadata.contains("receipts_hash")).unwrap().position;
+        for (operation, position) in [("order_no", bare), ("/client/claimcoupon", bare), ("order_no", 1_000_000)] {
+            let forged = format!("INSERT INTO receipts VALUES (0, 'till', '{operation}', 'T-77', 'mac', {position}, 1)");
+            let found = damaged(&world, &forged, "SELECT 1").await;
+            let named: Vec<_> = found.iter().map(|finding| (finding.position, finding.table.as_str())).collect();
+            assert_eq!(named, [(position, "receipts")], "{found:?}");
+            match engine {
+                Engine::Postgres => {
+                    world.home.sql("ALTER TABLE receipts DISABLE TRIGGER USER").await.unwrap();
+                    world.home.sql("DELETE FROM receipts WHERE caller = 'till'").await.unwrap();
+                    world.home.sql("ALTER TABLE receipts ENABLE TRIGGER USER").await.unwrap();
+                }
+                Engine::Sqlite => {
+                    let delete = "receipts_are_append_only_delete";
+                    let trigger = format!("SELECT sql FROM sqlite_master WHERE name = '{delete}'");
+                    let trigger = world.home.sql(&trigger).await.unwrap().remove(0);
+                    world.home.sql(&format!("DROP TRIGGER {delete}")).await.unwrap();
+                    world.home.sql("DELETE FROM receipts WHERE caller = 'till'").await.unwrap();
+                    world.home.sql(&trigger).await.unwrap();
+                }
+            }
+        }
+        assert_eq!(told(&look(&world).await), [] as [&str; 0]);
+        world.close().await;
+    }
+
     async fn every_live_table_counter_and_receipt_is_held_against_the_events(engine: Engine) {
         let world = everything(engine).await;
         signed(&world).await;

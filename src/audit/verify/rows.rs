@@ -27,6 +27,8 @@ struct Visiting<A> {
     until: i64,
     stream: String,
     folded: Folded<A>,
+    /// The position of the stream's last event.
+    position: i64,
     summed: bool,
     failed: bool,
     expected: Vec<Expected>,
@@ -39,6 +41,7 @@ impl<A: Entity> Visiting<A> {
             until,
             stream: String::new(),
             folded: Folded::default(),
+            position: 0,
             summed: false,
             failed: false,
             expected: Vec::new(),
@@ -67,7 +70,7 @@ impl<A: Entity> Visiting<A> {
             self.expected.extend(rows.map(|row| Expected { id, row }));
         }
         self.folded = Folded::default();
-        (self.summed, self.failed) = (false, false);
+        (self.position, self.summed, self.failed) = (0, false, false);
     }
 }
 
@@ -80,6 +83,12 @@ impl<A: Entity> Visitor for Visiting<A> {
         if self.failed {
             return;
         }
+        if event.position <= self.position {
+            let row = format!("{} {} event {}", A::TYPE, event.aggregate_id, event.sequence);
+            let what = format!("its position is not behind {}, where its stream was before", self.position);
+            self.totals.find(Finding::new(event.position, "events", row, what));
+        }
+        self.position = event.position;
         if event.position > self.until && self.folded.version > 0 {
             self.sum_up();
         } else if event.position > self.until {
