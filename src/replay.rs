@@ -5,10 +5,11 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures::TryStreamExt as _;
 use tokio::task::JoinSet;
 
 use crate::entity::{CorruptEvent, Entity, Folded};
-use crate::store::{EventRef, IdRange, Store, StoreError, Visitor};
+use crate::store::{EventRef, Store, StoreError, Visitor};
 
 /// Why the log could not be replayed.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +76,8 @@ pub async fn replay<A: Entity, F: FnMut(i64, A) + Send + 'static>(
     seeing: impl Fn() -> F,
 ) -> Result<Replayed, ReplayError> {
     let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-    let ranges = Arc::new(Mutex::new(IdRange::all()));
+    let ranges: Vec<_> = store.ranges(A::TYPE, "").try_collect().await?;
+    let ranges = Arc::new(Mutex::new(ranges));
     let mut workers = JoinSet::new();
     for _ in 0..cores {
         let (store, ranges) = (store.clone(), ranges.clone());

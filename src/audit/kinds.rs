@@ -116,9 +116,16 @@ fn value(state: &impl serde::Serialize) -> Value {
     serde_json::to_value(state).unwrap_or_default()
 }
 
-fn written<A: Entity>(id: &str, state: &A) -> Written {
+/// What a stream in this state writes. Folding it has told that its id is one.
+pub(super) fn written<A: Entity>(id: &str, state: &A) -> Written {
     let id = id.parse().unwrap_or_default();
-    Written { rows: state.rows(id), counts: state.counts(), stock: state.stock(id) }
+    let rows = state.rows(id);
+    debug_assert!(
+        rows.iter().all(|row| row.table.written_by.contains(&A::TYPE)),
+        "a {} writes into a table that does not say so",
+        A::TYPE
+    );
+    Written { rows, counts: state.counts(), stock: state.stock(id) }
 }
 
 fn fold<A: Entity>(events: &[StoredEvent], until: i64) -> Result<Written, Box<CorruptEvent>> {

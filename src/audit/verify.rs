@@ -16,21 +16,19 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cqrs_es::Aggregate as _;
+use futures::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::directory::Seal;
 use crate::entity::{KINDS, for_each_aggregate};
-use crate::store::{BUCKET, IdRange, Statement, Store, StoreError};
+use crate::store::{IdRange, Store, StoreError};
 pub use run::run_verify;
 pub use tree::Trusted;
 
 /// Positions of one piece of the log: whole tiles.
 const LOG_PIECE: i64 = 20 * tree::TILE_WIDTH;
-
-/// A kind with fewer events than this is one piece.
-const SMALL_KIND: i64 = 20_000;
 
 /// The most findings that are told; all are counted.
 pub const MAX_FINDINGS: usize = 1_000;
@@ -297,7 +295,7 @@ async fn begin(store: &Store, position: i64) -> Result<State, VerifyError> {
     let log = (0..position).step_by(LOG_PIECE as usize);
     left.extend(log.map(|after| Piece::Log { after, until: (after + LOG_PIECE).min(position) }));
     for kind in KINDS.iter().copied() {
-        let ranges = if is_small(store, kind).await? { vec![whole()] } else { IdRange::all() };
+        let ranges: Vec<IdRange> = store.ranges(kind, "").try_collect().await?;
         let piece =
             |range: IdRange| Piece::Streams { kind: kind.to_owned(), from: range.from, until: range.until };
         left.extend(ranges.into_iter().map(piece));
@@ -309,16 +307,4 @@ async fn begin(store: &Store, position: i64) -> Result<State, VerifyError> {
     left.reverse();
     let tiled = tree::tiled(store).await?.min(position);
     Ok(State { position, tiled, pieces: left.len(), left, totals: Totals::default() })
-}
-
-/// Every decimal id.
-fn whole() -> IdRange {
-    IdRange { from: String::new(), until: ":".to_owned() }
-}
-
-async fn is_small(store: &Store, kind: &str) -> Result<bool, StoreError> {
-    let sql = "SELECT sequence FROM events WHERE aggregate_type = $1 AND bucket = $2
-               ORDER BY aggregate_type, aggregate_id, sequence LIMIT 1 OFFSET $3";
-    let parameters = [kind.into(), BUCKET.into(), SMALL_KIND.into()];
-    Ok(store.query(Statement::new(sql, parameters)).await?.is_empty())
 }

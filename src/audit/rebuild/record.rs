@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::fold::Digests;
 use super::{RebuildError, tables};
-use crate::store::{Cell, LiveTable, Statement, Store, StoreError};
+use crate::store::rebuild::OLD;
+use crate::store::{Cell, LiveTable, Row, Statement, Store, StoreError};
 
 /// How far a rebuild is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -286,6 +287,20 @@ impl Rebuild {
         let failed = serde_json::to_string(&Failed { failed: error.to_string() }).unwrap_or_default();
         let sql = "UPDATE rebuilds SET report = $2 WHERE rebuild_id = $1 AND ended_at_ms = 0";
         Statement::new(sql, [self.id.into(), failed.into()])
+    }
+
+    /// Ends those of whose old tables nothing is kept any more; of the others something is.
+    pub(super) async fn without_old(store: &Store, kept: &[String]) -> Result<Vec<Statement>, StoreError> {
+        let sql = "SELECT rebuild_id, models FROM rebuilds WHERE state = $1";
+        let swapped = store.query(Statement::new(sql, [State::Swapped.number().into()])).await?;
+        let is_kept = |row: &Row| {
+            row.text(1).split(',').any(|table| kept.iter().any(|kept| *kept == format!("{table}{OLD}")))
+        };
+        let done = swapped.iter().filter(|row| !is_kept(row)).map(|row| {
+            let sql = "UPDATE rebuilds SET state = $2 WHERE rebuild_id = $1";
+            Statement::new(sql, [row.int(0).into(), State::Done.number().into()])
+        });
+        Ok(done.collect())
     }
 
     /// Moves all from one state to another.

@@ -521,10 +521,10 @@ async fn renames(connection: &mut PgConnection, tables: &[&'static LiveTable]) -
         for (place, name) in found {
             let table = usize::try_from(place - 1).ok().and_then(|place| tables.get(place));
             let Some(table) = table.map(|table| table.name) else { continue };
-            let own = format!("{table}{from}");
-            let to = format!("{table}{to}{}", name.strip_prefix(&own).unwrap_or_default());
-            let what = if name == own { "TABLE" } else { "INDEX" };
-            let _ = write!(orders, "ALTER {what} {name} RENAME TO {to};");
+            // An index of somebody else's stays with the table that it was made on, under its name.
+            let Some(behind) = name.strip_prefix(&format!("{table}{from}")) else { continue };
+            let what = if behind.is_empty() { "TABLE" } else { "INDEX" };
+            let _ = write!(orders, "ALTER {what} \"{name}\" RENAME TO \"{table}{to}{behind}\";");
         }
         if from == NEW {
             for table in tables {
