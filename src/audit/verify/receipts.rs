@@ -26,6 +26,11 @@ fn parameters(keys: &[&Key]) -> Vec<Cell> {
     std::iter::once(BUCKET.into()).chain(texts).collect()
 }
 
+/// All receipts, as one piece.
+pub(super) fn whole() -> Piece {
+    Piece::Receipts { after: Key::default(), until: end() }
+}
+
 /// All receipts, cut into pieces.
 pub(super) async fn pieces(store: &Store) -> Result<Vec<Piece>, StoreError> {
     let sql = "SELECT caller, operation, key FROM receipts
@@ -55,7 +60,7 @@ pub(super) async fn check(worker: &Worker, after: &Key, until: &Key) -> Result<T
                ORDER BY caller, operation, key";
     let mut rows = worker.store.query(Statement::new(sql, parameters(&[after, until]))).await?;
     // Read after them: what was written since the start is left to the next run, and what lies beyond stands for nothing.
-    let head = super::tables::head(&worker.store).await?;
+    let head = worker.store.head().await?;
     rows.retain(|row| row.int(4) <= worker.position || row.int(4) > head);
     // The first and the last event, and those on either side of them.
     let around = "SELECT position, CAST(metadata AS TEXT) FROM events
