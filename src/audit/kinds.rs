@@ -6,10 +6,8 @@ use serde_json::Value;
 use super::words::Told;
 use crate::clock::Zone;
 use crate::entity::{CorruptEvent, Counts, Entity, Folded, decode, for_each_aggregate};
-use crate::replay::ReplayError;
-use crate::store::{
-    EventRef, IdRange, LiveRow, LiveTable, SCHEMA_VERSION, StockOf, Store, StoredEvent, Visitor,
-};
+use crate::replay::{Folding, ReplayError, See};
+use crate::store::{IdRange, LiveRow, LiveTable, SCHEMA_VERSION, StockOf, Store, StoredEvent};
 
 /// A kind of stream.
 pub struct Kind {
@@ -140,52 +138,17 @@ fn fold<A: Entity>(events: &[StoredEvent], until: i64) -> Result<Written, Box<Co
 
 fn scan<A: Entity>(store: Store, range: IdRange, until: i64) -> Scanned {
     Box::pin(async move {
-        let reader = Reader::<A> { until, ..Reader::default() };
-        let mut reader = store.scan(A::TYPE, range, reader).await?;
-        reader.end_stream();
-        match reader.failed {
-            Some(corrupt) => Err(ReplayError::Corrupt(corrupt)),
-            None => Ok(reader.streams),
-        }
+        let folding = Folding::<A, _>::new(Streams(Vec::new()), until);
+        Ok(store.scan(A::TYPE, range, folding).await?.end()?.0)
     })
 }
 
-/// Folds what it meets, stream by stream; events behind a position are as if they had not happened yet.
-struct Reader<A> {
-    until: i64,
-    id: String,
-    folded: Folded<A>,
-    streams: Vec<Stream>,
-    failed: Option<Box<CorruptEvent>>,
-}
+/// Keeps of each stream what it writes.
+struct Streams(Vec<Stream>);
 
-impl<A: Entity> Default for Reader<A> {
-    fn default() -> Self {
-        let (id, folded) = (String::new(), Folded::default());
-        Self { until: 0, id, folded, streams: Vec::new(), failed: None }
-    }
-}
-
-impl<A: Entity> Reader<A> {
-    fn end_stream(&mut self) {
-        let Folded { state, version } = std::mem::take(&mut self.folded);
-        if version > 0 {
-            let id = self.id.clone();
-            self.streams.push(Stream { written: written(&id, &state), id, events: version });
-        }
-    }
-}
-
-impl<A: Entity> Visitor for Reader<A> {
-    fn meet(&mut self, event: EventRef<'_>) {
-        if self.failed.is_some() || event.position > self.until {
-            return;
-        }
-        if event.aggregate_id != self.id {
-            self.end_stream();
-            event.aggregate_id.clone_into(&mut self.id);
-        }
-        self.failed = self.folded.take(event).err();
+impl<A: Entity> See<A> for Streams {
+    fn see(&mut self, id: &str, Folded { state, version }: Folded<A>) {
+        self.0.push(Stream { id: id.to_owned(), events: version, written: written(id, &state) });
     }
 }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::fold::Digests;
-use super::{RebuildError, tables};
+use super::{RebuildError, names, tables};
 use crate::store::rebuild::OLD;
 use crate::store::{Cell, LiveTable, Row, Statement, Store, StoreError};
 
@@ -237,10 +237,6 @@ impl Rebuild {
         }))
     }
 
-    fn models(&self) -> String {
-        self.tables.iter().map(|table| table.name).collect::<Vec<_>>().join(",")
-    }
-
     pub(super) fn insert(&self) -> Statement {
         let sql = "INSERT INTO rebuilds (rebuild_id, models, made_by, state, begun_at_ms, ended_at_ms, began_at, position,
                                          kind, after_id, streams, events, digests, report)
@@ -248,7 +244,7 @@ impl Rebuild {
         let Self { id, state, begun_at_ms, began_at, position, .. } = self;
         let cells: [Cell; 7] = [
             (*id).into(),
-            self.models().into(),
+            names(&self.tables).into(),
             self.made_by.as_str().into(),
             state.number().into(),
             (*begun_at_ms).into(),
