@@ -67,13 +67,11 @@ impl<A: Entity, S: See<A>> Folding<A, S> {
 
     /// Who was shown them, the last one as well; an error where one could not be folded.
     pub fn end(mut self) -> Result<S, Box<CorruptEvent>> {
-        match self.failed.take() {
-            Some(corrupt) => Err(corrupt),
-            None => {
-                self.end_stream();
-                Ok(self.see)
-            }
+        if let Some(corrupt) = self.failed.take() {
+            return Err(corrupt);
         }
+        self.end_stream();
+        Ok(self.see)
     }
 }
 

@@ -99,3 +99,43 @@ impl Store {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::TryStreamExt as _;
+
+    use super::*;
+    use crate::store::{Scratch, StoredEvent};
+
+    #[tokio::test]
+    async fn every_id_is_in_exactly_one_range() {
+        let scratch = Scratch::in_memory().await.unwrap();
+        let mut ids: Vec<String> = (1..=4_500).map(|id: i64| id.to_string()).collect();
+        ids.extend(["9007199254740991", "12!", "0x7", "~", "é"].map(str::to_owned));
+        let event = |(position, id): (i64, &String)| StoredEvent {
+            position,
+            aggregate_type: "shop".to_owned(),
+            aggregate_id: id.clone(),
+            sequence: 1,
+            event_type: "Opened".to_owned(),
+            event_version: "1.0".to_owned(),
+            payload: "{}".to_owned(),
+            metadata: "{}".to_owned(),
+            recorded_at_ms: 0,
+        };
+        scratch.put_events((1..).zip(&ids).map(event).collect()).await.unwrap();
+        let store = scratch.store();
+        let ranges: Vec<IdRange> = store.ranges("shop", "").try_collect().await.unwrap();
+        assert_eq!(ranges.len(), 3);
+        let behind: Vec<IdRange> = store.ranges("shop", "12").try_collect().await.unwrap();
+        for id in &ids {
+            let within = |ranges: &[IdRange]| {
+                ranges.iter().filter(|range| range.from <= *id && *id < range.until).count()
+            };
+            assert_eq!(within(&ranges), 1, "{id}");
+            assert_eq!(within(&behind), usize::from(id.as_str() > "12"), "{id}");
+            assert_eq!(within(&[IdRange::of(id)]), 1, "{id}");
+        }
+        scratch.close().await;
+    }
+}

@@ -570,7 +570,7 @@ on_both_engines! {
             }
         }
         let free = format!("{table}, column {column}: nothing keeps it from being NULL");
-        assert_eq!(told(&look(&world).await), [free.clone()]);
+        assert_eq!(told(&look(&world).await), std::slice::from_ref(&free));
         let set = format!("UPDATE {table} SET {column} = NULL WHERE {column} = ''");
         world.home.sql(&set).await.unwrap();
         let told = told(&look(&world).await);
