@@ -9,6 +9,7 @@ use super::history::as_of;
 use super::{Context, Failed, write_out};
 use crate::audit::as_of::{AsOfError, whole};
 use crate::audit::at::AsOf;
+use crate::config;
 use crate::directory::Seal;
 use crate::http::as_of::{Question, Source, answer, may_call, route, sentence};
 use crate::http::form::Form;
@@ -111,7 +112,8 @@ async fn show(context: &Context, store: &Store, arguments: &AsOfArgs) -> Result<
     let form = Form::from_form(fields.finish().as_bytes())
         .map_err(|why| anyhow!("{}", why.text("fields", Language::English)))?;
     // Only a scanned QR is held against the secret, and only reviews are sealed; whoever has no keys can ask everything else.
-    let secrets = context.secrets(false).unwrap_or_else(|_| Secrets::from_root(random()));
+    let secrets = config::find_secrets(&context.place, &context.folder).map_err(anyhow::Error::msg)?;
+    let secrets = secrets.unwrap_or_else(|| Secrets::from_root(random()));
     let seal = context.find_seal(store, &secrets).await?.unwrap_or_else(|| Seal::without_keys(&secrets));
     let source = Source {
         store: store.clone(),

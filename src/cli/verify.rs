@@ -13,7 +13,8 @@ use crate::audit::tlog::remembered;
 use crate::audit::verify::{MAX_FINDINGS, State, Totals, Trusted, verify};
 use crate::config;
 use crate::durable;
-use crate::store::Store;
+use crate::secrets::Secrets;
+use crate::store::{OpenError, Store};
 
 /// How often what is done so far is written down.
 const KEEP_EVERY: Duration = Duration::from_secs(2);
@@ -99,9 +100,18 @@ pub(super) async fn look(
 /// What the keys that lie here let one look at.
 async fn trusted(context: &Context, store: &Store, occasion: Occasion) -> anyhow::Result<Trusted> {
     let secrets = match config::find_secrets(&context.place, &context.folder).map_err(anyhow::Error::msg)? {
-        Some(secrets) => secrets,
-        None if occasion == Occasion::Asked => context.secrets(false)?,
-        None => {
+        Some(secrets) => Some(secrets),
+        None if occasion == Occasion::Asked => Some(context.secrets(false)?),
+        None => None,
+    };
+    // Under another secret every signature is somebody else's: that says nothing of the ledger.
+    let (found, expected) = (secrets.as_ref().map(Secrets::id), store.secret_id().await?);
+    let secrets = match (secrets, found) {
+        (Some(secrets), Some(found)) if found == expected => secrets,
+        (Some(_), Some(found)) if occasion == Occasion::Asked => {
+            return Err(OpenError::OtherSecret { expected, found }.into());
+        }
+        _ => {
             eprintln!(
                 "coupon-ledger: the ledger's secret is not here: neither signatures nor reviews are looked at"
             );
@@ -122,6 +132,15 @@ async fn look_at(
     state_file: Option<&Path>,
 ) -> anyhow::Result<(i64, Totals)> {
     let begun = state_file.map(|path| read_state(path, origin)).transpose()?.flatten();
+    let (begun, of_another) = match begun {
+        Some(state) if state.is_of(trusted) => (Some(state), false),
+        begun => (None, begun.is_some()),
+    };
+    if of_another {
+        eprintln!(
+            "coupon-ledger: what was done so far was another program's, or without these keys: from the start"
+        );
+    }
     if let Some(state) = &begun {
         eprintln!("coupon-ledger: going on: {} of {} parts were done", state.done(), state.pieces);
     }
@@ -211,25 +230,32 @@ impl Progress {
 }
 
 pub(super) fn report(position: i64, totals: &Totals) -> serde_json::Value {
-    let Totals { events, streams, rows, receipts, wrong, findings, .. } = totals;
-    json!({"position": position, "events": events, "streams": streams, "rows": rows, "receipts": receipts,
+    let Totals { events, hashed, signed, streams, rows, receipts, wrong, findings, .. } = totals;
+    json!({"position": position, "events": events, "hashed": hashed, "signed": signed, "streams": streams, "rows": rows, "receipts": receipts,
            "findings_num": wrong, "findings": findings})
 }
 
 fn in_words(position: i64, totals: &Totals) -> String {
-    let Totals { streams, rows, receipts, wrong, findings, .. } = totals;
+    let Totals { hashed, signed, streams, rows, receipts, wrong, findings, .. } = totals;
     let mut lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
     if *wrong > MAX_FINDINGS as u64 {
         lines.push(format!("… and {} more", wrong - MAX_FINDINGS as u64));
     }
-    lines
-        .push(format!("up to position {position}: {streams} streams, {rows} live rows, {receipts} receipts"));
+    lines.push(format!(
+        "up to position {position}: {streams} streams, {rows} live rows, {receipts} receipts; {hashed} events are hashed, \
+         {signed} signed"
+    ));
     lines.join("\n") + "\n"
 }
 
 pub(super) fn judge(totals: &Totals) -> Result<(), Failed> {
     if totals.wrong > 0 {
         return Err(Failed::Refused(anyhow::anyhow!("{} things are wrong", totals.wrong)));
+    }
+    if totals.signed == 0 {
+        eprintln!(
+            "coupon-ledger: nothing of it is signed by a key that is known here: that all of it was written anew would not show"
+        );
     }
     eprintln!("coupon-ledger: sound");
     Ok(())

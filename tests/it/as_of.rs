@@ -451,6 +451,22 @@ on_both_engines! {
         world.close().await;
     }
 
+    async fn a_secret_that_cannot_be_read_is_not_taken_for_none(engine: Engine) {
+        let world = World::at(engine, LONG_AGO, coupon_ledger::clock::Zone::default()).await;
+        world.add_people().await;
+        let home = &world.home;
+        let question = ["1", "--operator", "/shop/list"];
+        let secret = home.path().join("secret.key");
+        std::fs::write(&secret, "garbage").unwrap();
+        let done = cli(home, &question).await;
+        assert_eq!((done.code, done.out.as_str()), (Some(2), ""), "{done:?}");
+        assert!(done.err.contains("secret.key: "), "{done:?}");
+        // Who has none can ask what needs none.
+        std::fs::remove_file(&secret).unwrap();
+        assert_eq!(cli(home, &question).await.code, Some(0));
+        world.close().await;
+    }
+
     async fn what_fails_on_the_way_leaves_no_file_behind(engine: Engine) {
         let world = World::at(engine, LONG_AGO, coupon_ledger::clock::Zone::default()).await;
         lives(&world).await;

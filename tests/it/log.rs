@@ -52,6 +52,20 @@ pub async fn without_guards_of(home: &Home, table: &str) {
     }
 }
 
+/// Puts them back.
+pub async fn with_guards_of(home: &Home, table: &str) {
+    if home.database_url.is_some() {
+        home.sql(&format!("ALTER TABLE {table} ENABLE TRIGGER USER")).await.unwrap();
+        return;
+    }
+    let step = include_str!("../../migrations/sqlite/0001_log.sql");
+    let triggers = step.split("CREATE TRIGGER ").skip(1).filter(|trigger| trigger.starts_with(table));
+    for trigger in triggers {
+        let (trigger, _) = trigger.split_once("END;").unwrap();
+        home.sql(&format!("CREATE TRIGGER {trigger}END")).await.unwrap();
+    }
+}
+
 async fn whole_log(world: &World) -> Vec<StoredEvent> {
     world.store().events_after(0, i64::MAX).await.unwrap()
 }
