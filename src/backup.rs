@@ -12,6 +12,7 @@ use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::durable::sync_folder_of;
 use crate::store::{self, OpenError, Store, StoreError, StoreOptions};
 use crate::value::{hex, random};
 
@@ -61,6 +62,14 @@ pub enum BackupError {
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// SQLite's copy of the ledger.
+    #[error("cannot write {path}: {source}")]
+    Copy {
+        /// Which file.
+        path: String,
+        /// Why.
+        source: rusqlite::Error,
+    },
     /// The work ended without saying why.
     #[error("the work was cut short")]
     CutShort,
@@ -125,7 +134,7 @@ impl Draft {
             Err(_) => std::fs::rename(&self.path, &self.target)
                 .map_err(|source| failed("write", &self.target, source))?,
         }
-        sync_folder(&self.target).map_err(|source| failed("write", &self.target, source))?;
+        sync_folder_of(&self.target).map_err(|source| failed("write", &self.target, source))?;
         Ok(bytes)
     }
 }
@@ -141,11 +150,6 @@ impl Drop for Draft {
     }
 }
 
-fn sync_folder(path: &Path) -> std::io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
-}
-
 /// Writes a ledger into a new file, as of one instant, while servers go on.
 pub async fn backup(site: &Site, file: &Path) -> Result<BackedUp, BackupError> {
     let draft = Draft::beside(file)?;
@@ -154,7 +158,14 @@ pub async fn backup(site: &Site, file: &Path) -> Result<BackedUp, BackupError> {
     } else {
         let (folder, path) = (site.options.data_dir.clone(), draft.path.clone());
         let copying = tokio::task::spawn_blocking(move || store::copy_sqlite(&folder, &path));
-        copying.await.map_err(|_| BackupError::CutShort)??.position
+        let copied = copying.await.map_err(|_| BackupError::CutShort)?;
+        let named = |error| match error {
+            OpenError::Store(StoreError::Sqlite(source)) => {
+                BackupError::Copy { path: file.display().to_string(), source }
+            }
+            error => error.into(),
+        };
+        copied.map_err(named)?.position
     };
     Ok(BackedUp { position, bytes: draft.publish()? })
 }
@@ -240,7 +251,7 @@ async fn restore_sqlite(site: &Site, file: &Path) -> Result<(), BackupError> {
     let copy = scaffold.0.join("ledger.db");
     copy_and_look(file, &copy).await?;
     std::fs::rename(&copy, &target).map_err(|source| failed("write", &target, source))?;
-    sync_folder(&target).map_err(|source| failed("write", &target, source))
+    sync_folder_of(&target).map_err(|source| failed("write", &target, source))
 }
 
 /// Copies a backup to where it is looked at: whole, of a ledger, and of a version that this program knows.

@@ -21,8 +21,10 @@ mod token;
 mod verify;
 mod witness;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 use crate::clock::Zone;
@@ -206,6 +208,16 @@ async fn dispatch(cli: Cli) -> Result<(), Failed> {
         Some(Command::Followers(arguments)) => followers::run(context, arguments).await,
         Some(Command::Backup(arguments)) => backup::back_up(context, arguments).await,
         Some(Command::Restore(arguments)) => backup::restore(context, arguments).await,
+    }
+}
+
+/// Writes to stdout; false where nobody reads any more, as behind `head`.
+fn write_out(text: &str) -> anyhow::Result<bool> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error).context("cannot write to stdout"),
     }
 }
 

@@ -196,6 +196,13 @@ pub fn decode_ref<A: Entity>(stored: EventRef<'_>) -> Result<A::Event, Box<Corru
     Ok(event)
 }
 
+/// The id of an event's stream: a decimal number, written in the one way.
+pub fn id_of(event: EventRef<'_>) -> Result<i64, Box<CorruptEvent>> {
+    let id = event.aggregate_id.parse::<i64>().ok();
+    id.filter(|id| *id > 0 && id.to_string() == event.aggregate_id)
+        .ok_or_else(|| CorruptEvent::at(event, format!("{} is no id of a stream", event.aggregate_id)))
+}
+
 /// A stream's state and version, event by event.
 #[derive(Clone, Debug)]
 pub struct Folded<A> {
@@ -217,6 +224,9 @@ impl<A: Entity> Folded<A> {
         let expected = self.version + 1;
         if event.sequence != expected {
             return Err(CorruptEvent::at(event, format!("event {expected} of the stream is missing")));
+        }
+        if self.version == 0 {
+            id_of(event)?;
         }
         self.state.evolve(&decode_ref::<A>(event)?);
         self.version = expected;

@@ -226,9 +226,9 @@ pub async fn note(ledger: &Ledger, follower: &Follower, error: Option<String>) {
 }
 
 /// How far a follower has come; 0 = it has never begun.
-pub async fn checkpoint(ledger: &Ledger, follower: &Follower) -> Result<i64, StoreError> {
+pub async fn checkpoint(store: &Store, follower: &Follower) -> Result<i64, StoreError> {
     let sql = "SELECT value FROM checkpoints WHERE bucket = $1 AND name = $2";
-    let rows = ledger.store().query(Statement::new(sql, [BUCKET.into(), follower.name.into()])).await?;
+    let rows = store.query(Statement::new(sql, [BUCKET.into(), follower.name.into()])).await?;
     Ok(rows.first().map_or(0, |row| row.int(0)))
 }
 
@@ -239,15 +239,22 @@ pub async fn move_checkpoint(
     from: i64,
     to: i64,
 ) -> Result<(), StoreError> {
+    ledger.store().write(vec![moved(follower, from, to)]).await?;
+    Ok(())
+}
+
+/// The same as a statement, for a follower whose work is of the same transaction; it returns nothing where the checkpoint is
+/// no longer where the follower took it.
+pub(crate) fn moved(follower: &Follower, from: i64, to: i64) -> Statement {
     let (begin, go_on) = (
-        "INSERT INTO checkpoints (bucket, name, value) VALUES ($1, $2, $3) ON CONFLICT (bucket, name) DO NOTHING",
-        "UPDATE checkpoints SET value = $3 WHERE bucket = $1 AND name = $2 AND value = $4",
+        "INSERT INTO checkpoints (bucket, name, value) VALUES ($1, $2, $3) ON CONFLICT (bucket, name) DO NOTHING
+         RETURNING value",
+        "UPDATE checkpoints SET value = $3 WHERE bucket = $1 AND name = $2 AND value = $4 RETURNING value",
     );
     let mut cells: Vec<Cell> = vec![BUCKET.into(), follower.name.into(), to.into()];
     let sql = if from == 0 { begin } else { go_on };
     cells.extend((from != 0).then_some(from.into()));
-    ledger.store().write(vec![Statement::new(sql, cells)]).await?;
-    Ok(())
+    Statement::new(sql, cells)
 }
 
 #[cfg(test)]

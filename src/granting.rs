@@ -188,7 +188,7 @@ fn pass_over(member_id: i64, error: ExecuteError) -> Result<(), ExecuteError> {
 /// None while another server is at it, or they are paused. The first time ever begins with today.
 pub async fn grant_birthdays(ledger: &Ledger) -> Result<Option<usize>, ExecuteError> {
     let today = ledger.now().day;
-    let mut checkpoint = followers::checkpoint(ledger, &BIRTHDAY).await?;
+    let mut checkpoint = followers::checkpoint(ledger.store(), &BIRTHDAY).await?;
     let done_with = parse_day(&day_text(checkpoint));
     let mut given = 0;
     for day in days_to_do(today, done_with) {

@@ -4,7 +4,7 @@
 //! computed from those streams. Imports go one way:
 //!
 //! ```text
-//! value, clock, refusal ← secrets, person_keys ← coupon, definition, shop, allotment, job, grant, rule, order, member, provenance, facts
+//! value, durable, clock, refusal ← secrets, person_keys ← coupon, definition, shop, allotment, job, grant, rule, order, member, provenance, facts
 //!   ← identity ← access, config
 //!   ← store ← read_model, directory ← entity ← metrics ← ledger
 //!   ← lease, followers, bulk, import, sweep, runner, rulebook, granting, ordering, erasure, replay, backup, demo ← audit ← http ← cli ← main
@@ -22,6 +22,7 @@ pub mod coupon;
 pub mod definition;
 pub mod demo;
 pub mod directory;
+pub mod durable;
 pub mod entity;
 pub mod erasure;
 pub mod facts;

@@ -92,6 +92,8 @@ pub struct Metrics {
     pub checkpoint_size: Gauge<i64, AtomicI64>,
     /// Leaves of the last tree that each witness has cosigned.
     pub witness_size: Family<WitnessLabels, Gauge<i64, AtomicI64>>,
+    /// Whether each witness refuses, is away or knows more than this ledger: 0 or 1.
+    pub witness_failed: Family<WitnessLabels, Gauge<i64, AtomicI64>>,
     /// Whether each follower rests.
     pub follower_paused: Family<FollowerLabels, Gauge<i64, AtomicI64>>,
     /// Appends that wait for the next batch.
@@ -122,6 +124,7 @@ pub struct Metrics {
 }
 
 impl Default for Metrics {
+    #[expect(clippy::too_many_lines, reason = "one table: each metric with its name and what it tells")]
     fn default() -> Self {
         let mut registry = Registry::with_prefix("coupon_ledger");
         let metrics = Self {
@@ -130,6 +133,7 @@ impl Default for Metrics {
             follower_failed: Family::default(),
             checkpoint_size: Gauge::default(),
             witness_size: Family::default(),
+            witness_failed: Family::default(),
             follower_paused: Family::default(),
             queue_depth: Gauge::default(),
             batch_size: Histogram::new(exponential_buckets(1.0, 2.0, 10)),
@@ -174,6 +178,11 @@ impl Default for Metrics {
             "witness_size",
             "Leaves of the last tree that each witness has cosigned",
             metrics.witness_size.clone(),
+        );
+        registry.register(
+            "witness_failed",
+            "Whether each witness refuses, is away or knows more than this ledger",
+            metrics.witness_failed.clone(),
         );
         registry.register("follower_paused", "1 while a follower rests", metrics.follower_paused.clone());
         registry.register("batch_size", "Entries per batch", metrics.batch_size.clone());

@@ -19,6 +19,7 @@ use tree::Frontier;
 pub use tree::Key;
 use zeroize::Zeroizing;
 
+use crate::durable::{self, sync_folder_of};
 use crate::value::{hex, random};
 
 /// The file's first line.
@@ -146,7 +147,7 @@ impl PersonKeys {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => {
                 return Err(failed("make", path, error));
             }
-            _ => removed.and_then(|()| sync_folder(path)).map_err(|error| failed("make", path, error))?,
+            _ => removed.and_then(|()| sync_folder_of(path)).map_err(|error| failed("make", path, error))?,
         }
         Self::read(path)?.ok_or_else(|| PersonKeysError::Missing { path: path.display().to_string() })
     }
@@ -233,19 +234,9 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     path.with_file_name(name)
 }
 
-fn sync_folder(path: &Path) -> std::io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
-}
-
 /// Held by whoever writes the file or drafts of it.
 fn lock(path: &Path) -> Result<File, PersonKeysError> {
-    let path = beside(path, "lock");
-    let mut options = OpenOptions::new();
-    let lock = options.create(true).truncate(false).write(true).mode(0o600).open(&path);
-    let lock = lock.map_err(|source| failed("use", &path, source))?;
-    lock.lock().map_err(|source| failed("lock", &path, source))?;
-    Ok(lock)
+    durable::lock(path).map_err(|source| failed("lock", path, source))
 }
 
 /// Wipes drafts and replaced files that are still there. For who holds the lock.
@@ -306,7 +297,7 @@ fn replace(path: &Path, text: &str) -> Result<(), PersonKeysError> {
     std::fs::hard_link(path, beside(path, OLD)).map_err(failed)?;
     let draft = write_draft(path, text)?;
     std::fs::rename(&draft, path).map_err(failed)?;
-    sync_folder(path).map_err(failed)?;
+    sync_folder_of(path).map_err(failed)?;
     clear_leftovers(path)
 }
 

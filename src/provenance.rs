@@ -7,10 +7,13 @@
 use serde::{Deserialize, Serialize};
 
 use crate::facts::Facts;
-use crate::refusal::{Refusal, Wrong};
+use crate::refusal::Refusal;
 
 /// The one stream's id.
 pub const LEDGER_ID: i64 = 1;
+
+/// For how long after a rotation the key before it signs as well.
+pub const OVERLAP_MS: i64 = 30 * 86_400_000;
 
 /// What happened to the ledger as a whole. Stored as JSON; docs/events.md gives each shape.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,8 +53,6 @@ pub struct ImportedFrom {
 /// What can be asked of the ledger as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProvenanceCommand {
-    /// Say where it comes from; its `at_ms` is the command's time.
-    ImportFrom(ImportedFrom),
     /// Sign with the next key.
     RotateCheckpointKey {
         /// The next generation, as whoever derived the key believed it to be.
@@ -81,12 +82,19 @@ impl Provenance {
         self.rotations.saturating_add(1)
     }
 
+    /// Whether the key before the one that signs signs as well.
+    #[must_use]
+    pub fn overlaps(&self, now_ms: i64) -> bool {
+        self.rotations > 0 && now_ms < self.rotated_at_ms.saturating_add(OVERLAP_MS)
+    }
+
     /// What these events make of it; total on any event.
     pub fn evolve(&mut self, event: &ProvenanceEvent) {
         match event {
             ProvenanceEvent::ImportedFrom(from) => self.imported_from = Some(from.clone()),
-            ProvenanceEvent::CheckpointKeyRotated { generation, at_ms, .. } => {
-                self.rotations = generation.saturating_sub(1);
+            ProvenanceEvent::CheckpointKeyRotated { at_ms, .. } => {
+                // Counted and not believed: as many keys are derived as this says, and a forged number must not say how many.
+                self.rotations = self.rotations.saturating_add(1);
                 self.rotated_at_ms = *at_ms;
             }
         }
@@ -100,17 +108,14 @@ impl Provenance {
     ) -> Result<Vec<ProvenanceEvent>, Refusal> {
         let at_ms = facts.at.ms;
         match command {
-            // Only a new ledger comes from another one.
-            ProvenanceCommand::ImportFrom(_) if facts.version > 0 => {
-                Err(Refusal::field("origin", Wrong::ImportedAlready))
-            }
-            ProvenanceCommand::ImportFrom(from) => {
-                Ok(vec![ProvenanceEvent::ImportedFrom(ImportedFrom { at_ms, ..from.clone() })])
-            }
             ProvenanceCommand::RotateCheckpointKey { generation, verifier_key, employee_id } => {
                 if self.key_generation().checked_add(1) != Some(*generation) {
                     // Another operator was faster.
                     return Err(Refusal::IdTaken);
+                }
+                // The key before this one is still one that auditors and witnesses may have pinned alone.
+                if self.overlaps(at_ms) {
+                    return Err(Refusal::KeyRotatedLately);
                 }
                 Ok(vec![ProvenanceEvent::CheckpointKeyRotated {
                     generation: *generation,
@@ -120,5 +125,31 @@ impl Provenance {
                 }])
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rotated(generation: u32) -> ProvenanceEvent {
+        ProvenanceEvent::CheckpointKeyRotated {
+            generation,
+            verifier_key: String::new(),
+            at_ms: 1,
+            employee_id: 0,
+        }
+    }
+
+    #[test]
+    fn a_rotation_is_one_more_key_whatever_number_it_says() {
+        let mut ledger = Provenance::default();
+        let keys: Vec<u32> = [2, u32::MAX, 0, 1]
+            .map(|generation| {
+                ledger.evolve(&rotated(generation));
+                ledger.key_generation()
+            })
+            .into();
+        assert_eq!(keys, [2, 3, 4, 5]);
     }
 }

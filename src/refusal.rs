@@ -84,6 +84,8 @@ pub enum Refusal {
     KeyReused,
     /// 6003: the id that the ledger chose for something new has a stream already; the next one may not.
     IdTaken,
+    /// 6004: the key before the one that signs is still to sign as well.
+    KeyRotatedLately,
     /// 7001
     WrongGiftCode {
         /// Tries left before the gift locks.
@@ -558,6 +560,7 @@ wordings! {
     NOT_ON_OFFER = 5006, "電子券不可領取", "电子券不可领取", "not on offer";
     KEY_REUSED = 6001, "冪等鍵已用於其他請求", "幂等键已用于其他请求", "idempotency key used with another body";
     CHANGED_MEANWHILE = 6003, "資料已變更，請重試", "资料已变更，请重试", "changed meanwhile, try again";
+    KEY_ROTATED_LATELY = 6004, "簽名密鑰在三十天內已更換過", "签名密钥在三十天内已更换过", "the signing key was replaced within the last thirty days";
     WRONG_GIFT_CODE = 7001, "驗證碼錯誤", "验证码错误", "wrong gift code";
     GIFT_LOCKED = 7002, "驗證碼錯誤次數過多，贈送已鎖定", "验证码错误次数过多，赠送已锁定", "gift locked after five wrong codes";
     NOTHING_TO_RECEIVE = 7003, "沒有可接收的電子券", "没有可接收的电子券", "nothing to receive here";
@@ -606,6 +609,7 @@ impl Refusal {
             Self::NotOnOffer => &NOT_ON_OFFER,
             Self::KeyReused => &KEY_REUSED,
             Self::IdTaken => &CHANGED_MEANWHILE,
+            Self::KeyRotatedLately => &KEY_ROTATED_LATELY,
             Self::WrongGiftCode { .. } => &WRONG_GIFT_CODE,
             Self::GiftLocked => &GIFT_LOCKED,
             Self::NothingToReceive => &NOTHING_TO_RECEIVE,

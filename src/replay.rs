@@ -5,10 +5,11 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures::TryStreamExt as _;
 use tokio::task::JoinSet;
 
 use crate::entity::{CorruptEvent, Entity, Folded};
-use crate::store::{EventRef, IdRange, Store, StoreError, Visitor};
+use crate::store::{EventRef, Store, StoreError, Visitor};
 
 /// Why the log could not be replayed.
 #[derive(Debug, thiserror::Error)]
@@ -30,41 +31,74 @@ pub struct Replayed {
     pub streams: u64,
 }
 
-/// Folds events as they come, stream by stream.
-struct Folding<A, F> {
-    see: F,
+/// Whoever is shown the streams of a kind, each once it is whole.
+pub trait See<A>: Send + 'static {
+    /// The next one: its id as the log has it, its state and how many events made it.
+    fn see(&mut self, id: &str, folded: Folded<A>);
+}
+
+impl<A, F: FnMut(i64, A) + Send + 'static> See<A> for F {
+    fn see(&mut self, id: &str, folded: Folded<A>) {
+        // Folding it has told that it is one.
+        self(id.parse().unwrap_or_default(), folded.state);
+    }
+}
+
+/// Folds events as they come, stream by stream; events behind a position are as if they had not happened yet.
+pub struct Folding<A, S> {
+    see: S,
+    until: i64,
     stream: String,
     folded: Folded<A>,
-    replayed: Replayed,
     failed: Option<Box<CorruptEvent>>,
 }
 
-impl<A: Entity, F: FnMut(i64, A)> Folding<A, F> {
-    fn new(see: F) -> Self {
-        let (stream, folded) = (String::new(), Folded::default());
-        Self { see, stream, folded, replayed: Replayed::default(), failed: None }
+impl<A: Entity, S: See<A>> Folding<A, S> {
+    /// Shows streams as of a position.
+    pub fn new(see: S, until: i64) -> Self {
+        Self { see, until, stream: String::new(), folded: Folded::default(), failed: None }
     }
 
     fn end_stream(&mut self) {
         if self.folded.version > 0 {
-            self.replayed.streams += 1;
-            let folded = std::mem::take(&mut self.folded);
-            (self.see)(self.stream.parse().unwrap_or_default(), folded.state);
+            self.see.see(&self.stream, std::mem::take(&mut self.folded));
         }
+    }
+
+    /// Who was shown them, the last one as well; an error where one could not be folded.
+    pub fn end(mut self) -> Result<S, Box<CorruptEvent>> {
+        if let Some(corrupt) = self.failed.take() {
+            return Err(corrupt);
+        }
+        self.end_stream();
+        Ok(self.see)
     }
 }
 
-impl<A: Entity, F: FnMut(i64, A) + Send + 'static> Visitor for Folding<A, F> {
+impl<A: Entity, S: See<A>> Visitor for Folding<A, S> {
     fn meet(&mut self, event: EventRef<'_>) {
-        if self.failed.is_some() {
+        if self.failed.is_some() || event.position > self.until {
             return;
         }
         if event.aggregate_id != self.stream {
             self.end_stream();
             event.aggregate_id.clone_into(&mut self.stream);
         }
-        self.replayed.events += 1;
         self.failed = self.folded.take(event).err();
+    }
+}
+
+/// Counts what it lets through.
+struct Counting<F> {
+    see: F,
+    replayed: Replayed,
+}
+
+impl<A, F: FnMut(i64, A) + Send + 'static> See<A> for Counting<F> {
+    fn see(&mut self, id: &str, folded: Folded<A>) {
+        self.replayed.events += folded.version as u64;
+        self.replayed.streams += 1;
+        self.see.see(id, folded);
     }
 }
 
@@ -75,20 +109,18 @@ pub async fn replay<A: Entity, F: FnMut(i64, A) + Send + 'static>(
     seeing: impl Fn() -> F,
 ) -> Result<Replayed, ReplayError> {
     let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-    let ranges = Arc::new(Mutex::new(IdRange::all()));
+    let ranges: Vec<_> = store.ranges(A::TYPE, "").try_collect().await?;
+    let ranges = Arc::new(Mutex::new(ranges));
     let mut workers = JoinSet::new();
     for _ in 0..cores {
         let (store, ranges) = (store.clone(), ranges.clone());
-        let mut folding = Folding::<A, F>::new(seeing());
+        let mut counting = Counting { see: seeing(), replayed: Replayed::default() };
         workers.spawn(async move {
             loop {
                 let range = ranges.lock().unwrap_or_else(PoisonError::into_inner).pop();
-                let Some(range) = range else { return Ok(folding.replayed) };
-                folding = store.scan(A::TYPE, range, folding).await?;
-                if let Some(corrupt) = folding.failed.take() {
-                    return Err(ReplayError::Corrupt(corrupt));
-                }
-                folding.end_stream();
+                let Some(range) = range else { return Ok::<_, ReplayError>(counting.replayed) };
+                let folding = Folding::<A, _>::new(counting, i64::MAX);
+                counting = store.scan(A::TYPE, range, folding).await?.end()?;
             }
         });
     }

@@ -33,7 +33,7 @@ pub use replay::{EventRef, IdRange, Visitor};
 pub use scratch::Scratch;
 pub use snapshot::{Snapshot, copy_sqlite, look_at_sqlite};
 pub use sqlite::{SqliteStore, hold_folder};
-pub use takeover::{Takeover, WholeReceipt};
+pub use takeover::{StoredReceipt, Takeover};
 
 use crate::clock::Clock;
 
@@ -175,6 +175,22 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// An error that says what is stored, or how, and not that it could not be asked for: a table that is gone, a column of
+    /// another type, a page of the file that is none.
+    pub(crate) fn is_about_data(&self) -> bool {
+        match self {
+            Self::Shared(error) => error.is_about_data(),
+            // A right that is missing tells nothing of what is stored.
+            Self::Postgres(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42501") => false,
+            Self::Sqlite(error) => {
+                use rusqlite::ErrorCode as Code;
+                let code = error.sqlite_error_code();
+                matches!(code, Some(Code::Unknown | Code::DatabaseCorrupt)) || self.is_statement_error()
+            }
+            _ => self.is_statement_error(),
+        }
+    }
+
     /// An error that lies in the statement or its data, not in the connection or its load.
     pub(crate) fn is_statement_error(&self) -> bool {
         match self {
@@ -561,6 +577,28 @@ impl Store {
         match self {
             Self::Sqlite(store) => store.wipe(true).await.map(drop),
             Self::Postgres(_) => Ok(()),
+        }
+    }
+
+    /// The last position of the log, as its head says.
+    pub async fn head(&self) -> Result<i64, StoreError> {
+        let sql = "SELECT position FROM log_head WHERE bucket = $1";
+        let rows = self.query(Statement::new(sql, [BUCKET.into()])).await?;
+        Ok(rows.first().map_or(0, |row| row.int(0)))
+    }
+
+    /// Which root secret it was started with.
+    pub async fn secret_id(&self) -> Result<String, StoreError> {
+        let sql = "SELECT value FROM ledger_facts WHERE name = 'secret_id'";
+        let rows = self.query(Statement::new(sql, [])).await?;
+        Ok(rows.into_iter().next().map(|mut row| row.take_text(0)).unwrap_or_default())
+    }
+
+    /// The rows of a statement that looks at whole tables, for as long as it takes.
+    pub async fn query_whole(&self, statement: Statement) -> Result<Vec<Row>, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.query(statement).await,
+            Self::Postgres(store) => store.query_whole(&statement).await,
         }
     }
 

@@ -67,7 +67,7 @@ async fn sweep_gifts(ledger: &Ledger) -> Result<usize, ExecuteError> {
 
 async fn sweep_ends(ledger: &Ledger) -> Result<usize, ExecuteError> {
     let until_ms = ledger.clock().now_ms() - SETTLED_AFTER_MS;
-    let done_ms = followers::checkpoint(ledger, &EXPIRY).await?;
+    let done_ms = followers::checkpoint(ledger.store(), &EXPIRY).await?;
     let mut from = Due { at_ms: done_ms, coupon_id: i64::MAX };
     let mut swept = 0;
     // What could not be settled is looked at again: the checkpoint stays before the first of it.

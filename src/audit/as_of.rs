@@ -4,7 +4,7 @@
 //! learnt from the events too, never from a live row. The one thing that is not in the log is a review's text; it is taken
 //! over where it still has the hash that its event holds. The directory is not taken over: it tells of today only.
 
-use futures::{StreamExt as _, stream};
+use futures::StreamExt as _;
 
 use super::at::AsOf;
 use super::kinds::{KINDS, Kind, Stream};
@@ -87,8 +87,12 @@ pub async fn whole(scratch: &Scratch, store: &Store, as_of: AsOf) -> Result<(), 
     let mut stock = Vec::new();
     for kind in KINDS {
         let copy = scratch.store();
-        let scan = |range| (kind.scan)(copy.clone(), range, i64::MAX);
-        let mut parts = stream::iter(IdRange::all()).map(scan).buffered(PARTS_AHEAD);
+        let ranges = copy.ranges(kind.name, "");
+        let scan = |range: Result<IdRange, StoreError>| {
+            let copy = copy.clone();
+            async move { (kind.scan)(copy, range?, i64::MAX).await }
+        };
+        let mut parts = Box::pin(ranges.map(scan).buffered(PARTS_AHEAD));
         while let Some(streams) = parts.next().await {
             let (mut rows, streams) = (Vec::new(), streams?);
             for Stream { written, .. } in streams {

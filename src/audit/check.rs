@@ -24,6 +24,9 @@ use super::export::{Damage, ReadError};
 /// So many findings are told one by one; the others are counted. Where everything is wrong, that is enough to see why.
 const MAX_FINDINGS: usize = 1_000;
 
+/// So many characters of what an event says of itself are told.
+const MAX_TOLD: usize = 1_000;
+
 /// What is believed, and what a log is held against.
 #[derive(Clone, Debug, Default)]
 pub struct Trusted {
@@ -47,7 +50,7 @@ impl Trusted {
         if keys.is_empty() {
             return Ok(Self::default());
         }
-        let trust = Trust::new(keys, witnesses, witnesses.len())?;
+        let trust = Trust::new(keys, witnesses, 0)?.needing_all();
         let log = Trust::new(keys, &[], 0)?;
         Ok(Self { trust: Some(trust), log: Some(log), older: Vec::new() })
     }
@@ -84,8 +87,8 @@ struct Kept {
 }
 
 impl Older {
-    fn incomparable(&self, what: String) -> CheckError {
-        CheckError::Incomparable { name: self.name.clone(), what }
+    fn incomparable(&self, what: &str) -> CheckError {
+        CheckError::Incomparable { name: self.name.clone(), what: printable(what) }
     }
 
     /// What it says of a log; None where it is not signed, which is a finding.
@@ -96,12 +99,12 @@ impl Older {
         found: &mut Findings,
     ) -> Result<Option<Kept>, CheckError> {
         let Some(trust) = &trusted.log else {
-            return Err(self.incomparable("says nothing without a trusted key".to_owned()));
+            return Err(self.incomparable("says nothing without a trusted key"));
         };
         let opened = match trust.open(&self.note) {
             Ok(opened) => opened,
             Err(error @ (Untrusted::Malformed | Untrusted::OtherLog { .. })) => {
-                return Err(self.incomparable(format!("cannot be used: {error}")));
+                return Err(self.incomparable(&format!("cannot be used: {error}")));
             }
             Err(error) => {
                 found.add(Finding::of("signature", format!("{}: {error}", self.name)));
@@ -110,7 +113,7 @@ impl Older {
         };
         if opened.origin != origin {
             let what = format!("is a checkpoint of {}, not of {origin}", opened.origin);
-            return Err(self.incomparable(what));
+            return Err(self.incomparable(&what));
         }
         Ok(Some(Kept { name: self.name.clone(), size: opened.size, root: opened.root }))
     }
@@ -187,10 +190,33 @@ impl fmt::Display for Finding {
         place.extend(self.position.map(|position| format!("position {position}")));
         place.extend(self.stream.clone());
         if !place.is_empty() {
-            write!(f, "{}: ", place.join(", "))?;
+            write!(f, "{}: ", printable(&place.join(", ")))?;
         }
-        write!(f, "{} ({})", self.what, self.rule)
+        write!(f, "{} ({})", printable(&self.what), self.rule)
     }
+}
+
+/// A text for a terminal: what somebody may have forged moves no cursor, begins no line and turns no text around.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    let turns = |character: char| {
+        // Ends of lines and paragraphs, and what sets the direction of writing.
+        matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() || turns(character) {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
+/// The beginning of a text of any length.
+fn short(text: &str) -> String {
+    text.chars().take(MAX_TOLD).collect()
 }
 
 /// Findings as they come.
@@ -203,7 +229,8 @@ struct Findings {
 impl Findings {
     fn add(&mut self, finding: Finding) {
         if self.list.len() < MAX_FINDINGS {
-            self.list.push(finding);
+            let (stream, what) = (finding.stream.as_deref().map(short), short(&finding.what));
+            self.list.push(Finding { stream, what, ..finding });
         } else {
             self.left_out += 1;
         }
@@ -242,5 +269,35 @@ impl Report {
     #[must_use]
     pub fn is_sound(&self) -> bool {
         self.findings.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_finding_moves_no_cursor_begins_no_line_and_turns_no_text_around() {
+        let stream = Some("shop/\r1".to_owned());
+        let what = "x\u{1b}[2J\nsound: \u{9b}y\u{202e}z\u{2028}電子券".to_owned();
+        let finding = Finding { stream, ..Finding::at("event", 3, what) };
+        assert_eq!(
+            finding.to_string(),
+            "position 3, shop/\\r1: x\\u{1b}[2J\\nsound: \\u{9b}y\\u{202e}z\\u{2028}電子券 (event)"
+        );
+    }
+
+    #[test]
+    fn of_findings_so_many_are_kept_and_of_each_so_much() {
+        let mut found = Findings::default();
+        for _ in 0..=MAX_FINDINGS {
+            let stream = Some("s".repeat(MAX_TOLD + 1));
+            found.add(Finding { stream, ..Finding::of("event", "w".repeat(MAX_TOLD + 1)) });
+        }
+        assert_eq!((found.list.len(), found.left_out), (MAX_FINDINGS, 1));
+        let longest = |text: &str| text.len() == MAX_TOLD;
+        assert!(
+            found.list.iter().all(|one| longest(&one.what) && one.stream.as_deref().is_some_and(longest))
+        );
     }
 }

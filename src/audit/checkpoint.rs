@@ -314,6 +314,13 @@ impl Trust {
         Ok(Self { log, witnesses, needed })
     }
 
+    /// The same, where every one of the witnesses must have cosigned.
+    #[must_use]
+    pub fn needing_all(self) -> Self {
+        // Counted here, where one that was named twice is one.
+        Self { needed: self.witnesses.len(), ..self }
+    }
+
     /// The log whose keys are trusted; empty where none is.
     #[must_use]
     pub fn origin(&self) -> &str {

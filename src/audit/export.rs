@@ -15,7 +15,7 @@ mod read;
 mod write;
 
 pub use manifest::{FileEntry, Manifest, Proof, hashes_of};
-pub use read::{Archive, Damage, Leaves, MAX_LINE, ReadError, StoredReceipt};
+pub use read::{Archive, Damage, Leaves, MAX_LINE, ReadError};
 pub(super) use write::kind_of;
 pub use write::{ExportError, Wanted, export};
 

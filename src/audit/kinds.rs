@@ -6,8 +6,8 @@ use serde_json::Value;
 use super::words::Told;
 use crate::clock::Zone;
 use crate::entity::{CorruptEvent, Counts, Entity, Folded, decode, effects, for_each_aggregate};
-use crate::replay::ReplayError;
-use crate::store::{Effects, EventRef, IdRange, LiveRow, LiveTable, StockOf, Store, StoredEvent, Visitor};
+use crate::replay::{Folding, ReplayError, See};
+use crate::store::{Effects, IdRange, LiveRow, LiveTable, SCHEMA_VERSION, StockOf, Store, StoredEvent};
 
 /// A kind of stream.
 pub struct Kind {
@@ -70,6 +70,14 @@ macro_rules! kinds {
 
 for_each_aggregate!(kinds);
 
+/// The program that folds streams, in words: another one might make other rows of the same events, or knows other kinds
+/// or the same in another order. What it has begun is not gone on with.
+#[must_use]
+pub fn made_by() -> String {
+    let kinds: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
+    format!("{} schema {SCHEMA_VERSION} {}", env!("CARGO_PKG_VERSION"), kinds.join(","))
+}
+
 impl Kind {
     /// The kind of this name.
     #[must_use]
@@ -110,9 +118,16 @@ fn value(state: &impl serde::Serialize) -> Value {
     serde_json::to_value(state).unwrap_or_default()
 }
 
-fn written<A: Entity>(id: &str, state: &A) -> Written {
+/// What a stream in this state writes. Folding it has told that its id is one.
+pub(super) fn written<A: Entity>(id: &str, state: &A) -> Written {
     let id = id.parse().unwrap_or_default();
-    Written { rows: state.rows(id), counts: state.counts(), stock: state.stock(id) }
+    let rows = state.rows(id);
+    debug_assert!(
+        rows.iter().all(|row| row.table.written_by.contains(&A::TYPE)),
+        "a {} writes into a table that does not say so",
+        A::TYPE
+    );
+    Written { rows, counts: state.counts(), stock: state.stock(id) }
 }
 
 fn fold<A: Entity>(events: &[StoredEvent], until: i64) -> Result<Written, Box<CorruptEvent>> {
@@ -139,51 +154,27 @@ fn further<A: Entity>(
 
 fn scan<A: Entity>(store: Store, range: IdRange, until: i64) -> Scanned {
     Box::pin(async move {
-        let reader = Reader::<A> { until, ..Reader::default() };
-        let mut reader = store.scan(A::TYPE, range, reader).await?;
-        reader.end_stream();
-        match reader.failed {
-            Some(corrupt) => Err(ReplayError::Corrupt(corrupt)),
-            None => Ok(reader.streams),
-        }
+        let folding = Folding::<A, _>::new(Streams(Vec::new()), until);
+        Ok(store.scan(A::TYPE, range, folding).await?.end()?.0)
     })
 }
 
-/// Folds what it meets, stream by stream; events behind a position are as if they had not happened yet.
-struct Reader<A> {
-    until: i64,
-    id: String,
-    folded: Folded<A>,
-    streams: Vec<Stream>,
-    failed: Option<Box<CorruptEvent>>,
-}
+/// Keeps of each stream what it writes.
+struct Streams(Vec<Stream>);
 
-impl<A: Entity> Default for Reader<A> {
-    fn default() -> Self {
-        let (id, folded) = (String::new(), Folded::default());
-        Self { until: 0, id, folded, streams: Vec::new(), failed: None }
+impl<A: Entity> See<A> for Streams {
+    fn see(&mut self, id: &str, Folded { state, version }: Folded<A>) {
+        self.0.push(Stream { id: id.to_owned(), events: version, written: written(id, &state) });
     }
 }
 
-impl<A: Entity> Reader<A> {
-    fn end_stream(&mut self) {
-        let Folded { state, version } = std::mem::take(&mut self.folded);
-        if version > 0 {
-            let id = self.id.clone();
-            self.streams.push(Stream { written: written(&id, &state), id, events: version });
-        }
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl<A: Entity> Visitor for Reader<A> {
-    fn meet(&mut self, event: EventRef<'_>) {
-        if self.failed.is_some() || event.position > self.until {
-            return;
-        }
-        if event.aggregate_id != self.id {
-            self.end_stream();
-            event.aggregate_id.clone_into(&mut self.id);
-        }
-        self.failed = self.folded.take(event).err();
+    #[test]
+    fn a_program_with_other_kinds_or_another_order_of_them_is_another_one() {
+        let names: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
+        assert!(made_by().ends_with(&format!(" {}", names.join(","))), "{}", made_by());
     }
 }

@@ -17,22 +17,31 @@ const FORMAT: &str = "coupon-ledger event 1";
 #[must_use]
 pub fn bytes(event: &StoredEvent) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(192 + event.payload.len() + event.metadata.len());
-    let mut put = |column: &[u8]| {
-        bytes.extend_from_slice(&(column.len() as u32).to_be_bytes());
-        bytes.extend_from_slice(column);
-    };
-    put(FORMAT.as_bytes());
-    put(&BUCKET.to_be_bytes());
-    put(&event.position.to_be_bytes());
-    put(event.aggregate_type.as_bytes());
-    put(event.aggregate_id.as_bytes());
-    put(&event.sequence.to_be_bytes());
-    put(event.event_type.as_bytes());
-    put(event.event_version.as_bytes());
-    put(&event.recorded_at_ms.to_be_bytes());
-    put(event.payload.as_bytes());
-    put(event.metadata.as_bytes());
+    put(&mut bytes, FORMAT.as_bytes());
+    put(&mut bytes, &BUCKET.to_be_bytes());
+    put(&mut bytes, &event.position.to_be_bytes());
+    put_contents(&mut bytes, event);
     bytes
+}
+
+fn put(bytes: &mut Vec<u8>, column: &[u8]) {
+    bytes.extend_from_slice(&(column.len() as u32).to_be_bytes());
+    bytes.extend_from_slice(column);
+}
+
+fn put_contents(bytes: &mut Vec<u8>, event: &StoredEvent) {
+    for column in [
+        event.aggregate_type.as_bytes(),
+        event.aggregate_id.as_bytes(),
+        &event.sequence.to_be_bytes(),
+        event.event_type.as_bytes(),
+        event.event_version.as_bytes(),
+        &event.recorded_at_ms.to_be_bytes(),
+        event.payload.as_bytes(),
+        event.metadata.as_bytes(),
+    ] {
+        put(bytes, column);
+    }
 }
 
 /// Whether an event is the note of an import, which begins a ledger that was taken over from an export. Digests of contents
@@ -56,18 +65,7 @@ pub fn import_note(event: &StoredEvent) -> Option<ImportedFrom> {
 #[must_use]
 pub fn contents(event: &StoredEvent) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(128 + event.payload.len() + event.metadata.len());
-    let mut put = |column: &[u8]| {
-        bytes.extend_from_slice(&(column.len() as u32).to_be_bytes());
-        bytes.extend_from_slice(column);
-    };
-    put(event.aggregate_type.as_bytes());
-    put(event.aggregate_id.as_bytes());
-    put(&event.sequence.to_be_bytes());
-    put(event.event_type.as_bytes());
-    put(event.event_version.as_bytes());
-    put(&event.recorded_at_ms.to_be_bytes());
-    put(event.payload.as_bytes());
-    put(event.metadata.as_bytes());
+    put_contents(&mut bytes, event);
     bytes
 }
 

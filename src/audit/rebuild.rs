@@ -18,28 +18,23 @@ use std::collections::BTreeSet;
 use futures::StreamExt as _;
 
 use compare::{Found, Moved, settle};
-pub use coupon::{CouponReport, repair_coupon};
+pub use coupon::{CouponReport, repair_coupon, repair_coupon_reading};
 use fold::{Digests, Moves, add_between, kind_of};
 pub use record::{Cells, Difference, Rebuild, Report, State, TableReport, Wrong};
 
-use super::kinds::{KINDS, Stream, Written};
+use super::kinds::{KINDS, Stream, Written, made_by};
 use crate::clock::Clock;
-use crate::entity::CorruptEvent;
+use crate::entity::{CorruptEvent, id_of};
 use crate::ledger::Ledger;
 use crate::read_model::LIVE_TABLES;
 use crate::replay::ReplayError;
 use crate::store::rebuild::{Change, MEMBER_COUNTS, NEW, OLD, STOCK, Swap, Swapped, key_of};
-use crate::store::{
-    BUCKET, Cell, IdRange, LiveTable, Rebuilder, Statement, Store, StoreError, StoredEvent, StreamId,
-};
+use crate::store::{IdRange, LiveTable, Rebuilder, Store, StoreError, StoredEvent, StreamId};
 
 /// How many differing rows a report lists; it counts them all.
 pub const LISTED: usize = 100;
 
-/// Streams that are read at a time …
-const STREAMS_AT_A_TIME: i64 = 2_000;
-
-/// … and how many such parts are read while one is written.
+/// How many parts of the log are read while one is written.
 const PARTS_AHEAD: usize = 2;
 
 /// Rows of one transaction: on SQLite appends wait for it, on PostgreSQL nobody does.
@@ -187,7 +182,11 @@ async fn drop_kept(
     let found = store.tables_among(&all).await?;
     let mut also = Vec::new();
     if suffixes.contains(&OLD) {
-        also.push(Rebuild::move_all(State::Swapped, State::Done));
+        let everything: Vec<String> =
+            everything().iter().map(|table| format!("{}{OLD}", table.name)).collect();
+        let mut kept = store.tables_among(&everything).await?;
+        kept.retain(|name| !found.contains(name));
+        also.extend(Rebuild::without_old(store, &kept).await?);
     }
     if suffixes.contains(&NEW) {
         also.push(Rebuild::move_all(State::Filling, State::GivenUp));
@@ -248,7 +247,7 @@ impl Running {
         let last = Rebuild::read(store, None).await?;
         let id = last.as_ref().map_or(0, |last| last.id) + 1;
         let same = |last: &Rebuild| {
-            last.state.is_open() && names(&last.tables) == names(&tables) && last.made_by == record::made_by()
+            last.state.is_open() && names(&last.tables) == names(&tables) && last.made_by == made_by()
         };
         if let Some(last) = last.filter(same)
             && store.tables_among(&beside(NEW)).await?.len() == tables.len()
@@ -256,8 +255,7 @@ impl Running {
             return Ok((last, true));
         }
         drop_kept(store, rebuilder, &everything(), &[NEW]).await?;
-        let head = Statement::new("SELECT position FROM log_head WHERE bucket = $1", [BUCKET.into()]);
-        let head = store.query(head).await?.first().map_or(0, |row| row.int(0));
+        let head = store.head().await?;
         let now = Rebuild {
             id,
             tables,
@@ -269,7 +267,7 @@ impl Running {
             events: 0,
             report: None,
             failed: None,
-            made_by: record::made_by(),
+            made_by: made_by(),
             kind: 0,
             after_id: String::new(),
             digests: Digests::default(),
@@ -311,7 +309,7 @@ impl Running {
         while let Some(kind) = KINDS.get(self.now.kind) {
             if kind.writes(&self.now.tables) {
                 let (store, began_at) = (self.store.clone(), self.now.began_at);
-                let ranges = ranges(&store, kind.name, self.now.after_id.clone());
+                let ranges = store.ranges(kind.name, &self.now.after_id);
                 let scan = |range: Result<IdRange, StoreError>| {
                     let store = store.clone();
                     async move { (kind.scan)(store, range?, began_at).await }
@@ -486,37 +484,11 @@ fn last_fold(
     Ok((moves.change, now, report))
 }
 
-/// Ranges of ids with so many streams each, behind an id, in the order of their texts.
-fn ranges(
-    store: &Store,
-    kind: &'static str,
-    after_id: String,
-) -> impl futures::Stream<Item = Result<IdRange, StoreError>> + Send + use<> {
-    // Ids are decimal, so no id lies between one and the same with a 0 behind it, or behind a colon.
-    let from = if after_id.is_empty() { after_id } else { format!("{after_id}0") };
-    futures::stream::unfold((store.clone(), Some(from)), move |(store, from)| async move {
-        let from = from?;
-        let sql = "SELECT aggregate_id FROM events
-                   WHERE aggregate_type = $1 AND aggregate_id >= $2 AND sequence = 1 AND bucket = $3
-                   ORDER BY aggregate_type, aggregate_id LIMIT 1 OFFSET $4";
-        let cells: [Cell; 4] = [kind.into(), from.as_str().into(), BUCKET.into(), STREAMS_AT_A_TIME.into()];
-        match store.query(Statement::new(sql, cells)).await {
-            Ok(mut rows) => {
-                let next = rows.first_mut().map(|row| row.take_text(0));
-                let until = next.clone().unwrap_or_else(|| ":".to_owned());
-                Some((Ok(IdRange { from, until }), (store, next)))
-            }
-            Err(error) => Some((Err(error), (store, None))),
-        }
-    })
-}
-
 /// The whole streams that events belong to.
 async fn streams_of(store: &Store, events: &[StoredEvent]) -> Result<Vec<Vec<StoredEvent>>, RebuildError> {
     let mut streams = BTreeSet::new();
     for event in events {
-        let id = event.aggregate_id.parse().unwrap_or_default();
-        streams.insert(StreamId { kind: kind_of(event)?.name, id });
+        streams.insert(StreamId { kind: kind_of(event)?.name, id: id_of(event.as_ref())? });
     }
     let streams: Vec<StreamId> = streams.into_iter().collect();
     Ok(store.load(&streams).await?)

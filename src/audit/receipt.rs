@@ -12,6 +12,7 @@ use tlog_tiles::{Hash, check_record, record_hash};
 
 use super::checkpoint::{Opened, Signed, Trust, Untrusted, cosignatures};
 use super::leaf;
+use super::merkle::MAX_PROOF;
 use super::tlog::{covering, inclusion};
 use crate::coupon::Coupon;
 use crate::entity::{Folded, stream_of};
@@ -19,9 +20,6 @@ use crate::ledger::ExecuteError;
 use crate::store::{Store, StoreError, StoredEvent};
 
 const FIRST_LINE: &str = "c2sp.org/tlog-proof@v1";
-
-/// A proof has at most so many hashes: one for each doubling.
-const MAX_PROOF: usize = 63;
 
 /// How often it is looked for a signature that is to come.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
@@ -149,7 +147,17 @@ pub async fn receipt(
         what: "the tiles have fewer leaves".to_owned(),
     };
     let proof = inclusion(store, index, signed.size).await?.ok_or_else(corrupt)?;
-    Ok(Some(Receipt { leaf: leaf::bytes(event), index, proof, note: signed.note }))
+    let leaf = leaf::bytes(event);
+    // Nobody is handed a receipt that would prove nothing to him.
+    check_record(&proof, signed.size, signed.root, index, record_hash(&leaf)).map_err(|_| {
+        StoreError::Corrupt {
+            table: "events".to_owned(),
+            column: format!("position {}", event.position),
+            what: "it is not in the tree that was signed: the event was changed since, or a tile was"
+                .to_owned(),
+        }
+    })?;
+    Ok(Some(Receipt { leaf, index, proof, note: signed.note }))
 }
 
 /// The last checkpoint that all witnesses have cosigned, or the last one; and whether it is such.

@@ -18,9 +18,9 @@ use super::leaf;
 use super::rebuild::{RebuildError, Running, drop_old};
 use crate::clock::Clock;
 use crate::directory::next_behind;
-use crate::entity::encode;
+use crate::entity::{KINDS, encode};
 use crate::provenance::{ImportedFrom, LEDGER_ID, Provenance, ProvenanceEvent};
-use crate::store::{Statement, Store, StoreError, StoredEvent, Takeover, WholeReceipt, raise_ids};
+use crate::store::{Statement, Store, StoreError, StoredEvent, StoredReceipt, Takeover, raise_ids};
 use crate::value::{hex, random};
 
 /// Events of one transaction.
@@ -73,6 +73,12 @@ pub enum TakeoverError {
         "another export is half taken over into this ledger: finish that one, or start with an empty ledger"
     )]
     AnotherExport,
+    /// What is in the database is not what was written there.
+    #[error(
+        "what was taken over is not what the export holds: somebody has written to this database meanwhile; it stays \
+         nobody's ledger, so begin anew with an empty one"
+    )]
+    Altered,
     /// It changed while it was read.
     #[error("the export changed while it was taken over: {0}")]
     Changed(String),
@@ -120,12 +126,30 @@ pub async fn take_over(
         return Err(TakeoverError::Changed("its events have another digest".to_owned()));
     }
     copy_receipts(store, folder, so_far).await?;
+    if digest_of(store).await? != manifest.digest {
+        return Err(TakeoverError::Altered);
+    }
     store.write(read.ids.statements()).await?;
     progress(Step::Rebuilding);
     Running::begin(store, &Clock::manual(now_ms), "all", true).await?.run().await?;
     drop_old(store).await?;
     store.end_takeover().await?;
     Ok(TakenOver { manifest, resumed })
+}
+
+/// The digest of what is written. An import that goes on has not seen what was written before it was cut off.
+async fn digest_of(store: &Store) -> Result<String, StoreError> {
+    let (mut digest, mut position) = (Sha256::new(), 0);
+    loop {
+        let page = store.events_after(position, EVENTS as i64).await?;
+        for event in page.iter().filter(|event| !leaf::is_import_note(event)) {
+            digest.update(leaf::contents(event));
+        }
+        match page.last() {
+            Some(last) => position = last.position,
+            None => return Ok(hex(&digest.finalize())),
+        }
+    }
 }
 
 fn changed(damage: &Damage) -> TakeoverError {
@@ -204,25 +228,27 @@ fn read_events(
     let archive = Archive::open(folder)?.map_err(|damage| changed(&damage))?;
     let (mut page, mut digest, mut ids) = (Vec::with_capacity(EVENTS), Sha256::new(), HighestIds::default());
     let mut damage = None;
-    archive.events(
-        |mut event| {
-            if !leaf::is_import_note(&event) {
-                digest.update(leaf::contents(&event));
+    archive.events(|read| {
+        let mut event = match read {
+            Ok(event) => event,
+            Err(found) => {
+                damage.get_or_insert(found);
+                return;
             }
-            ids.see(&event);
-            event.position += 1;
-            if event.position > head {
-                page.push(event);
-            }
-            if page.len() == EVENTS {
-                // Whoever writes has gone away after an error of his own, which is what is told.
-                let _ = to.blocking_send(Ok(std::mem::replace(&mut page, Vec::with_capacity(EVENTS))));
-            }
-        },
-        |found| {
-            damage.get_or_insert(found);
-        },
-    )?;
+        };
+        if !leaf::is_import_note(&event) {
+            digest.update(leaf::contents(&event));
+        }
+        ids.see(&event);
+        event.position += 1;
+        if event.position > head {
+            page.push(event);
+        }
+        if page.len() == EVENTS {
+            // Whoever writes has gone away after an error of his own, which is what is told.
+            let _ = to.blocking_send(Ok(std::mem::replace(&mut page, Vec::with_capacity(EVENTS))));
+        }
+    })?;
     if let Some(damage) = damage {
         return Err(changed(&damage));
     }
@@ -231,7 +257,7 @@ fn read_events(
 }
 
 async fn copy_receipts(store: &Store, folder: &Path, mut so_far: Takeover) -> Result<(), TakeoverError> {
-    let (to, mut read) = mpsc::channel::<Sent<WholeReceipt>>(2);
+    let (to, mut read) = mpsc::channel::<Sent<StoredReceipt>>(2);
     let (folder, skip) = (folder.to_owned(), so_far.receipts);
     let reading = tokio::task::spawn_blocking(move || read_receipts(&folder, skip, &to));
     while let Some(page) = read.recv().await {
@@ -246,31 +272,26 @@ async fn copy_receipts(store: &Store, folder: &Path, mut so_far: Takeover) -> Re
 fn read_receipts(
     folder: &Path,
     skip: i64,
-    to: &mpsc::Sender<Sent<WholeReceipt>>,
+    to: &mpsc::Sender<Sent<StoredReceipt>>,
 ) -> Result<(), TakeoverError> {
     let archive = Archive::open(folder)?.map_err(|damage| changed(&damage))?;
     let (mut page, mut number, mut damage) = (Vec::with_capacity(RECEIPTS), 0_i64, None);
-    archive.receipts(
-        |receipt| {
-            number += 1;
-            if number > skip {
-                page.push(WholeReceipt {
-                    caller: receipt.caller,
-                    operation: receipt.operation,
-                    key: receipt.key,
-                    request_mac: receipt.request_mac,
-                    position: receipt.position + 1,
-                    event_count: receipt.event_count,
-                });
+    archive.receipts(|read| {
+        let receipt = match read {
+            Ok(receipt) => receipt,
+            Err(found) => {
+                damage.get_or_insert(found);
+                return;
             }
-            if page.len() == RECEIPTS {
-                let _ = to.blocking_send(Ok(std::mem::replace(&mut page, Vec::with_capacity(RECEIPTS))));
-            }
-        },
-        |found| {
-            damage.get_or_insert(found);
-        },
-    )?;
+        };
+        number += 1;
+        if number > skip {
+            page.push(StoredReceipt { position: receipt.position + 1, ..receipt });
+        }
+        if page.len() == RECEIPTS {
+            let _ = to.blocking_send(Ok(std::mem::replace(&mut page, Vec::with_capacity(RECEIPTS))));
+        }
+    })?;
     if let Some(damage) = damage {
         return Err(changed(&damage));
     }
@@ -296,22 +317,20 @@ const ID_FIELDS: &[(&str, &str)] = &[
     ("tag_ids", "tag"),
 ];
 
-/// Kinds of streams, whose ids are of the same kinds.
-const STREAMS: &[&str] =
-    &["coupon", "definition", "shop", "allotment", "job", "order", "grant", "order_amount", "goods_group"];
-
 impl HighestIds {
     fn see(&mut self, event: &StoredEvent) {
         let id = event.aggregate_id.parse().unwrap_or_default();
-        match STREAMS.iter().find(|kind| **kind == event.aggregate_type) {
+        // The ids of streams are of the same kinds.
+        match KINDS.iter().find(|kind| **kind == event.aggregate_type) {
             // They have ids of their own, which may lie far above.
             Some(&"coupon") if event.sequence == 1 && event.event_type == "Imported" => {
                 self.raise("imported coupon", id);
             }
             // That one was handed out here the first event has told.
             Some(&"coupon") if event.event_type != "Issued" => {}
+            // Nobody hands out the numbers of the ledger's own.
+            Some(&"ledger") | None => {}
             Some(kind) => self.raise(kind, id),
-            None => {}
         }
         // What cannot be read has no ids that anybody reads.
         self.look(None, &serde_json::from_str(&event.payload).unwrap_or_default());

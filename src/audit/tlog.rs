@@ -20,20 +20,25 @@ use tlog_tiles::{
 
 pub use follow::{Followed, follow};
 pub use run::{TlogOptions, release_tlog_lease, run_tlog};
-pub(in crate::audit) use sign::write_durably;
-pub use sign::{OVERLAP_MS, Refused, SignError, Signer, remembered, rotate_key, verifier_keys};
+pub use sign::{
+    ROTATE_KEY, Refused, SignError, Signer, remembered, rotate_key, verifier_key_of, verifier_keys,
+};
 pub use witnesses::Witness;
 
-use super::checkpoint::Signed;
+use super::checkpoint::{Signed, cosignatures};
+use super::leaf;
 use super::merkle::cover;
-use crate::followers::TLOG;
-use crate::store::{BUCKET, Row, Statement, Store, StoreError};
+use crate::followers::{TLOG, checkpoint};
+use crate::store::{BUCKET, Row, Statement, Store, StoreError, StoredEvent};
 
 /// The height of every tile.
 pub const HEIGHT: u8 = 8;
 
 /// The hashes of a full tile.
 pub const FULL: u64 = 1 << HEIGHT;
+
+/// Checkpoints of one read, where a certain one is looked for.
+const NOTES: i64 = 500;
 
 /// The follower's name.
 pub const FOLLOWER: &str = TLOG.name;
@@ -68,6 +73,12 @@ impl Tiles {
     #[must_use]
     pub fn get(&self, place: Place) -> &[u8] {
         self.tiles.get(&place).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// A leaf; None where its tile is not here, or has not so many.
+    #[must_use]
+    fn leaf(&self, index: u64) -> Option<Hash> {
+        self.read_hashes(&[stored_hash_index(0, index)]).ok()?.first().copied()
     }
 
     /// The bytes of a tile, to be added to.
@@ -166,9 +177,7 @@ impl HashReader for Noting {
 
 /// How many leaves are in the tiles.
 pub async fn size(store: &Store) -> Result<u64, StoreError> {
-    let sql = "SELECT value FROM checkpoints WHERE bucket = $1 AND name = $2";
-    let rows = store.query(Statement::new(sql, [BUCKET.into(), FOLLOWER.into()])).await?;
-    Ok(rows.first().map_or(0, |row| row.int(0) as u64))
+    Ok(checkpoint(store, &TLOG).await? as u64)
 }
 
 /// The root of the tree of the first `size` leaves; None where the tiles have not that many.
@@ -202,6 +211,21 @@ pub async fn consistency(store: &Store, from: u64, to: u64) -> Result<Option<Vec
 /// The hashes of the [`cover`] of a range of leaves.
 pub async fn subtrees(store: &Store, from: u64, until: u64) -> Result<Vec<Hash>, StoreError> {
     Question::Cover { from, until }.ask(store).await
+}
+
+/// The leaves of events as they were hashed when the events came, which also tells those that were changed since; of those
+/// that are not among the `hashed` first, as they are.
+pub async fn leaves(store: &Store, events: &[StoredEvent], hashed: u64) -> Result<Vec<Hash>, StoreError> {
+    let index = |event: &StoredEvent| (event.position as u64).saturating_sub(1);
+    let kept = events.iter().map(index).filter(|index| *index < hashed);
+    let tiles = Tiles::read(store, kept.map(|index| (0, index / FULL)).collect::<BTreeSet<Place>>()).await?;
+    let leaf = |event: &StoredEvent| match index(event) {
+        kept if kept < hashed => {
+            tiles.leaf(kept).ok_or_else(|| broken((0, kept / FULL), &format!("leaf {kept} is missing")))
+        }
+        _ => Ok(leaf::hash(event)),
+    };
+    events.iter().map(leaf).collect()
 }
 
 /// The first `width` hashes of a tile; None where it has not that many.
@@ -258,6 +282,23 @@ pub async fn covering(store: &Store, index: u64) -> Result<Vec<Signed>, StoreErr
                ORDER BY size DESC LIMIT 20";
     let rows = store.query(Statement::new(sql, [BUCKET.into(), (index as i64).into()])).await?;
     rows.iter().map(signed).collect()
+}
+
+/// The last checkpoint that so many witnesses have cosigned.
+pub async fn cosigned(store: &Store, witnesses: usize) -> Result<Option<Signed>, StoreError> {
+    let sql = "SELECT size, root, note FROM tlog_checkpoints WHERE bucket = $1 AND size < $2
+               ORDER BY size DESC LIMIT $3";
+    let mut before = i64::MAX;
+    loop {
+        let rows = store.query(Statement::new(sql, [BUCKET.into(), before.into(), NOTES.into()])).await?;
+        if let Some(row) = rows.iter().find(|row| cosignatures(row.text(2)) >= witnesses) {
+            return signed(row).map(Some);
+        }
+        match rows.last() {
+            Some(last) if rows.len() as i64 == NOTES => before = last.int(0),
+            _ => return Ok(None),
+        }
+    }
 }
 
 /// A row of checkpoints. Its columns beside the note are for the database; whoever trusts one opens the note.

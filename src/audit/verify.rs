@@ -7,8 +7,10 @@
 
 mod log;
 mod receipts;
+mod reviews;
 mod rows;
 mod run;
+mod schema;
 mod tables;
 mod tree;
 
@@ -16,21 +18,22 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cqrs_es::Aggregate as _;
+use futures::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::kinds::made_by;
+use crate::audit::check::printable;
 use crate::directory::Seal;
-use crate::entity::{KINDS, for_each_aggregate};
-use crate::store::{BUCKET, IdRange, Statement, Store, StoreError};
+use crate::entity::{KINDS, fold, for_each_aggregate, stream_of};
+use crate::provenance::{LEDGER_ID, Provenance};
+use crate::store::{IdRange, SCHEMA_VERSION, Store, StoreError};
 pub use run::run_verify;
 pub use tree::Trusted;
 
 /// Positions of one piece of the log: whole tiles.
 const LOG_PIECE: i64 = 20 * tree::TILE_WIDTH;
-
-/// A kind with fewer events than this is one piece.
-const SMALL_KIND: i64 = 20_000;
 
 /// The most findings that are told; all are counted.
 pub const MAX_FINDINGS: usize = 1_000;
@@ -59,7 +62,7 @@ impl std::fmt::Display for Finding {
         if self.position > 0 {
             write!(f, "position {}: ", self.position)?;
         }
-        write!(f, "{}, {}: {}", self.table, self.row, self.what)
+        write!(f, "{}, {}: {}", self.table, printable(&self.row), printable(&self.what))
     }
 }
 
@@ -68,6 +71,10 @@ impl std::fmt::Display for Finding {
 pub struct Totals {
     /// Events read by position.
     pub events: u64,
+    /// Of these, held against the hashes of the transparency log.
+    pub hashed: u64,
+    /// How many the largest tree has that is there and that a trusted key has signed; 0 = nothing is signed.
+    pub signed: u64,
     /// Streams folded.
     pub streams: u64,
     /// Live rows held against what their streams give.
@@ -78,12 +85,14 @@ pub struct Totals {
     pub wrong: u64,
     /// The first [`MAX_FINDINGS`] of them.
     pub findings: Vec<Finding>,
-    /// Receipts that the events name.
-    receipts_named: i64,
-    /// Receipts that were found where the events name them.
-    receipts_met: i64,
+    /// Receipts that the events name, by the piece of the log where they begin.
+    receipts_named: BTreeMap<i64, i64>,
+    /// Receipts that were found where the events name them, likewise.
+    receipts_met: BTreeMap<i64, i64>,
     /// Live rows by table, as of the fixed position.
     rows_at: BTreeMap<String, i64>,
+    /// Live rows that are missing, by table.
+    missing_at: BTreeMap<String, i64>,
     /// Coupons that count, by the key of the stock, likewise.
     issued_at: BTreeMap<i64, i64>,
     /// The stock that is set, by its key; −1 = unlimited.
@@ -109,26 +118,36 @@ impl Totals {
 
     fn add(&mut self, part: Self) {
         self.events += part.events;
+        self.hashed += part.hashed;
+        self.signed = self.signed.max(part.signed);
         self.streams += part.streams;
         self.rows += part.rows;
         self.receipts += part.receipts;
         self.wrong += part.wrong;
         self.findings.extend(part.findings);
         self.trim();
-        self.receipts_named += part.receipts_named;
-        self.receipts_met += part.receipts_met;
-        for (table, rows) in part.rows_at {
-            *self.rows_at.entry(table).or_default() += rows;
-        }
-        for (key, issued) in part.issued_at {
-            *self.issued_at.entry(key).or_default() += issued;
-        }
+        add_up(&mut self.receipts_named, part.receipts_named);
+        add_up(&mut self.receipts_met, part.receipts_met);
+        add_up(&mut self.rows_at, part.rows_at);
+        add_up(&mut self.missing_at, part.missing_at);
+        add_up(&mut self.issued_at, part.issued_at);
         self.stock_at.extend(part.stock_at);
         for (kind, id) in part.highest {
             let highest = self.highest.entry(kind).or_default();
             *highest = id.max(*highest);
         }
     }
+}
+
+fn add_up<K: Ord>(sums: &mut BTreeMap<K, i64>, part: BTreeMap<K, i64>) {
+    for (key, number) in part {
+        *sums.entry(key).or_default() += number;
+    }
+}
+
+/// The piece of the log in which a position lies.
+fn piece_of(position: i64) -> i64 {
+    (position - 1) / LOG_PIECE
 }
 
 /// A part of the work that is done by itself.
@@ -140,10 +159,85 @@ enum Piece {
     Streams { kind: String, from: String, until: String },
     /// Receipts behind one key, up to another.
     Receipts { after: receipts::Key, until: receipts::Key },
-    /// Counters and references of members behind one, up to another.
-    Members { after: i64, until: i64 },
-    /// Review texts of coupons behind one, up to another.
-    Reviews { after: i64, until: i64 },
+    /// Counters and references of members from one to another.
+    Members { from: i64, until: i64 },
+    /// Review texts of coupons from one to another.
+    Reviews { from: i64, until: i64 },
+}
+
+impl Piece {
+    /// The table that it reads, and which part of it.
+    fn place(&self) -> (&'static str, String) {
+        match self {
+            Self::Log { after, until } => ("events", format!("position {} to {until}", after + 1)),
+            Self::Streams { kind, from, until } => ("events", format!("{kind} {from} to {until}")),
+            Self::Receipts { after, until } => {
+                ("receipts", format!("behind {} up to {}", after.join(" "), until.join(" ")))
+            }
+            Self::Members { from, until } => ("member_counts_v1", format!("member_id {from} to {until}")),
+            Self::Reviews { from, until } => ("reviews", format!("coupon_id {from} to {until}")),
+        }
+    }
+}
+
+/// What is looked at last, once the pieces have been added up; in this order.
+#[derive(Clone, Copy, Debug)]
+enum Last {
+    Schema,
+    Counts,
+    Stock,
+    Receipts,
+    Strays,
+    Ids,
+    Tiles,
+    Checkpoints,
+}
+
+impl Last {
+    const ALL: [Self; 8] = [
+        Self::Schema,
+        Self::Counts,
+        Self::Stock,
+        Self::Receipts,
+        Self::Strays,
+        Self::Ids,
+        Self::Tiles,
+        Self::Checkpoints,
+    ];
+
+    /// The table that it reads first.
+    fn table(self) -> &'static str {
+        match self {
+            Self::Schema => "the schema",
+            Self::Counts => "log_head",
+            Self::Stock => "stock_v1",
+            Self::Receipts => "receipts",
+            Self::Strays => "other buckets",
+            Self::Ids => "id_blocks",
+            Self::Tiles => "tlog_tiles",
+            Self::Checkpoints => "tlog_checkpoints",
+        }
+    }
+
+    async fn look(
+        self,
+        store: &Store,
+        trusted: &Trusted,
+        state: &State,
+        at: &mut i64,
+        totals: &mut Totals,
+    ) -> Result<(), VerifyError> {
+        match self {
+            Self::Schema => schema::check(store, totals).await,
+            Self::Counts => tables::check_counts(store, at, totals).await,
+            Self::Stock => tables::check_stock(store, at, totals).await,
+            Self::Receipts => receipts::check_numbers(store, state.position, totals).await,
+            Self::Strays => tables::check_strays(store, totals).await,
+            Self::Ids => tables::check_ids(store, totals).await,
+            Self::Tiles => tree::check_tiles(store, state.tiled as u64, totals).await,
+            Self::Checkpoints => tree::check_signed(store, trusted, state.position, totals).await,
+        }
+    }
 }
 
 /// How far a verification has come: what a later run goes on from.
@@ -151,11 +245,16 @@ enum Piece {
 pub struct State {
     /// The last event that is looked at.
     pub position: i64,
+    /// By which program, and whether with the person keys: another one would look at other things.
+    made_by: String,
     /// How many leaves the transparency log had at the start.
     tiled: i64,
     /// How many pieces there were.
     pub pieces: usize,
     left: Vec<Piece>,
+    /// How much of what is looked at last is done: that is done in one go.
+    #[serde(skip)]
+    ended: usize,
     /// What was found.
     pub totals: Totals,
 }
@@ -164,8 +263,19 @@ impl State {
     /// How many pieces are done.
     #[must_use]
     pub fn done(&self) -> usize {
-        self.pieces.saturating_sub(self.left.len())
+        self.pieces.saturating_sub(self.left.len() + Last::ALL.len()) + self.ended
     }
+
+    /// Whether this program, with what is known of the log, goes on from it.
+    #[must_use]
+    pub fn is_of(&self, trusted: &Trusted) -> bool {
+        self.made_by == by(trusted)
+    }
+}
+
+fn by(trusted: &Trusted) -> String {
+    let keys = if trusted.seal.is_some() { "with" } else { "without" };
+    format!("{} {keys} person keys", made_by())
 }
 
 /// Why nothing can be said.
@@ -185,10 +295,31 @@ pub enum VerifyError {
         /// The log's end.
         head: i64,
     },
+    /// Tables of another version.
+    #[error(
+        "this ledger has the schema {found}, and this program knows {SCHEMA_VERSION}: start its server once, or run its version"
+    )]
+    OtherSchema {
+        /// The ledger's.
+        found: i64,
+    },
+    /// The follower that hashes the log was told to begin anew.
+    #[error("the transparency log is being hashed anew: verify again when it is done")]
+    HashedAnew,
 }
 
-/// Looks at everything, with so many workers. `state` is what an earlier run left, None = from the start; `keep` is shown
-/// how far it has come.
+impl VerifyError {
+    /// What cannot be read as this program wrote it is a finding like any other, and hides no other.
+    fn told(self, table: &str, row: String) -> Result<Finding, Self> {
+        match self {
+            Self::Store(error) if error.is_about_data() => Ok(Finding::new(0, table, row, error.to_string())),
+            error => Err(error),
+        }
+    }
+}
+
+/// Looks at everything, with so many workers. `state` is what an earlier run left, None = from the start, as where another
+/// program left it; `keep` is shown how far it has come.
 pub async fn verify(
     store: &Store,
     trusted: &Trusted,
@@ -196,27 +327,36 @@ pub async fn verify(
     state: Option<State>,
     mut keep: impl FnMut(&State),
 ) -> Result<Totals, VerifyError> {
-    let head = tables::head(store).await?;
-    let mut state = match state {
+    schema::refuse_other(store).await?;
+    let head = store.head().await?;
+    let mut state = match state.filter(|state| state.is_of(trusted)) {
         Some(state) if state.position > head => {
             return Err(VerifyError::Ahead { position: state.position, head });
         }
         Some(state) => state,
-        None => begin(store, head).await?,
+        None => begin(store, by(trusted), head).await?,
     };
     keep(&state);
+    let worker = Worker {
+        store: store.clone(),
+        position: state.position,
+        tiled: state.tiled,
+        imported: imported(store).await?,
+        seal: trusted.seal.clone(),
+    };
     let queue = Arc::new(Mutex::new(state.left.clone()));
     let (done, mut finished) = mpsc::channel(8);
     let mut workers = JoinSet::new();
     for _ in 0..workers_num.max(1) {
-        let (store, seal) = (store.clone(), trusted.seal.clone());
-        let worker = Worker { store, position: state.position, tiled: state.tiled, seal };
-        workers.spawn(work(worker, queue.clone(), done.clone()));
+        workers.spawn(work(worker.clone(), queue.clone(), done.clone()));
     }
     drop(done);
     while let Some((piece, totals)) = finished.recv().await {
         state.totals.add(totals?);
-        state.left.retain(|left| *left != piece);
+        // They come about as they were taken, from the end.
+        if let Some(place) = state.left.iter().rposition(|left| *left == piece) {
+            state.left.remove(place);
+        }
         keep(&state);
     }
     while let Some(worked) = workers.join_next().await {
@@ -225,11 +365,24 @@ pub async fn verify(
     if !state.left.is_empty() {
         return Err(VerifyError::CutShort);
     }
-    let mut totals = state.totals;
-    tables::check(store, state.position, &mut totals).await?;
-    tree::check(store, trusted, state.position, state.tiled, &mut totals).await?;
+    let (mut totals, mut at) = (state.totals.clone(), state.position);
+    for last in Last::ALL {
+        if let Err(error) = last.look(store, trusted, &state, &mut at, &mut totals).await {
+            totals.find(error.told(last.table(), "all rows".to_owned())?);
+        }
+        state.ended += 1;
+        keep(&state);
+    }
     totals.trim();
     Ok(totals)
+}
+
+/// Up to which position the events were taken over from another ledger: what does not go with an export is not here.
+async fn imported(store: &Store) -> Result<i64, VerifyError> {
+    let events = store.load_one(stream_of::<Provenance>(LEDGER_ID)).await?;
+    let from = fold::<Provenance>(&events).ok().and_then(|(ledger, _)| ledger.imported_from);
+    // The first event of all says so, and stands before them.
+    Ok(from.map_or(0, |from| from.size.saturating_add(1)))
 }
 
 /// What every worker knows.
@@ -238,6 +391,8 @@ struct Worker {
     store: Store,
     position: i64,
     tiled: i64,
+    /// Events up to here were taken over from another ledger.
+    imported: i64,
     seal: Option<Seal>,
 }
 
@@ -247,7 +402,17 @@ async fn work(worker: Worker, queue: Arc<Mutex<Vec<Piece>>>, done: mpsc::Sender<
     loop {
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let Some(piece) = next else { return };
-        let looked = worker.look(&piece).await;
+        let looked = match worker.look(&piece).await {
+            Err(error) => {
+                let (table, row) = piece.place();
+                error.told(table, row).map(|finding| {
+                    let mut totals = Totals::default();
+                    totals.find(finding);
+                    totals
+                })
+            }
+            looked => looked,
+        };
         if done.send((piece, looked)).await.is_err() {
             return;
         }
@@ -259,10 +424,8 @@ impl Worker {
         match piece {
             Piece::Log { after, until } => log::check(self, *after, *until).await,
             Piece::Receipts { after, until } => receipts::check(self, after, until).await,
-            Piece::Members { after, until } => tables::check_members(&self.store, *after, *until).await,
-            Piece::Reviews { after, until } => {
-                tables::check_reviews(&self.store, self.seal.as_ref(), *after, *until).await
-            }
+            Piece::Members { from, until } => tables::check_members(&self.store, *from, *until).await,
+            Piece::Reviews { from, until } => reviews::check(self, *from, *until).await,
             Piece::Streams { kind, from, until } => {
                 let range = || IdRange { from: from.clone(), until: until.clone() };
                 macro_rules! check {
@@ -281,34 +444,32 @@ impl Worker {
     }
 }
 
-/// Fixes the position and cuts the work into pieces.
-async fn begin(store: &Store, position: i64) -> Result<State, VerifyError> {
+/// What cannot be cut is one piece.
+fn cut_or(cut: Result<Vec<Piece>, StoreError>, whole: Piece) -> Result<Vec<Piece>, StoreError> {
+    match cut {
+        Err(error) if error.is_about_data() => Ok(vec![whole]),
+        cut => cut,
+    }
+}
+
+/// Fixes the position and cuts the work into pieces. A table that cannot even be cut is one piece, which tells why.
+async fn begin(store: &Store, made_by: String, position: i64) -> Result<State, VerifyError> {
     let mut left = Vec::new();
     let log = (0..position).step_by(LOG_PIECE as usize);
     left.extend(log.map(|after| Piece::Log { after, until: (after + LOG_PIECE).min(position) }));
     for kind in KINDS.iter().copied() {
-        let ranges = if is_small(store, kind).await? { vec![whole()] } else { IdRange::all() };
+        let ranges: Vec<IdRange> = store.ranges(kind, "").try_collect().await?;
         let piece =
             |range: IdRange| Piece::Streams { kind: kind.to_owned(), from: range.from, until: range.until };
         left.extend(ranges.into_iter().map(piece));
     }
-    left.extend(receipts::pieces(store).await?);
-    left.extend(tables::member_pieces(store).await?);
-    left.extend(tables::review_pieces(store).await?);
+    let (from, until) = (i64::MIN, i64::MAX);
+    left.extend(cut_or(receipts::pieces(store).await, receipts::whole())?);
+    left.extend(cut_or(tables::member_pieces(store).await, Piece::Members { from, until })?);
+    left.extend(cut_or(reviews::pieces(store).await, Piece::Reviews { from, until })?);
     // Workers take from the end: the long walks first.
     left.reverse();
     let tiled = tree::tiled(store).await?.min(position);
-    Ok(State { position, tiled, pieces: left.len(), left, totals: Totals::default() })
-}
-
-/// Every decimal id.
-fn whole() -> IdRange {
-    IdRange { from: String::new(), until: ":".to_owned() }
-}
-
-async fn is_small(store: &Store, kind: &str) -> Result<bool, StoreError> {
-    let sql = "SELECT sequence FROM events WHERE aggregate_type = $1 AND bucket = $2
-               ORDER BY aggregate_type, aggregate_id, sequence LIMIT 1 OFFSET $3";
-    let parameters = [kind.into(), BUCKET.into(), SMALL_KIND.into()];
-    Ok(store.query(Statement::new(sql, parameters)).await?.is_empty())
+    let pieces = left.len() + Last::ALL.len();
+    Ok(State { position, made_by, tiled, pieces, left, ended: 0, totals: Totals::default() })
 }

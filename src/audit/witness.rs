@@ -13,16 +13,19 @@ use tlog_tiles::{Hash, check_tree};
 use tokio::sync::Mutex;
 
 use super::checkpoint::{Cosigner, MAX_NOTE_BYTES, Opened, Signed, Trust, Untrusted};
-use super::tlog::write_durably;
+use super::merkle::MAX_PROOF;
 use crate::clock::Clock;
+use crate::durable;
 use crate::value::{hex, random};
 
 /// A request holds a note, and one hash for each doubling of the log.
 pub const MAX_REQUEST_BYTES: usize = MAX_NOTE_BYTES + 64 * 48;
 
-const MAX_PROOF: usize = 63;
 const KEY_FILE: &str = "witness.key";
 const STATE_FILE: &str = "witness.state";
+
+/// Its state before its first answer. A file that lost its bytes is not this.
+const NOTHING: &str = "nothing was cosigned yet\n";
 
 /// What a witness says: an HTTP status, the body's type, the body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +68,12 @@ pub enum WitnessError {
         /// What is wrong.
         what: String,
     },
+    /// It has lost what it cosigned.
+    #[error(
+        "{0} is missing, so this witness no longer knows what it cosigned and could vouch for a second history under its key: \
+         bring that very file back, or begin anew with an empty folder, and so with a new key that everybody must pin"
+    )]
+    Forgotten(String),
     /// A name that no key can have.
     #[error("{0:?} cannot be a witness's name: no spaces and no +, and at least one character")]
     Name(String),
@@ -100,19 +109,26 @@ impl Witness {
             }
             Err(std::fs::TryLockError::Error(error)) => return Err(failed(&lock_path, error)),
         }
+        let state_path = folder.join(STATE_FILE);
+        if !folder.join(KEY_FILE).exists() && !state_path.exists() {
+            // Before there is a key: one without a state has lost it.
+            durable::replace(&state_path, NOTHING.as_bytes()).map_err(|error| failed(&state_path, error))?;
+        }
         let key = read_or_make_key(folder)?;
         let of_key = || format!("coupon-ledger-witness/{:.16}", hex(key.verifying_key().as_bytes()));
         let name = name.map_or_else(of_key, ToOwned::to_owned);
         if Cosigner::new(&name, key.clone(), 0).is_none() {
             return Err(WitnessError::Name(name));
         }
-        let state_path = folder.join(STATE_FILE);
         let state = match std::fs::read_to_string(&state_path) {
+            Ok(note) if note == NOTHING => None,
             Ok(note) => Some(trust.open(&note).map_err(|error| WitnessError::Spoilt {
                 path: state_path.display().to_string(),
                 what: error.to_string(),
             })?),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(WitnessError::Forgotten(state_path.display().to_string()));
+            }
             Err(error) => return Err(failed(&state_path, error)),
         };
         Ok(Self { trust, name, key, clock, state: Mutex::new(state), state_path, _lock: lock })
@@ -182,7 +198,7 @@ impl Witness {
         let Some(line) = line else { return Said::text(500, "it cannot be signed") };
         if state.as_ref().is_none_or(|known| known.size < new.size) {
             let (path, note) = (self.state_path.clone(), note.to_owned());
-            let written = tokio::task::spawn_blocking(move || write_durably(&path, note.as_bytes())).await;
+            let written = tokio::task::spawn_blocking(move || durable::replace(&path, note.as_bytes())).await;
             if let Err(error) = written.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
                 tracing::error!(%error, path = %self.state_path.display(), "the state cannot be written");
                 return Said::text(500, "the witness cannot remember this checkpoint");
@@ -213,21 +229,11 @@ impl<'a> Asked<'a> {
 
 /// The witness's own key: 32 bytes in hexadecimal, in a file of mode 0600.
 fn read_or_make_key(folder: &Path) -> Result<SigningKey, WitnessError> {
-    use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
     let path = folder.join(KEY_FILE);
     let failed = |source| WitnessError::File { path: path.display().to_string(), source };
     if !path.exists() {
-        let draft = folder.join("witness.key.draft");
-        let mut options = std::fs::OpenOptions::new();
-        let mut file =
-            options.write(true).create(true).truncate(true).mode(0o600).open(&draft).map_err(failed)?;
-        let made = file
-            .write_all(format!("{}\n", hex(&random::<32>())).as_bytes())
-            .and_then(|()| file.sync_all())
-            .and_then(|()| std::fs::rename(&draft, &path))
-            .and_then(|()| std::fs::File::open(folder)?.sync_all());
-        made.map_err(failed)?;
+        let key = format!("{}\n", hex(&random::<32>()));
+        durable::replace(&path, key.as_bytes()).map_err(failed)?;
     }
     let text = std::fs::read_to_string(&path).map_err(failed)?;
     let spoilt = || WitnessError::Spoilt {

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
 
-use super::history::{as_of, write_out};
-use super::{Context, Failed};
-use crate::audit::as_of::whole;
+use super::history::as_of;
+use super::{Context, Failed, write_out};
+use crate::audit::as_of::{AsOfError, whole};
 use crate::audit::at::AsOf;
+use crate::config;
 use crate::directory::Seal;
 use crate::http::as_of::{Question, Source, answer, may_call, route, sentence};
 use crate::http::form::Form;
@@ -73,12 +74,16 @@ async fn write_into(context: &Context, store: &Store, at: &str, path: &Path) -> 
         return Err(anyhow!("{} exists already: name a new file", path.display()).into());
     }
     let as_of = as_of(context, store, at).await?;
-    let scratch = Scratch::beside(path).await?;
+    let not_written = || format!("{} was not written", path.display());
+    let scratch = Scratch::beside(path).await.with_context(not_written)?;
     if let Err(error) = whole(&scratch, store, as_of).await {
         scratch.close().await;
-        return Err(error.into());
+        return Err(match error {
+            corrupt @ AsOfError::Corrupt(_) => corrupt.into(),
+            error => anyhow::Error::from(error).context(not_written()).into(),
+        });
     }
-    scratch.finish_as(path).await?;
+    scratch.finish_as(path).await.with_context(not_written)?;
     let AsOf { position, at_ms } = as_of;
     eprintln!(
         "coupon-ledger: {} holds {position} events, as of {}",
@@ -107,7 +112,8 @@ async fn show(context: &Context, store: &Store, arguments: &AsOfArgs) -> Result<
     let form = Form::from_form(fields.finish().as_bytes())
         .map_err(|why| anyhow!("{}", why.text("fields", Language::English)))?;
     // Only a scanned QR is held against the secret, and only reviews are sealed; whoever has no keys can ask everything else.
-    let secrets = context.secrets(false).unwrap_or_else(|_| Secrets::from_root(random()));
+    let secrets = config::find_secrets(&context.place, &context.folder).map_err(anyhow::Error::msg)?;
+    let secrets = secrets.unwrap_or_else(|| Secrets::from_root(random()));
     let seal = context.find_seal(store, &secrets).await?.unwrap_or_else(|| Seal::without_keys(&secrets));
     let source = Source {
         store: store.clone(),

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 
-use super::Failed;
-use crate::audit::check::{Report, Trusted, check_export, check_proof, is_proof};
+use super::{Failed, write_out};
+use crate::audit::check::{Report, Trusted, check_export, check_proof, is_proof, printable};
 
 /// The largest receipt or checkpoint that is read.
 const MAX_TEXT: u64 = 4 << 20;
@@ -54,7 +54,7 @@ pub(super) fn run(arguments: &CheckArgs) -> Result<(), Failed> {
         }
         check_proof(&text, &trusted)?
     };
-    tell(&report, arguments.json)
+    tell(&report, arguments)
 }
 
 fn read_text(path: &std::path::Path) -> anyhow::Result<String> {
@@ -66,12 +66,13 @@ fn read_text(path: &std::path::Path) -> anyhow::Result<String> {
 }
 
 /// The report to standard output; findings are what it is for.
-fn tell(report: &Report, json: bool) -> Result<(), Failed> {
-    if json {
-        println!("{}", serde_json::to_string(report)?);
+fn tell(report: &Report, arguments: &CheckArgs) -> Result<(), Failed> {
+    let told = if arguments.json {
+        serde_json::to_string(report)? + "\n"
     } else {
-        tell_in_words(report);
-    }
+        in_words(report, arguments.unsigned)
+    };
+    write_out(&told)?;
     if report.is_sound() {
         return Ok(());
     }
@@ -79,22 +80,24 @@ fn tell(report: &Report, json: bool) -> Result<(), Failed> {
     Err(Failed::Refused(anyhow::anyhow!("{count} findings")))
 }
 
-fn tell_in_words(report: &Report) {
-    for finding in &report.findings {
-        println!("{finding}");
-    }
+fn in_words(report: &Report, unsigned: bool) -> String {
+    let mut lines: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
     if report.findings_left_out > 0 {
-        println!("and {} more", report.findings_left_out);
+        lines.push(format!("and {} more", report.findings_left_out));
     }
-    for note in &report.notes {
-        println!("note: {note}");
-    }
-    if !report.is_sound() {
-        return;
-    }
+    lines.extend(report.notes.iter().map(|note| format!("note: {}", printable(note))));
     let Report { origin, from, to, events, receipts, signed_size, witnesses, .. } = report;
-    println!("sound: {origin}, positions {from} to {to}: {events} events, {receipts} receipts");
-    if *signed_size > 0 {
-        println!("       as signed for {signed_size} positions; cosigned by {} witnesses", witnesses.len());
+    let origin = printable(origin);
+    if report.is_sound() {
+        lines
+            .push(format!("sound: {origin}, positions {from} to {to}: {events} events, {receipts} receipts"));
     }
+    // By keys that the export itself names nothing is signed.
+    if report.is_sound() && *signed_size > 0 && !unsigned {
+        let witnesses_num = witnesses.len();
+        lines.push(format!(
+            "       as signed for {signed_size} positions; cosigned by {witnesses_num} witnesses"
+        ));
+    }
+    lines.join("\n") + "\n"
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Context, Failed};
+use super::{Context, Failed, write_out};
 use crate::audit::export::{Manifest, Wanted, export};
 use crate::clock::Clock;
 use crate::store;
@@ -41,7 +41,7 @@ pub(super) async fn run(context: Context, arguments: ExportArgs) -> Result<(), F
     let exported = export(&store, &wanted, &out, |done, all| shown.tell(done, Some(all))).await;
     store.close().await;
     let manifest = exported?;
-    tell(&manifest);
+    tell(&manifest)?;
     if to.is_none() && manifest.to < manifest.head {
         eprintln!(
             "coupon-ledger: the log goes on to position {}, which was not signed yet: export again, or with --unsigned",
@@ -56,10 +56,10 @@ pub(super) async fn run(context: Context, arguments: ExportArgs) -> Result<(), F
     Ok(())
 }
 
-fn tell(manifest: &Manifest) {
+fn tell(manifest: &Manifest) -> anyhow::Result<()> {
     let Manifest { origin, from, to, receipts, digest, .. } = manifest;
     let told = serde_json::json!({
         "origin": origin, "from": from, "to": to, "receipts": receipts, "digest": digest,
     });
-    println!("{told}");
+    write_out(&format!("{told}\n")).map(drop)
 }

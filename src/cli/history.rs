@@ -1,12 +1,11 @@
 //! `coupon-ledger history`: what happened to one stream, and what somebody did.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 
 use anyhow::{Context as _, anyhow};
 use serde_json::Value;
 
-use super::{Context, Failed};
+use super::{Context, Failed, write_out};
 use crate::audit::at::{At, AtError};
 use crate::audit::history::{Entry, Span, of_caller, of_stream};
 use crate::audit::kinds::Kind;
@@ -151,16 +150,6 @@ fn print(entries: &[Entry], zone: Zone, json: bool) -> anyhow::Result<bool> {
         }
     }
     write_out(&text)
-}
-
-/// Writes to stdout; false where nobody reads any more, as behind `head`.
-pub(super) fn write_out(text: &str) -> anyhow::Result<bool> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(error).context("cannot write to stdout"),
-    }
 }
 
 /// An event as people read it.

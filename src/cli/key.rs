@@ -5,13 +5,13 @@ use serde_json::Value;
 
 use super::remote::Holder;
 use super::{Context, Failed};
-use crate::audit::tlog::{rotate_key, verifier_keys};
+use crate::audit::tlog::{ROTATE_KEY, rotate_key, verifier_key_of, verifier_keys};
 use crate::clock::Clock;
 use crate::entity::{fold, stream_of};
 use crate::identity::Caller;
 use crate::ledger::{ExecuteError, Meta};
 use crate::provenance::{LEDGER_ID, Provenance};
-use crate::store;
+use crate::store::{self, ReceiptKey};
 use crate::value::{hex, random};
 
 /// What to do with keys.
@@ -67,15 +67,19 @@ async fn list(context: &Context) -> Result<(), Failed> {
 
 async fn rotate(context: &Context) -> Result<(), Failed> {
     let secrets = context.secrets(false)?;
+    // Whoever has had no answer and asks again on the same day means the same rotation, and is told the key that it made.
+    let key = format!("key-rotate-{}", Clock::System.now_ms().div_euclid(86_400_000));
     let holder = Holder::find(context, secrets).await?;
     let rotated = match &holder {
         Holder::Ledger(ledger) => {
             let (caller, request_id) = (Caller::Operator, hex(&random::<8>()));
-            let meta = Meta { caller, at: ledger.now(), request_id, receipt: None, job_id: None };
+            let receipt = ReceiptKey { caller: caller.to_string(), operation: ROTATE_KEY, key };
+            let receipt = Some((receipt, ledger.secrets().request_mac("")));
+            let meta = Meta { caller, at: ledger.now(), request_id, receipt, job_id: None };
             match rotate_key(ledger, &meta).await {
                 Ok(done) => {
                     let origin = ledger.store().origin().await?.unwrap_or_default();
-                    Ok(verifier_keys(ledger.secrets(), &origin, done.state.key_generation()).pop())
+                    Ok(Some(verifier_key_of(ledger.secrets(), &origin, done.state.key_generation())))
                 }
                 Err(error @ (ExecuteError::Refused(_) | ExecuteError::Conflict)) => {
                     Err(Failed::Refused(error.into()))
@@ -83,7 +87,7 @@ async fn rotate(context: &Context) -> Result<(), Failed> {
                 Err(error) => Err(error.into()),
             }
         }
-        Holder::Server(server) => match server.post_resource("/v1/keys/checkpoint").await {
+        Holder::Server(server) => match server.post_resource(ROTATE_KEY, &key).await {
             Ok((200, answer)) => Ok(text(&answer, "verifier_key")),
             Ok((status, answer)) => {
                 let info = text(&answer, "info").unwrap_or_default();

@@ -136,9 +136,9 @@ impl Remote {
     }
 
     /// Posts to a resource under /v1 and returns the HTTP status with what it answers.
-    pub(super) async fn post_resource(&self, path: &str) -> anyhow::Result<(u16, Value)> {
+    pub(super) async fn post_resource(&self, path: &str, key: &str) -> anyhow::Result<(u16, Value)> {
         let nothing = ("application/json", Bytes::new());
-        let (status, _, body) = self.send(path, None, nothing, Duration::from_secs(40)).await?;
+        let (status, _, body) = self.send(path, Some(key), nothing, Duration::from_secs(40)).await?;
         Ok((status, serde_json::from_slice(&body).context("not an answer of this ledger")?))
     }
 

@@ -113,10 +113,16 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
 }
 
 fn witnesses(options: &Serve) -> Result<Vec<Witness>, Failed> {
-    let given = options.witness.iter().flatten();
-    given
-        .map(|text| Witness::parse(text).map_err(|error| anyhow::anyhow!("--witness: {error}").into()))
-        .collect()
+    let mut witnesses: Vec<Witness> = Vec::new();
+    for text in options.witness.iter().flatten() {
+        let witness = Witness::parse(text).map_err(|error| anyhow::anyhow!("--witness: {error}"))?;
+        // Receipts wait for as many cosignatures as there are witnesses, and one key gives one.
+        if witnesses.iter().any(|other| other.key == witness.key) {
+            return Err(anyhow::anyhow!("--witness: {} is given twice", witness.key.text()).into());
+        }
+        witnesses.push(witness);
+    }
+    Ok(witnesses)
 }
 
 fn http_options(options: &Serve, url: &str) -> Result<HttpOptions, Failed> {
@@ -147,8 +153,12 @@ pub(super) fn start_logging(format: Option<&str>) -> Result<(), Failed> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("COUPON_LEDGER_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,sqlx=warn"));
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let logs =
-        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
+    // A line that the disk does not take is lost: to complain of it there as well would be to panic.
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colours)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     let started = match format {
         None | Some("text") => logs.try_init(),
         Some("json") => logs.json().try_init(),

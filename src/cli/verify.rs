@@ -8,11 +8,13 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Context, Failed};
+use super::{Context, Failed, write_out};
 use crate::audit::tlog::remembered;
 use crate::audit::verify::{MAX_FINDINGS, State, Totals, Trusted, verify};
 use crate::config;
-use crate::store::Store;
+use crate::durable;
+use crate::secrets::Secrets;
+use crate::store::{OpenError, Store};
 
 /// How often what is done so far is written down.
 const KEEP_EVERY: Duration = Duration::from_secs(2);
@@ -38,7 +40,8 @@ pub(super) struct VerifyArgs {
 #[derive(Serialize, Deserialize)]
 struct Kept {
     origin: String,
-    state: State,
+    /// None: it has only begun.
+    state: Option<State>,
 }
 
 pub(super) async fn run(context: Context, arguments: VerifyArgs) -> Result<(), Failed> {
@@ -46,11 +49,9 @@ pub(super) async fn run(context: Context, arguments: VerifyArgs) -> Result<(), F
     let looked = look(&context, &store, &arguments, Occasion::Asked).await;
     store.close().await;
     let (position, totals) = looked?;
-    if arguments.json {
-        println!("{}", report(position, &totals));
-    } else {
-        tell(position, &totals);
-    }
+    let told =
+        if arguments.json { format!("{}\n", report(position, &totals)) } else { in_words(position, &totals) };
+    write_out(&told)?;
     judge(&totals)
 }
 
@@ -88,15 +89,29 @@ pub(super) async fn look(
         let note = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
         trusted.notes.push((name, note));
     }
+    if trusted.notes.is_empty() && occasion != Occasion::BackedUp {
+        eprintln!(
+            "coupon-ledger: no checkpoint is known from elsewhere: the database is held against itself only"
+        );
+    }
     look_at(store, &origin, &trusted, arguments.state.as_deref()).await
 }
 
 /// What the keys that lie here let one look at.
 async fn trusted(context: &Context, store: &Store, occasion: Occasion) -> anyhow::Result<Trusted> {
     let secrets = match config::find_secrets(&context.place, &context.folder).map_err(anyhow::Error::msg)? {
-        Some(secrets) => secrets,
-        None if occasion == Occasion::Asked => context.secrets(false)?,
-        None => {
+        Some(secrets) => Some(secrets),
+        None if occasion == Occasion::Asked => Some(context.secrets(false)?),
+        None => None,
+    };
+    // Under another secret every signature is somebody else's: that says nothing of the ledger.
+    let (found, expected) = (secrets.as_ref().map(Secrets::id), store.secret_id().await?);
+    let secrets = match (secrets, found) {
+        (Some(secrets), Some(found)) if found == expected => secrets,
+        (Some(_), Some(found)) if occasion == Occasion::Asked => {
+            return Err(OpenError::OtherSecret { expected, found }.into());
+        }
+        _ => {
             eprintln!(
                 "coupon-ledger: the ledger's secret is not here: neither signatures nor reviews are looked at"
             );
@@ -117,8 +132,21 @@ async fn look_at(
     state_file: Option<&Path>,
 ) -> anyhow::Result<(i64, Totals)> {
     let begun = state_file.map(|path| read_state(path, origin)).transpose()?.flatten();
+    let (begun, of_another) = match begun {
+        Some(state) if state.is_of(trusted) => (Some(state), false),
+        begun => (None, begun.is_some()),
+    };
+    if of_another {
+        eprintln!(
+            "coupon-ledger: what was done so far was another program's, or without these keys: from the start"
+        );
+    }
     if let Some(state) = &begun {
         eprintln!("coupon-ledger: going on: {} of {} parts were done", state.done(), state.pieces);
+    }
+    if let Some(path) = state_file {
+        // Where nothing can be written down, that is said now and not after hours.
+        write_state(path, origin, begun.as_ref())?;
     }
     let mut position = 0;
     let mut progress = Progress::new();
@@ -130,7 +158,7 @@ async fn look_at(
         progress.show(state);
         if let Some(path) = state_file.filter(|_| kept.elapsed() >= KEEP_EVERY) {
             kept = Instant::now();
-            could_not_keep = write_state(path, origin, state).err();
+            could_not_keep = write_state(path, origin, Some(state)).err();
         }
     })
     .await?;
@@ -153,15 +181,13 @@ fn read_state(path: &Path, origin: &str) -> anyhow::Result<Option<State>> {
     let kept: Kept = serde_json::from_slice(&text)
         .with_context(|| format!("{} does not say how far a verification has come", path.display()))?;
     anyhow::ensure!(kept.origin == origin, "{} is about another ledger ({})", path.display(), kept.origin);
-    Ok(Some(kept.state))
+    Ok(kept.state)
 }
 
-fn write_state(path: &Path, origin: &str, state: &State) -> anyhow::Result<()> {
-    let kept = Kept { origin: origin.to_owned(), state: state.clone() };
-    let draft = path.with_extension("draft");
-    std::fs::write(&draft, serde_json::to_vec(&kept)?)?;
-    std::fs::rename(&draft, path)?;
-    Ok(())
+fn write_state(path: &Path, origin: &str, state: Option<&State>) -> anyhow::Result<()> {
+    let kept = Kept { origin: origin.to_owned(), state: state.cloned() };
+    durable::replace(path, &serde_json::to_vec(&kept)?)
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// One line on standard error, as the work goes on.
@@ -204,25 +230,32 @@ impl Progress {
 }
 
 pub(super) fn report(position: i64, totals: &Totals) -> serde_json::Value {
-    let Totals { events, streams, rows, receipts, wrong, findings, .. } = totals;
-    json!({"position": position, "events": events, "streams": streams, "rows": rows, "receipts": receipts,
+    let Totals { events, hashed, signed, streams, rows, receipts, wrong, findings, .. } = totals;
+    json!({"position": position, "events": events, "hashed": hashed, "signed": signed, "streams": streams, "rows": rows, "receipts": receipts,
            "findings_num": wrong, "findings": findings})
 }
 
-fn tell(position: i64, totals: &Totals) {
-    let Totals { streams, rows, receipts, wrong, findings, .. } = totals;
-    for finding in findings {
-        println!("{finding}");
-    }
+fn in_words(position: i64, totals: &Totals) -> String {
+    let Totals { hashed, signed, streams, rows, receipts, wrong, findings, .. } = totals;
+    let mut lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
     if *wrong > MAX_FINDINGS as u64 {
-        println!("… and {} more", wrong - MAX_FINDINGS as u64);
+        lines.push(format!("… and {} more", wrong - MAX_FINDINGS as u64));
     }
-    println!("up to position {position}: {streams} streams, {rows} live rows, {receipts} receipts");
+    lines.push(format!(
+        "up to position {position}: {streams} streams, {rows} live rows, {receipts} receipts; {hashed} events are hashed, \
+         {signed} signed"
+    ));
+    lines.join("\n") + "\n"
 }
 
 pub(super) fn judge(totals: &Totals) -> Result<(), Failed> {
     if totals.wrong > 0 {
         return Err(Failed::Refused(anyhow::anyhow!("{} things are wrong", totals.wrong)));
+    }
+    if totals.signed == 0 {
+        eprintln!(
+            "coupon-ledger: nothing of it is signed by a key that is known here: that all of it was written anew would not show"
+        );
     }
     eprintln!("coupon-ledger: sound");
     Ok(())

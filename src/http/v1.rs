@@ -222,11 +222,17 @@ async fn serve(
     let (timeout, metrics) = (app.options.request_timeout * PATIENCE, app.ledger.metrics().clone());
     let query = request.uri().query().unwrap_or_default().to_owned();
     let asked = (query, request.headers().clone(), request_id.clone());
-    let answering = tokio::spawn(answer(app, resource, parts, asked));
-    let outcome = match tokio::time::timeout(timeout, answering).await {
+    let mut answering = tokio::spawn(answer(app, resource, parts, asked));
+    let outcome = match tokio::time::timeout(timeout, &mut answering).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_)) => Err(Failure::Panicked),
-        Err(_) => Err(Failure::TooSlow),
+        Err(_) => {
+            // A copy of the ledger that nobody waits for would hold up those who ask next. What was begun is finished.
+            if matches!(resource.method, Method::Get) {
+                answering.abort();
+            }
+            Err(Failure::TooSlow)
+        }
     };
     let (code, mut response) = match outcome {
         Ok(Page { content_type, body, headers }) => {

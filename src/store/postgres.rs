@@ -167,6 +167,18 @@ impl PostgresStore {
         self.inner.reads.query_each(sql, sets).await
     }
 
+    pub(super) async fn query_whole(&self, statement: &Statement) -> Result<Vec<Row>, StoreError> {
+        let mut transaction = on_live_connection(&self.inner.pool, || self.inner.pool.begin()).await?;
+        transaction
+            .execute(
+                "SET TRANSACTION READ ONLY; SET LOCAL statement_timeout = 0; SET LOCAL enable_seqscan = on",
+            )
+            .await?;
+        let rows = bound(statement.sql, &statement.parameters).fetch_all(&mut *transaction).await?;
+        transaction.rollback().await?;
+        rows.iter().map(|row| read_row(row, 0)).collect()
+    }
+
     pub(super) async fn write(&self, statements: &[Statement]) -> Result<Vec<Vec<Row>>, StoreError> {
         let mut transaction = on_live_connection(&self.inner.pool, || self.inner.pool.begin()).await?;
         let mut answers = Vec::new();

@@ -30,6 +30,12 @@ pub static MEMBER_COUNTS: LiveTable = LiveTable {
     key_columns: 2,
 };
 
+/// Whether a table holds counters, which are moved by differences.
+#[must_use]
+pub fn is_counter(table: &LiveTable) -> bool {
+    std::ptr::eq(table, &raw const STOCK) || std::ptr::eq(table, &raw const MEMBER_COUNTS)
+}
+
 /// What a table beside a live one is called while it is filled …
 pub const NEW: &str = "_new";
 

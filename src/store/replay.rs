@@ -1,6 +1,11 @@
 //! Reading the log stream by stream.
 
-use super::{Store, StoreError};
+use futures::Stream;
+
+use super::{BUCKET, Statement, Store, StoreError};
+
+/// Streams of one range.
+const STREAMS_AT_A_TIME: i64 = 2_000;
 
 /// An event as it is met in passing.
 #[derive(Clone, Copy, Debug)]
@@ -37,19 +42,16 @@ pub struct IdRange {
 }
 
 impl IdRange {
-    /// All decimal ids, cut where their first three digits change: parts that are read side by side, and few enough
-    /// rows each to be held at a time.
+    /// One stream alone.
     #[must_use]
-    pub fn all() -> Vec<Self> {
-        let mut ranges = Vec::with_capacity(999);
-        for prefix in 1..=999_i64 {
-            let from = prefix.to_string();
-            // A prefix of one or two digits stands for itself alone; "100" for every id that begins with it.
-            let until = if prefix < 100 { format!("{from}0") } else { format!("{from}:") };
-            ranges.push(Self { from, until });
-        }
-        ranges
+    pub fn of(id: &str) -> Self {
+        Self { from: id.to_owned(), until: behind(id) }
     }
+}
+
+/// The first text behind an id: both engines compare bytes, and none that PostgreSQL can hold lies between.
+fn behind(id: &str) -> String {
+    format!("{id}\u{1}")
 }
 
 /// One index walk.
@@ -71,19 +73,69 @@ impl Store {
             Self::Postgres(store) => store.scan(kind, range, visitor).await,
         }
     }
+
+    /// Every id of a kind behind one, in ranges of so many streams that each can be held at a time, however many there are.
+    /// Ids that are no numbers are in them too: whoever folds their streams must meet them.
+    pub fn ranges(
+        &self,
+        kind: &'static str,
+        after_id: &str,
+    ) -> impl Stream<Item = Result<IdRange, StoreError>> + Send + use<> {
+        let from = if after_id.is_empty() { String::new() } else { behind(after_id) };
+        futures::stream::unfold((self.clone(), Some(from)), move |(store, from)| async move {
+            let from = from?;
+            let sql = "SELECT aggregate_id FROM events
+                       WHERE aggregate_type = $1 AND aggregate_id >= $2 AND sequence = 1 AND bucket = $3
+                       ORDER BY aggregate_type, aggregate_id LIMIT 1 OFFSET $4";
+            let cells = [kind.into(), from.as_str().into(), BUCKET.into(), STREAMS_AT_A_TIME.into()];
+            match store.query(Statement::new(sql, cells)).await {
+                Ok(mut rows) => {
+                    let next = rows.first_mut().map(|row| row.take_text(0));
+                    let until = next.clone().unwrap_or_else(|| char::MAX.to_string());
+                    Some((Ok(IdRange { from, until }), (store, next)))
+                }
+                Err(error) => Some((Err(error), (store, None))),
+            }
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::IdRange;
+    use futures::TryStreamExt as _;
 
-    #[test]
-    fn every_id_is_in_exactly_one_range() {
-        let ranges = IdRange::all();
-        for id in (1..2_000_i64).chain([9_999_999, 1_000_000, (1 << 53) - 1]) {
-            let id = id.to_string();
-            let within = ranges.iter().filter(|range| range.from <= id && id < range.until).count();
-            assert_eq!(within, 1, "{id}");
+    use super::*;
+    use crate::store::{Scratch, StoredEvent};
+
+    #[tokio::test]
+    async fn every_id_is_in_exactly_one_range() {
+        let scratch = Scratch::in_memory().await.unwrap();
+        let mut ids: Vec<String> = (1..=4_500).map(|id: i64| id.to_string()).collect();
+        ids.extend(["9007199254740991", "12!", "0x7", "~", "é"].map(str::to_owned));
+        let event = |(position, id): (i64, &String)| StoredEvent {
+            position,
+            aggregate_type: "shop".to_owned(),
+            aggregate_id: id.clone(),
+            sequence: 1,
+            event_type: "Opened".to_owned(),
+            event_version: "1.0".to_owned(),
+            payload: "{}".to_owned(),
+            metadata: "{}".to_owned(),
+            recorded_at_ms: 0,
+        };
+        scratch.put_events((1..).zip(&ids).map(event).collect()).await.unwrap();
+        let store = scratch.store();
+        let ranges: Vec<IdRange> = store.ranges("shop", "").try_collect().await.unwrap();
+        assert_eq!(ranges.len(), 3);
+        let behind: Vec<IdRange> = store.ranges("shop", "12").try_collect().await.unwrap();
+        for id in &ids {
+            let within = |ranges: &[IdRange]| {
+                ranges.iter().filter(|range| range.from <= *id && *id < range.until).count()
+            };
+            assert_eq!(within(&ranges), 1, "{id}");
+            assert_eq!(within(&behind), usize::from(id.as_str() > "12"), "{id}");
+            assert_eq!(within(&[IdRange::of(id)]), 1, "{id}");
         }
+        scratch.close().await;
     }
 }

@@ -30,7 +30,7 @@ pub fn copy_sqlite(folder: &Path, to: &Path) -> Result<Snapshot, OpenError> {
     {
         let backup = Backup::new(&from, &mut copy)?;
         // All pages in one step, which is one read transaction: between two steps a writer would make it begin anew.
-        while backup.step(-1)? != StepResult::Done {
+        while backup.step(-1).map_err(without_message)? != StepResult::Done {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -39,6 +39,14 @@ pub fn copy_sqlite(folder: &Path, to: &Path) -> Result<Snapshot, OpenError> {
     let snapshot = read(&copy)?;
     copy.close().map_err(|(_, error)| error)?;
     Ok(snapshot)
+}
+
+/// A step's error: its message is that of the connection it was not made on, "not an error".
+fn without_message(error: rusqlite::Error) -> rusqlite::Error {
+    match error {
+        rusqlite::Error::SqliteFailure(code, _) => rusqlite::Error::SqliteFailure(code, None),
+        error => error,
+    }
 }
 
 /// Whether a file is a ledger that is whole and of a version that this program knows.

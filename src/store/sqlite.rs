@@ -14,6 +14,7 @@ mod takeover;
 mod wal;
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -354,7 +355,10 @@ fn end_process_on_io_error(error: &rusqlite::Error) {
         tracing::error!(%error, what);
         // A command has no log.
         if !tracing::dispatcher::has_been_set() {
-            eprintln!("coupon-ledger: the database cannot be written: {error}; nothing is half done");
+            let said =
+                format!("coupon-ledger: the database cannot be written: {error}; nothing is half done");
+            // It ends in any case, also where this cannot be said.
+            let _ = writeln!(std::io::stderr(), "{said}");
         }
         std::process::exit(2);
     }

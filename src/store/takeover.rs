@@ -4,6 +4,8 @@
 //! running on it is refused and ends, and a mark keeps every other program from opening it. Half an import can therefore
 //! never be taken for a ledger. Events keep their bytes, times and sequences; nothing is decided here.
 
+use serde::{Deserialize, Serialize};
+
 use super::{BUCKET, EPOCH, Statement, Store, StoreError, StoredEvent};
 
 /// The epoch of a ledger that is being taken over.
@@ -12,9 +14,10 @@ pub(super) const NOBODYS_EPOCH: i64 = 0;
 /// The fact that marks it: which export, and how many of its receipts are there.
 const MARK: &str = "import";
 
-/// A receipt with its key, as it is taken over.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WholeReceipt {
+/// A receipt with its key, as an export has it: the order of its fields is the export's format.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredReceipt {
     /// Who called.
     pub caller: String,
     /// Which operation.
@@ -82,7 +85,7 @@ impl Store {
     pub async fn take_receipts(
         &self,
         so_far: &Takeover,
-        receipts: Vec<WholeReceipt>,
+        receipts: Vec<StoredReceipt>,
     ) -> Result<(), StoreError> {
         let insert =
             "INSERT INTO receipts (bucket, caller, operation, key, request_mac, position, event_count)
@@ -96,7 +99,7 @@ impl Store {
         let mark = Statement::new(mark, [text(now).into(), MARK.into(), text(so_far.receipts).into()]);
         let mut statements = vec![mark.must_return()];
         statements.extend(receipts.into_iter().map(|receipt| {
-            let WholeReceipt { caller, operation, key, request_mac, position, event_count } = receipt;
+            let StoredReceipt { caller, operation, key, request_mac, position, event_count } = receipt;
             let cells = [
                 caller.into(),
                 operation.into(),

@@ -66,6 +66,9 @@ pub async fn sign_log(world: &World) -> Signed {
         NOON.into(),
     ];
     statements.push(Statement::new("INSERT INTO tlog_checkpoints VALUES ($1, $2, $3, $4, $5)", row));
+    let followed = "INSERT INTO checkpoints (bucket, name, value) VALUES ($1, 'tlog', $2)
+                    ON CONFLICT (bucket, name) DO UPDATE SET value = excluded.value";
+    statements.push(Statement::new(followed, [BUCKET.into(), (signed.size as i64).into()]));
     world.store().write(statements).await.unwrap();
     signed
 }

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::access::may;
 use crate::cli::finish;
-use crate::harness::{DAY, EMPLOYEE, FRIEND, HOUR, Home, MEMBER, World, program};
+use crate::harness::{DAY, EMPLOYEE, FRIEND, HOUR, Home, MEMBER, World, program, program_on_a_full_disk};
 use crate::outside::events;
 use crate::replay::assert_store_equals_replay;
 use crate::routes::PAGES;
@@ -451,6 +451,22 @@ on_both_engines! {
         world.close().await;
     }
 
+    async fn a_secret_that_cannot_be_read_is_not_taken_for_none(engine: Engine) {
+        let world = World::at(engine, LONG_AGO, coupon_ledger::clock::Zone::default()).await;
+        world.add_people().await;
+        let home = &world.home;
+        let question = ["1", "--operator", "/shop/list"];
+        let secret = home.path().join("secret.key");
+        std::fs::write(&secret, "garbage").unwrap();
+        let done = cli(home, &question).await;
+        assert_eq!((done.code, done.out.as_str()), (Some(2), ""), "{done:?}");
+        assert!(done.err.contains("secret.key: "), "{done:?}");
+        // Who has none can ask what needs none.
+        std::fs::remove_file(&secret).unwrap();
+        assert_eq!(cli(home, &question).await.code, Some(0));
+        world.close().await;
+    }
+
     async fn what_fails_on_the_way_leaves_no_file_behind(engine: Engine) {
         let world = World::at(engine, LONG_AGO, coupon_ledger::clock::Zone::default()).await;
         lives(&world).await;
@@ -460,18 +476,10 @@ on_both_engines! {
         let done = cli(&world.home, &["5", "--into", nowhere.to_str().unwrap()]).await;
         assert_eq!(done.code, Some(2), "{done:?}");
         assert!(done.err.contains("No such file"), "{done:?}");
-        // Where the disk ends before the copy does: files may be so long and no longer.
-        let mut command = tokio::process::Command::new("sh");
-        let script = r#"trap "" XFSZ; ulimit -f 200; exec "$0" "$@""#;
-        command.args(["-c", script, env!("CARGO_BIN_EXE_coupon-ledger"), "--data-dir"]).arg(world.home.path());
-        if let Some(url) = &world.home.database_url {
-            command.arg("--database-url").arg(url);
-        }
-        let done = finish({
-            command.args(["as-of", "5", "--into"]).arg(&file);
-            command
-        })
-        .await;
+        // Where the disk ends before the copy does.
+        let mut command = program_on_a_full_disk(&world.home, 200);
+        command.args(["as-of", "5", "--into"]).arg(&file);
+        let done = finish(command).await;
         assert_eq!(done.code, Some(2), "{done:?}");
         assert!(done.err.starts_with("coupon-ledger: ") && done.err.lines().count() == 1, "{done:?}");
         // An event that cannot be read ends it too, with its place.

@@ -40,14 +40,14 @@ async fn program_says(home: &Home, verb: &str, file: &Path) -> Ran {
 }
 
 /// An empty place of the same engine.
-async fn empty(engine: Engine) -> Home {
+pub async fn empty(engine: Engine) -> Home {
     let home = Home::new(engine).await;
     std::fs::remove_dir(home.path()).unwrap();
     home
 }
 
 /// What is in a folder, in order.
-fn names(folder: &Path) -> Vec<String> {
+pub fn names(folder: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
@@ -65,7 +65,7 @@ async fn reopened(home: Home, keys: &Path) -> World {
 }
 
 /// A place where nothing was restored.
-async fn is_untouched(home: &Home) -> bool {
+pub async fn is_untouched(home: &Home) -> bool {
     match &home.database_url {
         None => names(home.path()).iter().all(|name| name == "ledger.lock"),
         Some(_) => home

@@ -41,10 +41,10 @@ fn members_of(chunk: &Chunk) -> Vec<i64> {
 }
 
 /// So many members from 1 on, past the API: it adds one at a time.
-async fn add_members(home: &Home, count: i64) {
+pub async fn add_members(home: &Home, count: i64) {
     let members: Vec<String> =
         (1..=count).map(|id| format!("({id}, '', '', '', '', '', 0, 0, 0, 0, 0)")).collect();
-    home.sql(&format!("{INSERT_MEMBERS} {}", members.join(", "))).await.unwrap();
+    home.sql(&format!("{INSERT_MEMBERS} {} ON CONFLICT DO NOTHING", members.join(", "))).await.unwrap();
 }
 
 on_both_engines! {

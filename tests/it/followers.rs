@@ -76,17 +76,17 @@ on_both_engines! {
         world.issue(definition, 439).await;
         world.advance(40 * DAY);
         assert_eq!(sweep(&world.ledger).await.unwrap(), 1);
-        let taken = followers::checkpoint(&world.ledger, &EXPIRY).await.unwrap();
+        let taken = followers::checkpoint(world.store(), &EXPIRY).await.unwrap();
         followers::order(&world.ledger, "expiry", Order::Reset).await.unwrap();
         move_checkpoint(&world.ledger, &EXPIRY, taken, taken + 1).await.unwrap();
-        assert_eq!(followers::checkpoint(&world.ledger, &EXPIRY).await.unwrap(), 0);
+        assert_eq!(followers::checkpoint(world.store(), &EXPIRY).await.unwrap(), 0);
         // It looks at everything again, and finds nothing to write.
         assert_eq!(sweep(&world.ledger).await.unwrap(), 0);
-        assert_eq!(followers::checkpoint(&world.ledger, &EXPIRY).await.unwrap(), taken);
+        assert_eq!(followers::checkpoint(world.store(), &EXPIRY).await.unwrap(), taken);
         grant_birthdays(&world.ledger).await.unwrap();
         let refused = followers::order(&world.ledger, "birthday", Order::Reset).await.unwrap_err().to_string();
         assert!(refused.starts_with("birthday cannot be reset: it would begin with today"), "{refused}");
-        assert_ne!(followers::checkpoint(&world.ledger, &BIRTHDAY).await.unwrap(), 0);
+        assert_ne!(followers::checkpoint(world.store(), &BIRTHDAY).await.unwrap(), 0);
         let unknown = followers::order(&world.ledger, "tide", Order::Pause).await.unwrap_err().to_string();
         assert_eq!(unknown, "there is no follower tide: expiry, birthday, tlog");
         world.close().await;

@@ -169,6 +169,20 @@ impl Home {
             }
         }
     }
+
+    /// Runs many statements at once, in one transaction.
+    pub async fn sql_all(&self, statements: &[String]) -> Result<(), String> {
+        let script = format!("BEGIN;\n{};\nCOMMIT", statements.join(";\n"));
+        match &self.database_url {
+            None => {
+                let connection =
+                    rusqlite::Connection::open(self.database_file()).map_err(|e| e.to_string())?;
+                connection.busy_timeout(std::time::Duration::from_secs(5)).map_err(|e| e.to_string())?;
+                connection.execute_batch(&script).map_err(|e| e.to_string())
+            }
+            Some(_) => self.sql(&script).await.map(drop),
+        }
+    }
 }
 
 /// A ledger in this process, with its routes and a clock that stands still until the test moves it.
@@ -374,7 +388,23 @@ pub struct Server {
 
 /// The program with a home's options.
 pub fn program(home: &Home) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_coupon-ledger"));
+    at_home(Command::new(env!("CARGO_BIN_EXE_coupon-ledger")), home)
+}
+
+/// The program where no file can grow beyond so many blocks of 512 bytes: what a full disk is to it.
+pub fn on_a_full_disk(blocks: u32) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", r#"trap "" XFSZ; ulimit -f "$1"; shift; exec "$0" "$@""#]);
+    command.arg(env!("CARGO_BIN_EXE_coupon-ledger")).arg(blocks.to_string());
+    command
+}
+
+/// The same with a home's options.
+pub fn program_on_a_full_disk(home: &Home, blocks: u32) -> Command {
+    at_home(on_a_full_disk(blocks), home)
+}
+
+fn at_home(mut command: Command, home: &Home) -> Command {
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).kill_on_drop(true);
     command.arg("--data-dir").arg(home.path());
     if let Some(url) = &home.database_url {
@@ -397,7 +427,7 @@ impl Server {
         Self::launch(command, &[]).await
     }
 
-    async fn launch(mut command: Command, arguments: &[&str]) -> Self {
+    pub async fn launch(mut command: Command, arguments: &[&str]) -> Self {
         command.arg("serve").arg("--listen").arg("127.0.0.1:0").args(arguments);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();

@@ -36,15 +36,33 @@ const COLUMNS: &str = "bucket, position, aggregate_type, aggregate_id, sequence,
 
 /// Takes the guards off the events, as only someone can who owns the database: what follows is damage.
 pub async fn without_guards(home: &Home) {
+    without_guards_of(home, "events").await;
+}
+
+pub async fn without_guards_of(home: &Home, table: &str) {
     match &home.database_url {
         Some(_) => {
-            home.sql("ALTER TABLE events DISABLE TRIGGER USER").await.unwrap();
+            home.sql(&format!("ALTER TABLE {table} DISABLE TRIGGER USER")).await.unwrap();
         }
         None => {
             for trigger in ["update", "delete", "replace"] {
-                home.sql(&format!("DROP TRIGGER events_are_append_only_{trigger}")).await.unwrap();
+                home.sql(&format!("DROP TRIGGER {table}_are_append_only_{trigger}")).await.unwrap();
             }
         }
+    }
+}
+
+/// Puts them back.
+pub async fn with_guards_of(home: &Home, table: &str) {
+    if home.database_url.is_some() {
+        home.sql(&format!("ALTER TABLE {table} ENABLE TRIGGER USER")).await.unwrap();
+        return;
+    }
+    let step = include_str!("../../migrations/sqlite/0001_log.sql");
+    let triggers = step.split("CREATE TRIGGER ").skip(1).filter(|trigger| trigger.starts_with(table));
+    for trigger in triggers {
+        let (trigger, _) = trigger.split_once("END;").unwrap();
+        home.sql(&format!("CREATE TRIGGER {trigger}END")).await.unwrap();
     }
 }
 

@@ -12,7 +12,9 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 
-use crate::harness::{Engine, FRIEND, Home, INSERT_MEMBERS, MEMBER, NOON, Server, World, program};
+use crate::harness::{
+    Engine, FRIEND, Home, INSERT_MEMBERS, MEMBER, NOON, Server, World, program, program_on_a_full_disk,
+};
 use crate::outside::count;
 use crate::replay::assert_rows_equal_replay;
 
@@ -334,7 +336,8 @@ on_both_engines! {
         ];
         expected.sort();
         assert_eq!((said, mended.rows), (expected, 2));
-        let moved = rebuild::repair_coupon(world.store(), ids[0]).await.unwrap();
+        // However little of a table is read at a time.
+        let moved = rebuild::repair_coupon_reading(world.store(), ids[0], 1).await.unwrap();
         let said: Vec<_> = moved.differences.iter().flat_map(rebuild::Difference::lines).collect();
         let coupon = format!("coupon_id={}", ids[0]);
         let expected = [
@@ -372,6 +375,79 @@ on_both_engines! {
         let next = Running::begin(store, clock, "all", false).await.unwrap();
         assert_eq!((next.id(), next.resumed), (2, false));
         assert_eq!(next.run().await.unwrap().difference_count, 0);
+        world.close().await;
+    }
+
+    async fn what_a_program_with_other_kinds_of_streams_has_begun_is_begun_anew(engine: Engine) {
+        let world = World::with_people(engine).await;
+        let (store, clock) = (world.store(), world.ledger.clock());
+        drop(Running::begin(store, clock, "all", false).await.unwrap());
+        crate::outside::until("nobody is at it", async || !store.is_rebuilding().await.unwrap()).await;
+        let made_by = world.home.sql("SELECT made_by FROM rebuilds").await.unwrap().remove(0);
+        let (program, kinds) = made_by.rsplit_once(' ').unwrap();
+        let mut kinds: Vec<&str> = kinds.split(',').collect();
+        kinds.swap(0, 1);
+        let other = format!("UPDATE rebuilds SET made_by = '{program} {}', kind = 3", kinds.join(","));
+        world.home.sql(&other).await.unwrap();
+        let next = Running::begin(store, clock, "all", false).await.unwrap();
+        assert_eq!((next.id(), next.resumed), (2, false));
+        assert_eq!(next.run().await.unwrap().difference_count, 0);
+        world.close().await;
+    }
+
+    async fn an_index_of_somebody_else_does_not_stand_in_the_way(engine: Engine) {
+        let world = World::with_people(engine).await;
+        some_of_everything(&world).await;
+        world.home.sql("CREATE INDEX mine ON wallet_v1 (title)").await.unwrap();
+        for _ in 0..2 {
+            assert_eq!(rebuild(&world.ledger, "all").await.unwrap().difference_count, 0);
+        }
+        assert_rows_equal_replay(&world).await;
+        world.close().await;
+    }
+
+    async fn a_rebuild_is_done_when_its_own_old_tables_are_gone(engine: Engine) {
+        let world = World::with_people(engine).await;
+        let (store, clock) = (world.store(), world.ledger.clock());
+        for models in ["shops,wallet", "definitions"] {
+            Running::begin(store, clock, models, false).await.unwrap().run().await.unwrap();
+        }
+        let states = async || {
+            let mut states = Vec::new();
+            for id in [1, 2] {
+                states.push(rebuild::look(store, id).await.unwrap().unwrap().0.state);
+            }
+            states
+        };
+        assert_eq!(states().await, [State::Swapped, State::Swapped]);
+        Running::begin(store, clock, "wallet", true).await.unwrap().run().await.unwrap();
+        assert_eq!(states().await, [State::Swapped, State::Swapped], "shops_v1_old and definitions_v1_old are kept");
+        Running::begin(store, clock, "definitions", true).await.unwrap().run().await.unwrap();
+        assert_eq!(states().await, [State::Swapped, State::Done]);
+        rebuild::drop_old(store).await.unwrap();
+        assert_eq!(states().await, [State::Done, State::Done]);
+        world.close().await;
+    }
+
+    async fn a_stream_whose_id_is_no_number_stops_a_rebuild(engine: Engine) {
+        let world = World::with_people(engine).await;
+        let head = count(&world.home, "SELECT position FROM log_head").await;
+        let forged = |position: i64, id: &str| format!(
+            "INSERT INTO events (bucket, position, aggregate_type, aggregate_id, sequence, event_type, event_version, payload,
+                                 metadata, recorded_at_ms)
+             SELECT 0, {position}, aggregate_type, '{id}', 1, event_type, event_version, payload, metadata, recorded_at_ms
+             FROM events WHERE aggregate_type = 'shop' AND sequence = 1"
+        );
+        // One that comes while it runs, and one that it begins with.
+        let running = Running::begin(world.store(), world.ledger.clock(), "all", false).await.unwrap();
+        world.home.sql(&forged(head + 1, "0x7")).await.unwrap();
+        world.home.sql("UPDATE log_head SET position = position + 1").await.unwrap();
+        let says = format!("corrupt event: position {}, stream shop 0x7 event 1", head + 1);
+        let stopped = running.run().await.unwrap_err().to_string();
+        assert!(stopped.starts_with(&says) && stopped.ends_with("0x7 is no id of a stream"), "{stopped}");
+        rebuild::drop_old(world.store()).await.unwrap();
+        let stopped = rebuild(&world.ledger, "all").await.unwrap_err().to_string();
+        assert!(stopped.starts_with(&says), "{stopped}");
         world.close().await;
     }
 
@@ -479,13 +555,7 @@ async fn where_nothing_more_can_be_written_a_rebuild_says_so_and_goes_on_later()
     issue_to_many(&world, 1_000).await;
     let home = world.close().await;
     share_secret(&home);
-    // No file may grow beyond so many blocks: to the program it is a disk that fails.
-    let limited = format!(
-        "trap '' XFSZ; ulimit -f 400; exec {} --data-dir {} rebuild all",
-        env!("CARGO_BIN_EXE_coupon-ledger"),
-        home.path().display()
-    );
-    let stopped = tokio::process::Command::new("sh").args(["-c", &limited]).output().await.unwrap();
+    let stopped = program_on_a_full_disk(&home, 400).args(["rebuild", "all"]).output().await.unwrap();
     assert_eq!(stopped.status.code(), Some(2), "{}", said(&stopped));
     assert!(said(&stopped).contains("the database cannot be written"), "{}", said(&stopped));
     let done = command(&home, &["rebuild", "all", "--json"]).await;

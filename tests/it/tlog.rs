@@ -2,26 +2,32 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use coupon_ledger::audit::checkpoint::{Opened, Signed, Trust};
+use coupon_ledger::audit::checkpoint::{Cosigner, Opened, Signed, Trust, VerifierKey, with_cosignatures};
 use coupon_ledger::audit::leaf;
 use coupon_ledger::audit::receipt::{Patience, Receipt};
 use coupon_ledger::audit::tlog::{
-    self, OVERLAP_MS, Refused, SignError, Signer, TlogOptions, follow, run_tlog, verifier_keys,
+    self, Refused, SignError, Signer, TlogOptions, follow, run_tlog, verifier_keys,
 };
 use coupon_ledger::clock::{Clock, Zone};
+use coupon_ledger::followers::{self, Order};
 use coupon_ledger::http::HttpOptions;
 use coupon_ledger::identity::Caller;
-use coupon_ledger::store::{Store, StoredEvent};
+use coupon_ledger::provenance::OVERLAP_MS;
+use coupon_ledger::store::{BUCKET, Statement, Store, StoredEvent};
 use ct_merkle::mem_backed_tree::MemoryBackedTree;
 use ct_merkle::{ConsistencyProof, InclusionProof, RootHash};
+use ed25519_dalek::SigningKey;
 use serde_json::json;
 use sha2::Sha256;
 use sha2::digest::Output;
 use tlog_tiles::Hash;
 
-use crate::harness::{Engine, FRIEND, HOUR, Home, INSERT_MEMBERS, MEMBER, NOON, Reply, World};
+use crate::check::force;
+use crate::harness::{
+    Engine, FRIEND, HOUR, Home, INSERT_MEMBERS, MEMBER, NOON, Reply, Server, World, definition,
+};
 use crate::log::without_guards;
-use crate::outside::until;
+use crate::outside::{Api, until};
 
 /// The tree of these events as another implementation builds it.
 fn other_tree(events: &[StoredEvent]) -> MemoryBackedTree<Sha256, Vec<u8>> {
@@ -44,7 +50,7 @@ async fn whole_log(store: &Store) -> Vec<StoredEvent> {
     store.events_after(0, i64::MAX).await.unwrap()
 }
 
-async fn follow_all(store: &Store) {
+pub async fn follow_all(store: &Store) {
     while follow(store).await.unwrap().more {}
 }
 
@@ -53,7 +59,7 @@ async fn signer(world: &World) -> Signer {
 }
 
 /// Follows and signs, as a server's tick does.
-async fn tick(world: &World) -> Result<Option<Signed>, SignError> {
+pub async fn tick(world: &World) -> Result<Option<Signed>, SignError> {
     follow_all(world.store()).await;
     signer(world).await.sign().await
 }
@@ -75,6 +81,32 @@ async fn send_to(world: &World, definition: i64, members: i64) {
     world.home.sql(&format!("{INSERT_MEMBERS} {} ON CONFLICT DO NOTHING", values.join(", "))).await.unwrap();
     let body = json!({"coupon_id": definition, "member_ids": ids});
     world.operator("/sendelecoupon/members", body).await.ok();
+}
+
+/// So many events of one stream at once, past every command.
+async fn flood(world: &World, events: i64) {
+    let insert = "INSERT INTO events (bucket, position, aggregate_type, aggregate_id, sequence, event_type,
+                  event_version, payload, metadata, recorded_at_ms)";
+    let numbers = format!("SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {events}");
+    let select = format!(
+        "SELECT 0, position + n, 'shop', '77', position + n, 'Opened', '1.0', '{{}}', '{{}}', {NOON}"
+    );
+    let sql = format!("{insert} WITH RECURSIVE numbers(n) AS ({numbers}) {select} FROM numbers, log_head");
+    world.home.sql(&sql).await.unwrap();
+    world.home.sql(&format!("UPDATE log_head SET position = position + {events}")).await.unwrap();
+}
+
+/// Lets a witness of this number cosign a stored checkpoint.
+async fn cosign(world: &World, size: i64, number: u8) {
+    let name = format!("witness.example/{number}");
+    let witness = Cosigner::new(&name, SigningKey::from_bytes(&[number; 32]), 1_795_406_400).unwrap();
+    let key = VerifierKey::parse(&witness.verifier_key()).unwrap();
+    let read = format!("SELECT note FROM tlog_checkpoints WHERE size = {size}");
+    let note = world.home.sql(&read).await.unwrap().remove(0);
+    let note = with_cosignatures(&note, &witness.cosign(&note).unwrap(), &key).unwrap();
+    let write = "UPDATE tlog_checkpoints SET note = $3 WHERE bucket = $1 AND size = $2";
+    let statement = Statement::new(write, [BUCKET.into(), size.into(), note.into()]);
+    world.store().write(vec![statement]).await.unwrap();
 }
 
 fn text(reply: &Reply) -> String {
@@ -206,6 +238,26 @@ on_both_engines! {
         world.close().await;
     }
 
+    /// It takes 4,000 events at a time, so at 32,000 a batch ends where a tile does, and the next tile is one of before.
+    async fn a_log_that_is_hashed_anew_gets_the_same_tiles_and_goes_on_being_signed(engine: Engine) {
+        let world = World::with_people(engine).await;
+        flood(&world, 33_000).await;
+        let signed = tick(&world).await.unwrap().unwrap();
+        let tiles = async || {
+            let sql = "SELECT level || '/' || tile_index || ' ' || hashes FROM tlog_tiles ORDER BY level, tile_index";
+            world.home.sql(sql).await.unwrap()
+        };
+        let before = tiles().await;
+        followers::order(&world.ledger, "tlog", Order::Reset).await.unwrap();
+        assert_eq!(tlog::size(world.store()).await.unwrap(), 0);
+        assert_eq!(tick(&world).await.unwrap(), None, "all of it is signed");
+        assert_eq!(tlog::size(world.store()).await.unwrap(), signed.size);
+        assert!(tiles().await == before, "the tiles are others than before");
+        flood(&world, 1).await;
+        assert_eq!(tick(&world).await.unwrap().unwrap().size, signed.size + 1);
+        world.close().await;
+    }
+
     /// What a receipt says is checked by other code: base64, and another Merkle tree.
     async fn a_receipt_of_every_event_of_a_coupon_holds_elsewhere_and_not_with_a_changed_byte(engine: Engine) {
         let world = World::with_people(engine).await;
@@ -312,6 +364,21 @@ on_both_engines! {
         let newest = world.issue(definition, 439).await;
         let early = world.get(MEMBER, &last(newest)).await;
         assert_eq!((early.status.as_u16(), early.code(), early.headers.contains_key("retry-after")), (503, 9002, true));
+        world.close().await;
+    }
+
+    async fn nobody_is_handed_a_receipt_of_an_event_that_was_changed_since(engine: Engine) {
+        let world = World::with_people(engine).await;
+        let changed = world.define(json!({})).await;
+        let other = world.define(json!({})).await;
+        tick(&world).await.unwrap().unwrap();
+        without_guards(&world.home).await;
+        world.home.sql("UPDATE events SET recorded_at_ms = recorded_at_ms + 1 WHERE position = 2").await.unwrap();
+        let receipt = async |id: i64| world.get(Caller::Auditor, &format!("/v1/streams/definition/{id}/receipt")).await;
+        let refused = receipt(changed).await;
+        assert_eq!((refused.status.as_u16(), refused.code()), (500, 9999), "{}", refused.body);
+        let (event, _) = Receipt::parse(&text(&receipt(other).await)).unwrap().open(&trust(&world, 1).await).unwrap();
+        assert_eq!(event.position, 3);
         world.close().await;
     }
 
@@ -526,8 +593,8 @@ on_both_engines! {
         let world = World::with_people(engine).await;
         tick(&world).await.unwrap().unwrap();
         let (old, both) = (trust(&world, 1).await, trust(&world, 2).await);
-        let bearer = format!("Bearer {}", world.token(Caller::Operator));
         let rotate = async |key: &str| {
+            let bearer = format!("Bearer {}", world.token(Caller::Operator));
             let headers = [("authorization", bearer.as_str()), ("idempotency-key", key)];
             world.raw("POST", "/v1/keys/checkpoint", &headers, Vec::new()).await
         };
@@ -539,6 +606,9 @@ on_both_engines! {
         assert_eq!(keys.body["origin"], world.store().origin().await.unwrap().unwrap());
         let again = rotate("rotate-1").await;
         assert_eq!((&again.body, again.replayed()), (&rotated.body, true));
+        // A second one so soon would leave those behind who have pinned the first key only.
+        let soon = rotate("rotate-2").await;
+        assert_eq!((soon.status.as_u16(), soon.code()), (409, 6004), "{}", soon.body);
         assert_eq!(world.get(MEMBER, "/v1/keys").await.code(), 1002);
         let event = whole_log(world.store()).await.pop().unwrap();
         assert_eq!((event.aggregate_type.as_str(), event.event_type.as_str()), ("ledger", "CheckpointKeyRotated"));
@@ -554,6 +624,28 @@ on_both_engines! {
         let note = tick(&world).await.unwrap().unwrap().note;
         new.open(&note).unwrap();
         assert!(old.open(&note).is_err());
+        assert_eq!(rotate("rotate-2").await.body["generation"], 3);
+        new.open(&tick(&world).await.unwrap().unwrap().note).unwrap();
+        world.close().await;
+    }
+
+    /// As many keys are derived as the ledger has had, not as many as an event says.
+    async fn a_forged_rotation_does_not_say_how_many_keys_there_are(engine: Engine) {
+        let world = World::with_people(engine).await;
+        let long_ago = NOON - OVERLAP_MS;
+        let forged = json!({"CheckpointKeyRotated": {"generation": 99, "verifier_key": "", "at_ms": long_ago, "employee_id": 0}});
+        force(&world, "ledger", 1, 0, &[forged]).await;
+        let note = tick(&world).await.unwrap().unwrap().note;
+        trust(&world, 2).await.open(&note).unwrap();
+        let keys = async || {
+            let keys = world.get(Caller::Auditor, "/v1/keys").await;
+            keys.body["checkpoint_keys"].as_array().unwrap().clone()
+        };
+        assert_eq!(keys().await.len(), 2);
+        let bearer = format!("Bearer {}", world.token(Caller::Operator));
+        let headers = [("authorization", bearer.as_str()), ("idempotency-key", "rotate-it")];
+        let rotated = world.raw("POST", "/v1/keys/checkpoint", &headers, Vec::new()).await;
+        assert_eq!(rotated.body, json!({"generation": 3, "verifier_key": keys().await[2]}));
         world.close().await;
     }
 
@@ -577,5 +669,70 @@ on_both_engines! {
             assert_eq!(world.home.sql(&sql).await.unwrap(), ["0", "70", "190", "192"]);
         }
         world.close().await;
+    }
+
+    async fn the_last_checkpoint_that_so_many_have_cosigned_is_kept_and_found(engine: Engine) {
+        let world = World::with_people(engine).await;
+        let definition = world.define(json!({})).await;
+        let begun = world.clock.now_ms();
+        let mut sizes = Vec::new();
+        for (minutes, witnesses) in [(0, 0), (10, 2), (20, 1), (30, 1), (40, 0)] {
+            world.clock.set(begun + minutes * 60_000);
+            world.issue(definition, 439).await;
+            let size = tick(&world).await.unwrap().unwrap().size;
+            for number in 0..witnesses {
+                cosign(&world, size as i64, 8 + number).await;
+            }
+            sizes.push(size);
+        }
+        world.advance(2 * 60_000);
+        let signer = signer(&world).await;
+        for _ in 0..2 {
+            signer.thin().await.unwrap();
+            let sql = format!("SELECT (signed_at_ms - {begun}) / 60000 FROM tlog_checkpoints ORDER BY size");
+            // The first of the hour, the last of two witnesses, the last of one, the last of all.
+            assert_eq!(world.home.sql(&sql).await.unwrap(), ["0", "10", "30", "40"]);
+        }
+        // However many have come since that nobody cosigned.
+        let numbers = "SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 1100";
+        let sql = format!(
+            "INSERT INTO tlog_checkpoints (bucket, size, root, note, signed_at_ms)
+             WITH RECURSIVE numbers(n) AS ({numbers})
+             SELECT bucket, size + n, root, note, signed_at_ms FROM tlog_checkpoints, numbers WHERE size = {}",
+            sizes[4]
+        );
+        world.home.sql(&sql).await.unwrap();
+        let trust = trust(&world, 1).await;
+        for (witnesses, expected) in [(1, sizes[3]), (2, sizes[1])] {
+            let found = world.get(Caller::Auditor, &format!("/v1/checkpoint?witnesses={witnesses}")).await;
+            assert_eq!(trust.open(&text(&found)).unwrap().size, expected, "{witnesses} witnesses");
+        }
+        let none = world.get(Caller::Auditor, "/v1/checkpoint?witnesses=3").await;
+        assert_eq!((none.status.as_u16(), none.code()), (503, 9002));
+        world.close().await;
+    }
+
+    async fn a_server_whose_note_is_gone_says_so_and_writes_it_again(engine: Engine) {
+        let home = Home::new(engine).await;
+        let logs = tempfile::tempdir().unwrap();
+        let said = |log: &str| {
+            let text = std::fs::read_to_string(logs.path().join(log)).unwrap();
+            text.contains("this data folder does not remember what was signed")
+        };
+        let note = || {
+            let names = std::fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().path());
+            names.into_iter().find(|path| path.extension().is_some_and(|ending| ending == "note"))
+        };
+        let server = Server::start_talkative(&home, &logs.path().join("first")).await;
+        let api = Api::new(&home, &server);
+        api.operator("/elecoupons/add", definition(json!({}))).await.ok();
+        until("it is signed", async || api.get(Caller::Auditor, "/v1/checkpoint").await.0 == 200).await;
+        server.kill().await;
+        assert!(!said("first"));
+        std::fs::remove_file(note().unwrap()).unwrap();
+        let server = Server::start_talkative(&home, &logs.path().join("second")).await;
+        until("it says so", async || said("second")).await;
+        until("it is written again", async || note().is_some()).await;
+        server.kill().await;
     }
 }

@@ -4,8 +4,9 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 
-use coupon_ledger::audit::checkpoint::{Signed, Trust, sign, verifier_key};
+use coupon_ledger::audit::checkpoint::{Cosigner, Signed, Trust, VerifierKey, sign, verifier_key};
 use coupon_ledger::audit::receipt::Receipt;
+use coupon_ledger::audit::tlog::{self, TlogOptions, run_tlog};
 use coupon_ledger::audit::witness::{Said, Witness, WitnessError, request};
 use coupon_ledger::clock::Clock;
 use coupon_ledger::identity::Caller;
@@ -16,13 +17,13 @@ use tlog_tiles::{Hash, HashReader, prove_tree, record_hash, stored_hash_index, s
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::harness::{Engine, Home, NOON, Server, definition, program};
-use crate::outside::{Api, until};
+use crate::harness::{Engine, Home, NOON, Server, World, definition, program};
+use crate::outside::{Api, PATIENCE, until};
 
 const ORIGIN: &str = "coupon-ledger/0123456789abcdef";
 
 /// A log in memory, of which there can be another that goes another way from some leaf on.
-struct Log {
+pub struct Log {
     hashes: Vec<Hash>,
     size: u64,
 }
@@ -35,7 +36,7 @@ impl HashReader for Log {
 
 impl Log {
     /// So many leaves, of which those from one on are another history's.
-    fn new(size: u64, other_from: u64) -> Self {
+    pub fn new(size: u64, other_from: u64) -> Self {
         let mut log = Self { hashes: Vec::new(), size: 0 };
         for number in 0..size {
             let leaf = if number < other_from { number.to_string() } else { format!("other {number}") };
@@ -53,13 +54,13 @@ impl Log {
     }
 
     /// What asks a witness that has seen `old` to cosign `new`.
-    fn asks(&self, old: u64, new: u64) -> String {
+    pub fn asks(&self, old: u64, new: u64) -> String {
         let proof = if old == 0 { Vec::new() } else { prove_tree(new, old, self).unwrap() };
         request(old, &proof, &self.signed_by(new, 1))
     }
 }
 
-fn log_key(key: u8) -> String {
+pub fn log_key(key: u8) -> String {
     verifier_key(ORIGIN, &SigningKey::from_bytes(&[key; 32]))
 }
 
@@ -121,6 +122,8 @@ async fn a_witness_refuses_a_fork_and_a_rollback_also_after_a_restart() {
 async fn a_witness_refuses_what_is_no_request_or_another_logs() {
     let folder = tempfile::tempdir().unwrap();
     let witness = open(folder.path()).unwrap();
+    let state = || std::fs::read(folder.path().join("witness.state")).unwrap();
+    let before = state();
     let log = Log::new(9, 9);
     let good = log.asks(0, 9);
     let note = log.signed_by(9, 1).note;
@@ -148,7 +151,7 @@ async fn a_witness_refuses_what_is_no_request_or_another_logs() {
     }
     assert_eq!(witness.add_checkpoint(&[0xff; 300]).await.status, 400);
     assert_eq!(witness.size().await, 0);
-    assert!(!folder.path().join("witness.state").exists(), "nothing was remembered");
+    assert_eq!(state(), before, "nothing was remembered");
 }
 
 #[tokio::test]
@@ -157,6 +160,7 @@ async fn a_witness_that_cannot_remember_does_not_cosign() {
     let witness = open(folder.path()).unwrap();
     let log = Log::new(9, 9);
     // In the way of the file that it would write.
+    std::fs::remove_file(folder.path().join("witness.state")).unwrap();
     std::fs::create_dir(folder.path().join("witness.state")).unwrap();
     let said = witness.add_checkpoint(log.asks(0, 9).as_bytes()).await;
     assert_eq!((said.status, said.body.contains('—')), (500, false));
@@ -224,15 +228,68 @@ async fn a_witness_whose_files_are_not_its_own_does_not_begin() {
     open(folder.path()).unwrap();
 }
 
+#[tokio::test]
+async fn a_witness_that_has_lost_what_it_cosigned_does_not_begin() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("witness.state");
+    let log = Log::new(9, 9);
+    // Also one that had cosigned nothing yet: whoever looks at the key alone cannot tell.
+    for cosigned in [false, true] {
+        let witness = open(folder.path()).unwrap();
+        if cosigned {
+            assert_eq!(status(&witness, &log.asks(0, 9)).await, 200);
+        }
+        drop(witness);
+        let note = std::fs::read(&state).unwrap();
+        std::fs::remove_file(&state).unwrap();
+        assert!(
+            matches!(open(folder.path()), Err(WitnessError::Forgotten(path)) if path == state.display().to_string())
+        );
+        std::fs::write(&state, "").unwrap();
+        assert!(matches!(open(folder.path()), Err(WitnessError::Spoilt { .. })));
+        std::fs::write(&state, note).unwrap();
+    }
+    let witness = open(folder.path()).unwrap();
+    assert_eq!(witness.size().await, 9);
+    let key = witness.verifier_key();
+    drop(witness);
+    // Begun anew it is another.
+    std::fs::remove_file(&state).unwrap();
+    std::fs::remove_file(folder.path().join("witness.key")).unwrap();
+    assert_ne!(open(folder.path()).unwrap().verifier_key(), key);
+}
+
+/// Something that calls itself a witness and names these sizes in turn, whatever it is asked; where it answers.
+async fn pretender(sizes: &'static [u64]) -> String {
+    use axum::http::{StatusCode, header};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let asked = AtomicUsize::new(0);
+    let answer = move || {
+        let size = sizes[asked.fetch_add(1, Ordering::Relaxed) % sizes.len()];
+        let answer =
+            (StatusCode::CONFLICT, [(header::CONTENT_TYPE, "text/x.tlog.size")], format!("{size}\n"));
+        async move { answer }
+    };
+    let answer = Arc::new(answer);
+    let router = axum::Router::new().route("/add-checkpoint", axum::routing::post(move || answer()));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    format!("http://{address}")
+}
+
 /// The real program as a witness.
-struct Running {
-    url: String,
+pub struct Running {
+    pub url: String,
     key: String,
-    child: Child,
+    pub child: Child,
 }
 
 async fn start(folder: &Path, listen: &str, log: &str, name: &str) -> Running {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_coupon-ledger"));
+    launch(Command::new(env!("CARGO_BIN_EXE_coupon-ledger")), folder, listen, log, name).await
+}
+
+pub async fn launch(mut command: Command, folder: &Path, listen: &str, log: &str, name: &str) -> Running {
     command
         .env_clear()
         .kill_on_drop(true)
@@ -256,6 +313,29 @@ async fn key_of_log(home: &Home) -> String {
 }
 
 on_both_engines! {
+    /// Either it knows what this ledger has lost, or it says now this and now that. In no case has it cosigned.
+    async fn a_witness_that_knows_more_than_was_signed_or_contradicts_itself_is_told_as_failing(engine: Engine) {
+        let world = World::with_people(engine).await;
+        world.define(json!({})).await;
+        let mut witnesses = Vec::new();
+        for (number, sizes) in [(7, [1_000].as_slice()), (8, &[1, 0])] {
+            let key = Cosigner::new(&format!("witness.example/{number}"), SigningKey::from_bytes(&[number; 32]), 0);
+            let key = VerifierKey::parse(&key.unwrap().verifier_key()).unwrap();
+            witnesses.push(tlog::Witness { url: pretender(sizes).await, key });
+        }
+        let options = TlogOptions { folder: world.home.path().to_owned(), witnesses };
+        let running = tokio::spawn(run_tlog(world.ledger.clone(), options));
+        let metrics = || world.ledger.metrics().text();
+        for number in [7, 8] {
+            let failed = format!("coupon_ledger_witness_failed{{witness=\"witness.example/{number}\"}} 1\n");
+            until("it is told as failing", async || metrics().contains(&failed)).await;
+        }
+        assert!(!metrics().contains("coupon_ledger_witness_size{"), "{}", metrics());
+        running.abort();
+        let _ = running.await;
+        world.close().await;
+    }
+
     async fn a_server_gathers_cosignatures_and_a_witness_that_is_away_keeps_nobody_waiting(engine: Engine) {
         let home = Home::new(engine).await;
         Server::start(&home, &[]).await.kill().await;
@@ -295,6 +375,7 @@ on_both_engines! {
         let (_, metrics) = api.get(Caller::Auditor, "/metrics").await;
         for name in ["witness.example/1", "witness.example/2"] {
             assert!(metrics.contains(&format!("coupon_ledger_witness_size{{witness=\"{name}\"}} 2\n")), "{metrics}");
+            assert!(metrics.contains(&format!("coupon_ledger_witness_failed{{witness=\"{name}\"}} 0\n")), "{metrics}");
         }
         server.kill().await;
     }
@@ -316,9 +397,11 @@ on_both_engines! {
             let (status, note) = api.get(Caller::Auditor, "/v1/checkpoint").await;
             status == 200 && trust.open(&note).is_ok()
         }).await;
+        // Whoever had no answer asks again, and means the same rotation.
+        assert_eq!(rotate().await, second);
         server.kill().await;
-        let third = rotate().await;
-        assert_eq!(key_of_log(&home).await, format!("{first}\n{second}\n{third}"));
+        assert_eq!(rotate().await, second);
+        assert_eq!(key_of_log(&home).await, format!("{first}\n{second}"));
         let unknown = program(&home).args(["key", "rotate", "tokens"]).output().await.unwrap();
         assert_eq!(unknown.status.code(), Some(2));
     }
@@ -340,6 +423,17 @@ async fn a_witness_that_cannot_be_asked_is_said_before_the_server_listens() {
         let err = String::from_utf8(done.stderr).unwrap();
         assert_eq!((done.status.code(), err.contains(said)), (Some(2), true), "{given}: {err}");
     }
+    let mut command = program(&home);
+    let twice = [format!("http://127.0.0.1:1={key}"), format!("http://127.0.0.1:2={key}")];
+    let twice = ["--witness", &twice[0], "--witness", &twice[1]];
+    let done = command.args(["serve", "--listen", "127.0.0.1:0"]).args(twice).output();
+    let done = tokio::time::timeout(PATIENCE, done).await.expect("it serves").unwrap();
+    let err = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(
+        (done.status.code(), err.contains(&format!("{key} is given twice"))),
+        (Some(2), true),
+        "{err}"
+    );
     let folder = tempfile::tempdir().unwrap();
     let witness = |log: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_coupon-ledger"));

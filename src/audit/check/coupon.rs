@@ -96,6 +96,13 @@ struct Terms {
     givable: bool,
 }
 
+impl Birth<'_> {
+    fn judge(&self) -> Result<(), Broken> {
+        is_id(self.member_id, "member")?;
+        rule(self.starts_at_ms < self.ends_at_ms, "dates", || "it ends before it starts".to_owned())
+    }
+}
+
 /// What had become of one that was taken over from another system.
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -146,16 +153,16 @@ struct Gift {
 #[derive(Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, and a byte")]
 pub(super) struct Coupon {
+    born: bool,
     pub(super) sequence: i64,
     pub(super) definition_id: i64,
     /// 0 = from none.
     pub(super) allotment_id: i64,
-    /// 0 until it is born.
     holder_id: i64,
     starts_at_ms: i64,
     ends_at_ms: i64,
-    /// The use that stands, 0 = none.
-    redemption_id: i64,
+    /// The use that stands. Whatever number an event gives it: a forged 0 is a use as well.
+    redemption: Option<i64>,
     gift: Option<Gift>,
     gifts: u32,
     givable: bool,
@@ -171,7 +178,7 @@ pub(super) type Broken = (&'static str, String);
 impl Coupon {
     /// Whether its first event was seen.
     pub(super) fn is_born(&self) -> bool {
-        self.holder_id != 0
+        self.born
     }
 
     /// Takes the next event. One that breaks a rule is taken all the same, so that what follows is judged by it.
@@ -187,8 +194,13 @@ impl Coupon {
             return Err(("issued once", what.to_owned()));
         }
         match *fact {
-            Fact::Issued(ref birth) | Fact::Imported { issue: ref birth, .. } => {
-                rule(birth.starts_at_ms < birth.ends_at_ms, "dates", || "it ends before it starts".to_owned())
+            Fact::Issued(ref birth) => birth.judge(),
+            Fact::Imported { ref issue, ref past, .. } => {
+                issue.judge()?;
+                match *past {
+                    Past::Used { redemption_id } => is_id(redemption_id, "redemption"),
+                    Past::Unused | Past::Voided {} => Ok(()),
+                }
             }
             Fact::Viewed { member_id, .. } => {
                 self.by_holder(member_id)?;
@@ -200,7 +212,7 @@ impl Coupon {
                 self.not_ended(at_ms)?;
                 rule(self.givable, "given", || "its terms do not let it be given away".to_owned())?;
                 rule(self.gift.is_none(), "given", || "it is given while a gift waits".to_owned())?;
-                rule(gift == self.gifts + 1, "given", || {
+                rule(Some(gift) == self.gifts.checked_add(1), "given", || {
                     format!("it is gift {gift}, and there were {} before", self.gifts)
                 })?;
                 rule(at_ms < lapses_at_ms && lapses_at_ms <= self.ends_at_ms, "given", || {
@@ -209,6 +221,7 @@ impl Coupon {
             }
             Fact::GiftCodeRejected { gift, member_id, at_ms } => self.tried(gift, member_id, at_ms).map(drop),
             Fact::Received { gift, giver_id, member_id, at_ms } => {
+                is_id(member_id, "member")?;
                 self.by_holder(giver_id)?;
                 self.tried(gift, member_id, at_ms).map(drop)
             }
@@ -217,7 +230,8 @@ impl Coupon {
                 let lapsed = self.gift.is_some_and(|own| own.number == gift && own.lapses_at_ms <= at_ms);
                 rule(lapsed, "given", || format!("gift {gift} lapses, and does not wait or not so short"))
             }
-            Fact::Redeemed { member_id, at_ms, .. } => {
+            Fact::Redeemed { redemption_id, member_id, at_ms } => {
+                is_id(redemption_id, "redemption")?;
                 self.by_holder(member_id)?;
                 self.in_hand()?;
                 self.not_ended(at_ms)?;
@@ -229,13 +243,13 @@ impl Coupon {
                 })
             }
             Fact::RedemptionReversed { redemption_id, .. } => {
-                rule(redemption_id != 0 && redemption_id == self.redemption_id, "reversed", || {
+                rule(self.redemption == Some(redemption_id), "reversed", || {
                     format!("redemption {redemption_id} is taken back, which does not stand")
                 })
             }
             Fact::Evaluated { member_id, score, .. } => {
                 self.by_holder(member_id)?;
-                rule(self.redemption_id != 0 && !self.voided, "reviewed", || {
+                rule(self.redemption.is_some() && !self.voided, "reviewed", || {
                     "it is reviewed without having been used".to_owned()
                 })?;
                 rule(!self.reviewed && (1..=5).contains(&score), "reviewed", || {
@@ -267,9 +281,10 @@ impl Coupon {
     /// Neither used nor voided.
     fn in_hand(&self) -> Result<(), Broken> {
         rule(!self.voided, "voided", || "something happens to it after it was voided".to_owned())?;
-        rule(self.redemption_id == 0, "used once", || {
-            format!("it has been used by redemption {}, and that stands", self.redemption_id)
-        })
+        match self.redemption {
+            None => Ok(()),
+            Some(id) => Err(("used once", format!("it has been used by redemption {id}, and that stands"))),
+        }
     }
 
     fn not_ended(&self, at_ms: i64) -> Result<(), Broken> {
@@ -298,7 +313,7 @@ impl Coupon {
                 self.begin(issue);
                 match *past {
                     Past::Unused => {}
-                    Past::Used { redemption_id } => self.redemption_id = redemption_id,
+                    Past::Used { redemption_id } => self.redemption = Some(redemption_id),
                     Past::Voided {} => self.voided = true,
                 }
             }
@@ -318,8 +333,8 @@ impl Coupon {
                 self.holder_id = member_id;
                 self.read = false;
             }
-            Fact::Redeemed { redemption_id, .. } => self.redemption_id = redemption_id,
-            Fact::RedemptionReversed { .. } => self.redemption_id = 0,
+            Fact::Redeemed { redemption_id, .. } => self.redemption = Some(redemption_id),
+            Fact::RedemptionReversed { .. } => self.redemption = None,
             Fact::Evaluated { .. } => self.reviewed = true,
             Fact::Expired { .. } => self.expired = true,
             Fact::EndMoved { ends_at_ms, .. } => {
@@ -338,6 +353,7 @@ impl Coupon {
 
     fn begin(&mut self, birth: &Birth<'_>) {
         *self = Self {
+            born: true,
             sequence: self.sequence,
             definition_id: birth.definition_id,
             allotment_id: if birth.source == "partner" { birth.source_id } else { 0 },
@@ -348,6 +364,11 @@ impl Coupon {
             ..Self::default()
         };
     }
+}
+
+/// An id counts from 1 on.
+fn is_id(id: i64, of: &str) -> Result<(), Broken> {
+    rule(id > 0, "ids", || format!("it names {of} {id}, which there cannot be"))
 }
 
 fn rule(holds: bool, name: &'static str, what: impl FnOnce() -> String) -> Result<(), Broken> {

@@ -1,5 +1,6 @@
 //! An export held against what was signed, and against the rules.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use base64::Engine as _;
@@ -9,13 +10,19 @@ use tlog_tiles::Hash;
 
 use super::receipts::Bindings;
 use super::rules::Rules;
-use super::{CheckError, Finding, Findings, Kept, Older, Report, Trusted};
+use super::{CheckError, Finding, Findings, Kept, Older, Report, Trusted, short};
 use crate::audit::checkpoint::{Opened, Trust};
 use crate::audit::export::{Archive, Leaves, Manifest, ReadError, hashes_of, kind_of};
 use crate::audit::leaf;
 use crate::audit::merkle::Range;
 use crate::store::StoredEvent;
 use crate::value::hex;
+
+/// A ledger has a new key every thirty days at most: more than eighty years of them.
+const MAX_KEYS: usize = 1_000;
+
+/// Each time that a ledger is taken over adds a note of an import: nobody does that so often.
+const MAX_IMPORTS: i64 = 100;
 
 /// Checks everything about an export. `progress` is told how many events are read.
 pub fn check_export(
@@ -57,37 +64,33 @@ fn check(
     }
     let mut reading = Reading::new(manifest, kept, archive.leaves()?, rules);
     reading.compare(&mut found);
-    let mut damaged = Vec::new();
-    archive.events(
-        |event| {
+    let mut whole = true;
+    archive.events(|read| match read {
+        Ok(event) => {
             reading.see(&event, &mut found);
             if reading.events % 10_000 == 0 {
                 progress(reading.events);
             }
-        },
-        |damage| damaged.push(damage),
-    )?;
+        }
+        Err(damage) => {
+            whole = false;
+            found.add(damage.into());
+        }
+    })?;
     progress(reading.events);
-    let whole = damaged.is_empty();
-    for damage in damaged.drain(..) {
-        found.add(damage.into());
-    }
     if let Some(error) = reading.failed.take() {
         return Err(error.into());
     }
     let mut bindings = std::mem::take(&mut reading.bindings);
     let mut receipts = 0;
-    archive.receipts(
-        |receipt| {
+    archive.receipts(|read| match read {
+        Ok(receipt) => {
             receipts += 1;
             bindings.take(&receipt, &mut found);
-        },
-        |damage| damaged.push(damage),
-    )?;
-    archive.check_leaves(|damage| damaged.push(damage))?;
-    for damage in damaged {
-        found.add(damage.into());
-    }
+        }
+        Err(damage) => found.add(damage.into()),
+    })?;
+    archive.check_leaves(|damage| found.add(damage.into()))?;
     bindings.finish(&mut found);
     let read = reading.finish(manifest, opened.as_ref(), whole, &mut found);
     found.list.sort_by_key(|finding| (finding.position.is_none(), finding.position));
@@ -120,6 +123,11 @@ fn signed(manifest: &Manifest, trusted: &Trusted, found: &mut Findings) -> Optio
         }
         return None;
     };
+    if proof.keys.len() > MAX_KEYS {
+        let what = format!("it names {} keys, and no ledger has had so many", proof.keys.len());
+        found.add(Finding::of("manifest", what));
+        return None;
+    }
     // Without a trusted key the tree is held against the export's own word all the same: damage on the way shows.
     if trusted.trust.is_none() && proof.keys.is_empty() {
         return None;
@@ -162,7 +170,7 @@ fn comparable(
     if within || signed.is_some_and(|signed| signed.size == kept.size) {
         return Ok(Some(kept));
     }
-    Err(older.incomparable(format!(
+    Err(older.incomparable(&format!(
         "covers {} positions, and the export has the positions {} to {}: they cannot be compared",
         kept.size, manifest.from, manifest.to
     )))
@@ -173,11 +181,15 @@ struct Reading {
     /// The position that must come next.
     next: i64,
     events: i64,
-    /// The last position that the export says it has.
+    /// The first and the last position that the export says it has.
+    first: i64,
     last: i64,
     last_recorded_ms: i64,
     first_recorded_ms: i64,
-    counts: std::collections::BTreeMap<String, i64>,
+    /// How many events there are of each type that the manifest counts.
+    counts: BTreeMap<String, i64>,
+    /// Whether there is another type.
+    miscounted: bool,
     tree: Range,
     kept_tree: Range,
     leaves: Option<Leaves>,
@@ -219,10 +231,12 @@ impl Reading {
         Self {
             next: manifest.from,
             events: 0,
+            first: manifest.from,
             last: manifest.to,
             last_recorded_ms: i64::MIN,
             first_recorded_ms: 0,
-            counts: std::collections::BTreeMap::new(),
+            counts: manifest.events.keys().map(|kind| (kind.clone(), 0)).collect(),
+            miscounted: false,
             kept_tree: tree.clone(),
             tree,
             leaves,
@@ -263,9 +277,7 @@ impl Reading {
         }
         match self.counts.get_mut(kind_of(event).as_str()) {
             Some(count) => *count += 1,
-            None => {
-                self.counts.insert(kind_of(event), 1);
-            }
+            None => self.miscounted = true,
         }
     }
 
@@ -321,12 +333,16 @@ impl Reading {
     /// A ledger that was taken over from an export says what that held; here it is counted again.
     fn follow_imports(&mut self, event: &StoredEvent, found: &mut Findings) {
         if leaf::is_import_note(event) {
+            // Notes begin a log, one behind the other; of a part the first ones may lie before it.
+            let next = self.first.saturating_add(self.imports.len() as i64);
             match leaf::import_note(event) {
-                Some(from) if event.position <= self.imports.len() as i64 + 1 => self.imports.push(Import {
-                    position: event.position,
-                    until: event.position.saturating_add(from.size),
-                    digest: from.digest,
-                }),
+                Some(from) if event.position <= next && event.position <= MAX_IMPORTS => {
+                    self.imports.push(Import {
+                        position: event.position,
+                        until: event.position.saturating_add(from.size),
+                        digest: short(&from.digest),
+                    });
+                }
                 _ => {
                     let what = "a note of an import stands where none can".to_owned();
                     found.add(Finding::at("import", event.position, what));
@@ -335,6 +351,10 @@ impl Reading {
             return;
         }
         self.digest.update(leaf::contents(event));
+        if self.first > 1 {
+            // What came before a part would have to be counted, too.
+            return;
+        }
         for import in self.imports.iter().filter(|import| import.until == event.position) {
             let digest = hex(&self.digest.clone().finalize());
             if digest != import.digest {
@@ -356,12 +376,12 @@ impl Reading {
     ) -> Read {
         let mut notes = Vec::new();
         self.kept_leaf(manifest.to);
-        if self.next != manifest.to + 1 && whole {
+        if self.next != manifest.to.saturating_add(1) && whole {
             let what =
                 format!("the events end before position {}, the manifest says {}", self.next, manifest.to);
             found.add(Finding::at("position", self.next, what));
         }
-        if self.counts != manifest.events {
+        if self.miscounted || self.counts != manifest.events {
             let what = "the manifest counts other events by type than there are".to_owned();
             found.add(Finding::of("manifest", what));
         }
@@ -375,8 +395,16 @@ impl Reading {
             let what = format!("the manifest's digest is {}, the events have {digest}", manifest.digest);
             found.add(Finding::of("manifest", what));
         }
-        for import in self.imports.iter().filter(|import| import.until > manifest.to) {
-            notes.push(format!("what was imported at position {} goes beyond this export", import.position));
+        for import in &self.imports {
+            if manifest.from > 1 {
+                notes.push(format!(
+                    "what was imported at position {} is not counted in a part",
+                    import.position
+                ));
+            } else if import.until > manifest.to {
+                let position = import.position;
+                notes.push(format!("what was imported at position {position} goes beyond this export"));
+            }
         }
         self.hold_against_signed(manifest, opened, found, &mut notes);
         notes.extend(self.rules.and_then(Rules::finish));
@@ -434,7 +462,7 @@ impl Reading {
     }
 }
 
-/// `coupon/439`
+/// `coupon/439`, or the beginning of whatever it says that it is.
 pub(super) fn stream_name(event: &StoredEvent) -> String {
-    format!("{}/{}", event.aggregate_type, event.aggregate_id)
+    format!("{}/{}", short(&event.aggregate_type), short(&event.aggregate_id))
 }

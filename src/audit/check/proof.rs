@@ -14,7 +14,7 @@ pub fn is_proof(text: &str) -> bool {
 /// Checks a receipt. Without a trusted key it proves nothing, and that is what is found.
 pub fn check_proof(text: &str, trusted: &Trusted) -> Result<Report, CheckError> {
     let receipt = Receipt::parse(text).map_err(|error| CheckError::NoProof(error.to_string()))?;
-    let position = receipt.index as i64 + 1;
+    let position = i64::try_from(receipt.index).unwrap_or(i64::MAX).saturating_add(1);
     let mut found = Findings::default();
     let mut report = Report::default();
     match receipt.open(&trusted.trust.clone().unwrap_or_default()) {
@@ -22,7 +22,7 @@ pub fn check_proof(text: &str, trusted: &Trusted) -> Result<Report, CheckError> 
             for older in &trusted.older {
                 let Some(kept) = older.open(trusted, &opened.origin, &mut found)? else { continue };
                 if kept.size != opened.size {
-                    return Err(older.incomparable(format!(
+                    return Err(older.incomparable(&format!(
                         "covers {} positions, and the receipt is of a tree of {}: only an export can be held against it",
                         kept.size, opened.size
                     )));

@@ -9,9 +9,12 @@ use std::ops::Range;
 use serde::Deserialize;
 
 use super::{Finding, Findings};
-use crate::audit::export::StoredReceipt;
-use crate::store::{RECEIPT_HASH_DIGITS, StoredEvent, receipts_hash};
+use crate::store::{RECEIPT_HASH_DIGITS, StoredEvent, StoredReceipt, receipts_hash};
 use crate::value::hex;
+
+/// An append leaves a receipt for its key, and one for an order's own number. A line that names more is none that a ledger
+/// wrote, and shall not take the memory that it asks for.
+const MAX_RECEIPTS: usize = 16;
 
 /// What of metadata binds receipts.
 #[derive(Deserialize)]
@@ -73,8 +76,9 @@ impl Bindings {
         self.open = hash.is_some();
         if let Some(hashes) = hash {
             let from = self.named.len();
-            let hashes: Option<Vec<[u8; 16]>> = digits(&hashes).map(hash_bytes).collect();
-            if let Some(hashes) = hashes.filter(|hashes| !hashes.is_empty()) {
+            let hashes: Option<Vec<[u8; 16]>> =
+                digits(&hashes).take(MAX_RECEIPTS + 1).map(hash_bytes).collect();
+            if let Some(hashes) = hashes.filter(|hashes| (1..=MAX_RECEIPTS).contains(&hashes.len())) {
                 self.named.extend(hashes.into_iter().map(|hash| Named { hash, bound: false }));
                 let named = from..self.named.len();
                 self.appends.push(Append { position: event.position, events: 1, named });
@@ -99,8 +103,9 @@ impl Bindings {
             }
             return tell("no append that begins there has left one");
         };
-        let ends_here = receipt.position.saturating_add(receipt.event_count) <= self.to + 1;
-        if append.events != receipt.event_count && (ends_here || append.position + append.events <= self.to) {
+        let ends_by_to = |events: i64| append.position.saturating_add(events) <= self.to.saturating_add(1);
+        let is_cut = append.position.saturating_add(append.events) > self.to;
+        if append.events != receipt.event_count && (ends_by_to(receipt.event_count) || !is_cut) {
             let what =
                 format!("it stands for {} events, the append has {}", receipt.event_count, append.events);
             tell(&what);
@@ -144,4 +149,43 @@ fn digits(text: &str) -> impl Iterator<Item = &str> {
 fn hash_bytes(text: &str) -> Option<[u8; 16]> {
     let number = u128::from_str_radix(text, 16).ok()?.to_be_bytes();
     (hex(&number) == text).then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is found in an event that names so many receipts.
+    fn found_in(receipts: usize) -> Vec<&'static str> {
+        let metadata = format!(r#"{{"append_id":"a","receipts_hash":"{}"}}"#, "0".repeat(32 * receipts));
+        let event = StoredEvent {
+            position: 1,
+            aggregate_type: "shop".to_owned(),
+            aggregate_id: "1".to_owned(),
+            sequence: 1,
+            event_type: "Opened".to_owned(),
+            event_version: "1.0".to_owned(),
+            payload: "{}".to_owned(),
+            metadata,
+            recorded_at_ms: 0,
+        };
+        let (mut bindings, mut found) = (Bindings::new(1, 1), Findings::default());
+        bindings.see(&event, &mut found);
+        assert!(bindings.named.len() <= MAX_RECEIPTS);
+        bindings.finish(&mut found);
+        found
+            .list
+            .into_iter()
+            .map(|finding| if finding.what.contains("is none") { "none" } else { "missing" })
+            .collect()
+    }
+
+    #[test]
+    fn an_append_that_names_more_receipts_than_any_leaves_names_none() {
+        assert_eq!(found_in(2), ["missing"]);
+        assert_eq!(found_in(MAX_RECEIPTS), ["missing"]);
+        for receipts in [0, MAX_RECEIPTS + 1, 10_000] {
+            assert_eq!(found_in(receipts), ["none"], "{receipts}");
+        }
+    }
 }

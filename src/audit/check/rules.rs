@@ -17,7 +17,7 @@ use crate::grant::GrantEvent;
 use crate::job::JobEvent;
 use crate::member::MemberEvent;
 use crate::order::OrderEvent;
-use crate::provenance::ProvenanceEvent;
+use crate::provenance::{LEDGER_ID, ProvenanceEvent};
 use crate::rule::{GoodsGroupEvent, OrderAmountEvent};
 use crate::shop::ShopEvent;
 use crate::store::{MAX_CLOCK_SKEW_MS, StoredEvent};
@@ -49,6 +49,8 @@ pub(super) struct Rules {
     definitions: HashMap<i64, Stock>,
     allotments: HashMap<i64, Stock>,
     begun_before: u64,
+    /// How many keys have signed; None in a part of a log that has not told yet.
+    keys: Option<u32>,
 }
 
 /// How many may be issued, and how many are.
@@ -77,6 +79,11 @@ enum AllotmentFact {
     StockChanged { by: i64, num: i64, at_ms: i64 },
 }
 
+#[derive(Deserialize)]
+enum LedgerFact {
+    CheckpointKeyRotated { generation: u32, at_ms: i64 },
+}
+
 /// All that is asked of other events.
 #[derive(Deserialize)]
 struct At {
@@ -92,6 +99,7 @@ impl Rules {
             definitions: HashMap::new(),
             allotments: HashMap::new(),
             begun_before: 0,
+            keys: (from == 1).then_some(1),
         }
     }
 
@@ -112,6 +120,7 @@ impl Rules {
             "coupon" => self.coupon(id, event, &mut tell),
             "definition" => self.definition(id, event, &mut tell),
             "allotment" => self.allotment(id, event, &mut tell),
+            "ledger" if event.event_type == "CheckpointKeyRotated" => self.rotation(id, event),
             _ => other(event),
         };
         match judged {
@@ -141,7 +150,7 @@ impl Rules {
             "coupon" => &mut self.coupons.entry(id).or_default().sequence,
             _ => self.sequences.entry((kind, id)).or_default(),
         };
-        let expected = *last + 1;
+        let expected = last.saturating_add(1);
         let began_before = *last == 0 && self.from > 1 && sequence > 1;
         *last = sequence;
         if began_before {
@@ -266,6 +275,22 @@ impl Rules {
         }
     }
 
+    fn rotation(&mut self, id: i64, event: &StoredEvent) -> Result<i64, Broken> {
+        let LedgerFact::CheckpointKeyRotated { generation, at_ms } = parse(event)?;
+        if id != LEDGER_ID {
+            return Err(("keys", "a ledger rotates its keys in its first stream only".to_owned()));
+        }
+        // Counted, as the ledger counts them: after a forged number the next true one is right again.
+        let expected = self.keys.map(|keys| keys.saturating_add(1));
+        self.keys = Some(expected.unwrap_or(generation));
+        match expected {
+            Some(expected) if generation != expected => {
+                Err(("keys", format!("it is key {generation}, and {expected} must come")))
+            }
+            _ => Ok(at_ms),
+        }
+    }
+
     /// Something of a definition or allotment whose beginning was not seen.
     fn unseen(&self) -> Result<(), Broken> {
         if self.from > 1 { Ok(()) } else { Err(("defined once", "it was never defined".to_owned())) }
@@ -274,7 +299,7 @@ impl Rules {
 
 impl Stock {
     fn issue(&mut self, by: i64) -> Result<(), Broken> {
-        self.issued += by;
+        self.issued = self.issued.saturating_add(by);
         match self.most {
             Some(most) if by > 0 && self.issued > most => {
                 Err(("stock", format!("{} are issued, and {most} may be", self.issued)))

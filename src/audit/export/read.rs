@@ -7,16 +7,18 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::{FileEntry, LEAVES, MANIFEST, Manifest, RECEIPTS};
 use crate::audit::feed;
-use crate::store::StoredEvent;
+use crate::store::{StoredEvent, StoredReceipt};
 use crate::value::hex;
 
 /// The longest line that is read. A request's body is far smaller.
 pub const MAX_LINE: u64 = 16 << 20;
+
+/// The largest manifest that is read: that of a hundred billion events is half as large.
+const MAX_MANIFEST: u64 = 256 << 20;
 
 /// Why an export could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -45,24 +47,6 @@ pub struct Damage {
     pub what: String,
 }
 
-/// A receipt as an export has it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StoredReceipt {
-    /// Who called.
-    pub caller: String,
-    /// Which operation.
-    pub operation: String,
-    /// The key he chose.
-    pub key: String,
-    /// The fingerprint of the request.
-    pub request_mac: String,
-    /// The first event's position.
-    pub position: i64,
-    /// How many events.
-    pub event_count: i64,
-}
-
 /// The folder of an export.
 pub struct Archive {
     folder: PathBuf,
@@ -73,13 +57,19 @@ impl Archive {
     /// Reads its manifest; damage where that is not whole.
     pub fn open(folder: &Path) -> Result<Result<Self, Damage>, ReadError> {
         let path = folder.join(MANIFEST);
-        let bytes = match std::fs::read(&path) {
+        let mut bytes = Vec::new();
+        match File::open(&path).and_then(|file| file.take(MAX_MANIFEST + 1).read_to_end(&mut bytes)) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Err(ReadError::NoExport(folder.display().to_string()));
             }
             read => read.map_err(|source| io_error(&path, source))?,
         };
-        Ok(match Manifest::parse(&bytes) {
+        let parsed = if bytes.len() as u64 > MAX_MANIFEST {
+            Err("it is larger than any that this program writes".to_owned())
+        } else {
+            Manifest::parse(&bytes)
+        };
+        Ok(match parsed {
             Ok(manifest) => Ok(Self { folder: folder.to_owned(), manifest }),
             Err(what) => Err(Damage { file: MANIFEST.to_owned(), position: None, what }),
         })
@@ -92,51 +82,42 @@ impl Archive {
     }
 
     /// Every event of its files, in their order, and all damage.
-    pub fn events(
-        &self,
-        mut meet: impl FnMut(StoredEvent),
-        mut damaged: impl FnMut(Damage),
-    ) -> Result<(), ReadError> {
+    pub fn events(&self, mut meet: impl FnMut(Result<StoredEvent, Damage>)) -> Result<(), ReadError> {
         for piece in self.manifest.pieces() {
             let mut next = piece.first;
             let line = |text: &str| {
-                let Some(event) = feed::event_of(text) else {
-                    let what = "the line is not one that this program wrote".to_owned();
-                    let damage = Damage { file: piece.name.clone(), position: Some(next), what };
-                    next += 1;
-                    return Err(damage);
-                };
-                next = event.position.saturating_add(1);
-                meet(event);
-                Ok(())
+                let event = feed::event_of(text).ok_or_else(|| Damage {
+                    file: piece.name.clone(),
+                    position: Some(next),
+                    what: "the line is not one that this program wrote".to_owned(),
+                });
+                let position = event.as_ref().map_or(next, |event| event.position);
+                next = position.saturating_add(1);
+                event
             };
-            self.lines(piece, line, &mut damaged)?;
+            // One line more than there must be: it is damage, and is told as an event that is too many.
+            let most = piece.last.saturating_sub(piece.first).saturating_add(1);
+            self.lines(piece, most, line, &mut meet)?;
         }
         Ok(())
     }
 
     /// Every receipt, in its order, and all damage.
-    pub fn receipts(
-        &self,
-        mut meet: impl FnMut(StoredReceipt),
-        mut damaged: impl FnMut(Damage),
-    ) -> Result<(), ReadError> {
+    pub fn receipts(&self, mut meet: impl FnMut(Result<StoredReceipt, Damage>)) -> Result<(), ReadError> {
         let Some(file) = self.manifest.file(RECEIPTS) else { return Ok(()) };
         let mut number = 0_u64;
         let line = |text: &str| {
             number += 1;
             let receipt: Option<StoredReceipt> = serde_json::from_str(text).ok();
-            let receipt = receipt
+            receipt
                 .filter(|receipt| serde_json::to_string(receipt).is_ok_and(|again| again == text))
                 .ok_or_else(|| Damage {
                     file: file.name.clone(),
                     position: None,
                     what: format!("line {number} is not one that this program wrote"),
-                })?;
-            meet(receipt);
-            Ok(())
+                })
         };
-        self.lines(file, line, &mut damaged)
+        self.lines(file, self.manifest.receipts, line, &mut meet)
     }
 
     /// The leaves as they are kept, in order; None where there is no such file.
@@ -173,14 +154,17 @@ impl Archive {
         }
     }
 
-    /// Every line of a compressed file; then its digest. A line that is no good says so, and the next one is read.
-    fn lines(
+    /// Every line of a compressed file, but not more than one beyond how many there are to be; then its digest. A line that is
+    /// no good says so, and the next one is read.
+    fn lines<T>(
         &self,
         entry: &FileEntry,
-        mut take: impl FnMut(&str) -> Result<(), Damage>,
-        damaged: &mut impl FnMut(Damage),
+        most: i64,
+        mut parse: impl FnMut(&str) -> Result<T, Damage>,
+        meet: &mut impl FnMut(Result<T, Damage>),
     ) -> Result<(), ReadError> {
-        let Some(file) = self.open_file(entry, damaged)? else { return Ok(()) };
+        let mut damaged = |damage: Damage| meet(Err(damage));
+        let Some(file) = self.open_file(entry, &mut damaged)? else { return Ok(()) };
         let damage = |what: String| Damage { file: entry.name.clone(), position: None, what };
         let path = self.folder.join(&entry.name);
         let mut reader = BufReader::with_capacity(1 << 16, file);
@@ -188,28 +172,34 @@ impl Archive {
             Ok(decoder) => {
                 let mut lines = BufReader::with_capacity(1 << 17, decoder);
                 let mut line = Vec::new();
+                let mut count = 0_i64;
                 loop {
+                    if count > most {
+                        // A little file can be told to hold lines without end.
+                        let what = format!("it has more lines than the {most} that the manifest says");
+                        meet(Err(Damage { position: Some(entry.last), ..damage(what) }));
+                        break;
+                    }
+                    count += 1;
                     line.clear();
                     match (&mut lines).take(MAX_LINE).read_until(b'\n', &mut line) {
                         Ok(0) => break,
                         Ok(_) => {}
                         Err(error) => {
-                            damaged(damage(format!("it cannot be decompressed to its end: {error}")));
+                            meet(Err(damage(format!("it cannot be decompressed to its end: {error}"))));
                             break;
                         }
                     }
                     let text = line.strip_suffix(b"\n").and_then(|line| std::str::from_utf8(line).ok());
                     // What is no line at all goes the way of a line that is none of ours.
-                    if let Err(damage) = take(text.unwrap_or_default()) {
-                        damaged(damage);
-                    }
+                    meet(parse(text.unwrap_or_default()));
                 }
             }
             Err(source) => return Err(io_error(&path, source)),
         }
         // What the decompressor did not want belongs to the file all the same.
         let mut rest = reader.into_inner();
-        rest.finish(&self.folder, entry, damaged)
+        rest.finish(&self.folder, entry, &mut |damage| meet(Err(damage)))
     }
 }
 

@@ -4,17 +4,17 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::manifest::{FORMAT, hash_texts};
 use super::{FileEntry, LEAVES, MANIFEST, Manifest, PIECE, Proof, RECEIPTS, piece_name};
 use crate::audit::checkpoint::Signed;
 use crate::audit::{feed, leaf, tlog};
+use crate::durable;
 use crate::entity::{fold, stream_of};
 use crate::provenance::{LEDGER_ID, Provenance};
 use crate::secrets::Secrets;
-use crate::store::{BUCKET, Cell, Row, Statement, Store, StoreError, StoredEvent};
+use crate::store::{BUCKET, Cell, Row, Statement, Store, StoreError, StoredEvent, StoredReceipt};
 use crate::value::hex;
 
 /// Events or receipts of one read.
@@ -117,29 +117,27 @@ fn io_error(path: &Path, source: std::io::Error) -> ExportError {
 
 /// Under its own name only once everything is on disk.
 fn publish(draft: &Path, folder: &Path) -> Result<(), ExportError> {
-    let sync = |path: &Path| {
-        File::open(path).and_then(|file| file.sync_all()).map_err(|source| io_error(path, source))
-    };
-    sync(draft)?;
+    durable::sync_folder_of(&draft.join(MANIFEST)).map_err(|source| io_error(draft, source))?;
     std::fs::rename(draft, folder).map_err(|source| io_error(folder, source))?;
-    match folder.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => sync(parent),
-        _ => sync(Path::new(".")),
-    }
+    durable::sync_folder_of(folder).map_err(|source| io_error(folder, source))
 }
 
 /// What is known before anything is written.
 struct Plan {
     from: i64,
     to: i64,
+    /// How many leaves the tiles have.
+    hashed: u64,
     manifest: Manifest,
 }
 
 impl Plan {
     async fn make(store: &Store, wanted: &Wanted) -> Result<Self, ExportError> {
+        // In this order: the log may grow meanwhile, and is then longer than what is signed of it, never shorter.
+        let signed = tlog::latest(store).await?;
+        let hashed = tlog::size(store).await?;
         let head =
             one(store, "SELECT position FROM log_head WHERE bucket = $1", [BUCKET.into()]).await?.int(0);
-        let signed = tlog::latest(store).await?;
         let size = signed.as_ref().map(|signed| signed.size as i64);
         let from = wanted.from.unwrap_or(1);
         let last = if wanted.unsigned { head } else { size.unwrap_or(head) };
@@ -166,7 +164,7 @@ impl Plan {
             proof,
             ..Manifest::default()
         };
-        Ok(Self { from, to, manifest })
+        Ok(Self { from, to, hashed, manifest })
     }
 }
 
@@ -211,7 +209,7 @@ async fn write(
     draft: &Path,
     progress: &mut impl FnMut(i64, i64),
 ) -> Result<Manifest, ExportError> {
-    let Plan { from, to, mut manifest } = plan;
+    let Plan { from, to, hashed, mut manifest } = plan;
     let mut leaves = Written::plain(draft, LEAVES.to_owned())?;
     let mut contents = Sha256::new();
     let mut position = from - 1;
@@ -222,9 +220,11 @@ async fn write(
         while position < last {
             let page = store.events_after(position, PAGE.min(last - position)).await?;
             refuse_gaps(position, &page)?;
+            for leaf in tlog::leaves(store, &page, hashed).await? {
+                leaves.put(&leaf.0)?;
+            }
             for event in &page {
                 piece.put_line(&feed::line(event)?)?;
-                leaves.put(&leaf::hash(event).0)?;
                 if !leaf::is_import_note(event) {
                     contents.update(leaf::contents(event));
                 }
@@ -269,17 +269,6 @@ fn refuse_gaps(position: i64, page: &[StoredEvent]) -> Result<(), ExportError> {
     }
 }
 
-/// A receipt as a line; the order of its fields is the format's.
-#[derive(Serialize)]
-struct ReceiptLine<'a> {
-    caller: &'a str,
-    operation: &'a str,
-    key: &'a str,
-    request_mac: &'a str,
-    position: i64,
-    event_count: i64,
-}
-
 /// They have no index by position: all are walked by their key, and those of the range are kept.
 async fn write_receipts(store: &Store, from: i64, to: i64, into: &mut Written) -> Result<i64, ExportError> {
     let sql = "SELECT caller, operation, key, request_mac, position, event_count FROM receipts
@@ -292,11 +281,13 @@ async fn write_receipts(store: &Store, from: i64, to: i64, into: &mut Written) -
         let parameters = [BUCKET.into(), caller, operation, key, PAGE.into()];
         let page = store.query(Statement::new(sql, parameters)).await?;
         for row in page.iter().filter(|row| (from..=to).contains(&row.int(4))) {
-            let line = ReceiptLine {
-                caller: row.text(0),
-                operation: row.text(1),
-                key: row.text(2),
-                request_mac: row.text(3),
+            let [caller, operation, key, request_mac] =
+                [0, 1, 2, 3].map(|column| row.text(column).to_owned());
+            let line = StoredReceipt {
+                caller,
+                operation,
+                key,
+                request_mac,
                 position: row.int(4),
                 event_count: row.int(5),
             };

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::LISTED;
-use super::fold::{digest_of, is_counter};
+use super::fold::digest_of;
 use super::record::Difference;
-use crate::store::rebuild::{Comparison, MEMBER_COUNTS, STOCK};
+use crate::store::rebuild::{Comparison, MEMBER_COUNTS, STOCK, is_counter};
 use crate::store::{Cell, LiveTable};
 
 /// How rows have moved between two positions: as they are then, or gone; counters by how much.

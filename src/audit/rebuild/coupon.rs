@@ -15,6 +15,9 @@ use crate::store::{BUCKET, Cell, LiveRow, LiveTable, Statement, Store, StoredEve
 /// How often a coupon that moves meanwhile is looked at again.
 const TRIES: u32 = 5;
 
+/// Rows of a table that are looked through at a time.
+const PART: i64 = 20_000;
+
 /// What was wrong with a coupon's rows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CouponReport {
@@ -29,12 +32,21 @@ pub struct CouponReport {
 /// Folds a coupon's stream, compares its rows in every table, and writes those that differ, under the head's lock. Counters
 /// are sums over many coupons: they are left alone.
 pub async fn repair_coupon(store: &Store, coupon_id: i64) -> Result<CouponReport, RebuildError> {
+    repair_coupon_reading(store, coupon_id, PART).await
+}
+
+/// The same, reading so many rows of a table at a time.
+pub async fn repair_coupon_reading(
+    store: &Store,
+    coupon_id: i64,
+    part: i64,
+) -> Result<CouponReport, RebuildError> {
     let stream = stream_of::<crate::coupon::Coupon>(coupon_id);
     for _ in 0..TRIES {
         let expected = written(&store.load_one(stream).await?)?;
         let Some(expected) = expected else { return Err(RebuildError::NoSuchCoupon(coupon_id)) };
         let mut keys: Vec<RowKey> = expected.rows.iter().map(RowKey::of).collect();
-        for found in stored(store, coupon_id).await? {
+        for found in stored(store, coupon_id, part).await? {
             let same = |key: &RowKey| std::ptr::eq(key.table, found.table) && key.key == found.key;
             if !keys.iter().any(same) {
                 keys.push(found);
@@ -64,17 +76,52 @@ fn written(events: &[StoredEvent]) -> Result<Option<Written>, RebuildError> {
     Ok(Some((kind_of(first)?.fold)(events, i64::MAX)?))
 }
 
-/// The keys of the coupon's rows as they are stored. No index finds them all: this reads whole tables, and holds nobody up.
-async fn stored(store: &Store, coupon_id: i64) -> Result<Vec<RowKey>, RebuildError> {
-    const STORED: [(&LiveTable, &str); 3] = [
-        (&WALLET, "SELECT member_id, coupon_id FROM wallet_v1 WHERE bucket = $1 AND coupon_id = $2"),
-        (&REDEMPTIONS, "SELECT redemption_id FROM redemptions_v1 WHERE bucket = $1 AND coupon_id = $2"),
-        (&PARTNER_COUPONS, "SELECT coupon_id FROM partner_coupons_v1 WHERE bucket = $1 AND coupon_id = $2"),
-    ];
+/// A table with rows of coupons: the last key of a part of it behind one, and the keys in a part that are a coupon's.
+struct Walk {
+    table: &'static LiveTable,
+    part: &'static str,
+    own: &'static str,
+}
+
+static WALKS: [Walk; 3] = [
+    Walk {
+        table: &WALLET,
+        part: "SELECT member_id, coupon_id FROM wallet_v1 WHERE bucket = $1 AND (member_id, coupon_id) > ($3, $4)
+               ORDER BY bucket, member_id, coupon_id LIMIT 1 OFFSET $2",
+        own: "SELECT member_id, coupon_id FROM wallet_v1 WHERE bucket = $1 AND coupon_id = $2
+                AND (member_id, coupon_id) > ($3, $4) AND (member_id, coupon_id) <= ($5, $6)",
+    },
+    Walk {
+        table: &REDEMPTIONS,
+        part: "SELECT redemption_id FROM redemptions_v1 WHERE bucket = $1 AND redemption_id > $3
+               ORDER BY bucket, redemption_id LIMIT 1 OFFSET $2",
+        own: "SELECT redemption_id FROM redemptions_v1 WHERE bucket = $1 AND coupon_id = $2
+                AND redemption_id > $3 AND redemption_id <= $4",
+    },
+    Walk {
+        table: &PARTNER_COUPONS,
+        part: "SELECT coupon_id FROM partner_coupons_v1 WHERE bucket = $1 AND coupon_id > $3
+               ORDER BY bucket, coupon_id LIMIT 1 OFFSET $2",
+        own: "SELECT coupon_id FROM partner_coupons_v1 WHERE bucket = $1 AND coupon_id = $2
+                AND coupon_id > $3 AND coupon_id <= $4",
+    },
+];
+
+/// The keys of the coupon's rows as they are stored. No index finds them all: whole tables are read, in bounded parts, and
+/// nobody is held up.
+async fn stored(store: &Store, coupon_id: i64, part: i64) -> Result<Vec<RowKey>, RebuildError> {
     let mut keys = Vec::new();
-    for (table, sql) in STORED {
-        let rows = store.query(Statement::new(sql, [BUCKET.into(), coupon_id.into()])).await?;
-        keys.extend(rows.into_iter().map(|row| RowKey { table, key: key_of(table, &row.0) }));
+    for Walk { table, part: sql, own } in &WALKS {
+        let mut after = Some(vec![i64::MIN; table.key_columns]);
+        while let Some(from) = after {
+            let asked = [BUCKET, part].into_iter().chain(from.iter().copied()).map(Cell::from);
+            let last = store.query(Statement::new(sql, asked)).await?;
+            after = last.first().map(|row| key_of(table, &row.0));
+            let until = after.clone().unwrap_or_else(|| vec![i64::MAX; table.key_columns]);
+            let asked = [BUCKET, coupon_id].into_iter().chain(from).chain(until).map(Cell::from);
+            let rows = store.query(Statement::new(own, asked)).await?;
+            keys.extend(rows.into_iter().map(|row| RowKey { table, key: key_of(table, &row.0) }));
+        }
     }
     Ok(keys)
 }

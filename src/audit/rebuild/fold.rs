@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::RebuildError;
 use crate::audit::kinds::{Kind, Written};
-use crate::store::rebuild::{Change, MEMBER_COUNTS, RowKey, STOCK, key_of};
+use crate::store::rebuild::{Change, MEMBER_COUNTS, RowKey, STOCK, is_counter, key_of};
 use crate::store::{Cell, LiveRow, LiveTable, StockOf, StoredEvent};
 
 /// The kind of a stream; an unknown one stops a rebuild, it is never skipped.
@@ -81,11 +81,6 @@ fn counter_part(table: &LiveTable, key: &[i64], column: &str, by: i64) -> u128 {
 
 fn first_half(hash: &[u8]) -> u128 {
     hash.iter().take(16).fold(0, |digest, byte| (digest << 8) | u128::from(*byte))
-}
-
-/// Whether a table is a counter, moved by differences.
-pub(super) fn is_counter(table: &LiveTable) -> bool {
-    std::ptr::eq(table, &raw const STOCK) || std::ptr::eq(table, &raw const MEMBER_COUNTS)
 }
 
 /// A change of some streams, for the tables that are wanted, and how the digests move with it.

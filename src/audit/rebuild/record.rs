@@ -3,13 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::fold::Digests;
-use super::{RebuildError, tables};
-use crate::store::{Cell, LiveTable, SCHEMA_VERSION, Statement, Store, StoreError};
-
-/// The program that fills tables: another one might make other rows of the same events.
-pub(super) fn made_by() -> String {
-    format!("{} schema {SCHEMA_VERSION}", env!("CARGO_PKG_VERSION"))
-}
+use super::{RebuildError, names, tables};
+use crate::store::rebuild::OLD;
+use crate::store::{Cell, LiveTable, Row, Statement, Store, StoreError};
 
 /// How far a rebuild is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -241,10 +237,6 @@ impl Rebuild {
         }))
     }
 
-    fn models(&self) -> String {
-        self.tables.iter().map(|table| table.name).collect::<Vec<_>>().join(",")
-    }
-
     pub(super) fn insert(&self) -> Statement {
         let sql = "INSERT INTO rebuilds (rebuild_id, models, made_by, state, begun_at_ms, ended_at_ms, began_at, position,
                                          kind, after_id, streams, events, digests, report)
@@ -252,7 +244,7 @@ impl Rebuild {
         let Self { id, state, begun_at_ms, began_at, position, .. } = self;
         let cells: [Cell; 7] = [
             (*id).into(),
-            self.models().into(),
+            names(&self.tables).into(),
             self.made_by.as_str().into(),
             state.number().into(),
             (*begun_at_ms).into(),
@@ -291,6 +283,20 @@ impl Rebuild {
         let failed = serde_json::to_string(&Failed { failed: error.to_string() }).unwrap_or_default();
         let sql = "UPDATE rebuilds SET report = $2 WHERE rebuild_id = $1 AND ended_at_ms = 0";
         Statement::new(sql, [self.id.into(), failed.into()])
+    }
+
+    /// Ends those of whose old tables nothing is kept any more; of the others something is.
+    pub(super) async fn without_old(store: &Store, kept: &[String]) -> Result<Vec<Statement>, StoreError> {
+        let sql = "SELECT rebuild_id, models FROM rebuilds WHERE state = $1";
+        let swapped = store.query(Statement::new(sql, [State::Swapped.number().into()])).await?;
+        let is_kept = |row: &Row| {
+            row.text(1).split(',').any(|table| kept.iter().any(|kept| *kept == format!("{table}{OLD}")))
+        };
+        let done = swapped.iter().filter(|row| !is_kept(row)).map(|row| {
+            let sql = "UPDATE rebuilds SET state = $2 WHERE rebuild_id = $1";
+            Statement::new(sql, [row.int(0).into(), State::Done.number().into()])
+        });
+        Ok(done.collect())
     }
 
     /// Moves all from one state to another.

@@ -3,6 +3,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::fold::digest_of;
 use super::*;
 use crate::read_model::WALLET;
+use crate::store::Cell;
 use crate::store::rebuild::Comparison;
 
 #[test]

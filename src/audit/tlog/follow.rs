@@ -10,8 +10,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tlog_tiles::{HASH_SIZE, Hash, Tile};
 
-use super::{FOLLOWER, FULL, HEIGHT, Place, Tiles, broken, size};
+use super::{FULL, HEIGHT, Place, Tiles, broken, size};
 use crate::audit::leaf;
+use crate::followers::{TLOG, moved};
 use crate::store::{BUCKET, Statement, Store, StoreError};
 
 /// Events of one read.
@@ -85,13 +86,15 @@ struct Growing {
 }
 
 impl Growing {
-    /// The right edge of the tree of this size.
+    /// The right edge of the tree of this size. A tile that has nothing of it begins empty, whatever lies there: after a reset
+    /// the tiles beyond are those of before.
     async fn read(store: &Store, size: u64) -> Result<Self, StoreError> {
         let hashes_of_level = |level: u8| size >> (HEIGHT * level);
         let levels = (0..8).take_while(|level| hashes_of_level(*level) > 0);
         let edge: Vec<(Place, u64)> = levels
             .map(|level| (level, hashes_of_level(level)))
             .map(|(level, hashes)| ((level, hashes / FULL), hashes % FULL))
+            .filter(|(_, width)| *width > 0)
             .collect();
         let tiles = Tiles::read(store, edge.iter().map(|(place, _)| *place)).await?;
         for (place, width) in edge {
@@ -124,13 +127,7 @@ impl Growing {
 
     /// Writes what changed; false where the follower's checkpoint is no longer where it was.
     async fn write(&self, store: &Store, from: u64) -> Result<bool, StoreError> {
-        let to = self.size as i64;
-        let moved = Statement::new(
-            "INSERT INTO checkpoints (bucket, name, value) VALUES ($1, $2, $3)
-             ON CONFLICT (bucket, name) DO UPDATE SET value = excluded.value WHERE checkpoints.value = $4
-             RETURNING value",
-            [BUCKET.into(), FOLLOWER.into(), to.into(), (from as i64).into()],
-        );
+        let moved = moved(&TLOG, from as i64, self.size as i64);
         let tile = |place: &Place| {
             let bytes = self.tiles.get(*place);
             let (level, index) = (i64::from(place.0), place.1 as i64);
@@ -145,5 +142,38 @@ impl Growing {
         let statements = std::iter::once(moved.must_return()).chain(self.changed.iter().map(tile)).collect();
         let answers = store.write(statements).await?;
         Ok(answers.first().is_some_and(|rows| !rows.is_empty()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{StoreOptions, open};
+
+    #[tokio::test]
+    async fn a_reset_is_not_undone_by_a_follower_that_was_at_work() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = StoreOptions {
+            data_dir: folder.path().to_owned(),
+            database_url: None,
+            secret_id: "a secret".to_owned(),
+            now_ms: 0,
+        };
+        let store = open(&options).await.unwrap();
+        let grown = async |from: u64| {
+            let mut growing = Growing::read(&store, from).await.unwrap();
+            growing.push(Hash([1; HASH_SIZE]));
+            growing
+        };
+        assert!(grown(0).await.write(&store, 0).await.unwrap());
+        let at_work = grown(1).await;
+        let reset = "DELETE FROM checkpoints WHERE bucket = $1 AND name = $2";
+        store.write(vec![Statement::new(reset, [BUCKET.into(), TLOG.name.into()])]).await.unwrap();
+        assert!(!at_work.write(&store, 1).await.unwrap());
+        assert_eq!(size(&store).await.unwrap(), 0);
+        // Of two that begin at once, one does.
+        assert!(grown(0).await.write(&store, 0).await.unwrap());
+        assert!(!grown(0).await.write(&store, 0).await.unwrap());
+        store.close().await;
     }
 }

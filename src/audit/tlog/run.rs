@@ -15,7 +15,7 @@ use crate::followers::{self, TLOG};
 use crate::lease;
 use crate::ledger::Ledger;
 use crate::metrics::FollowerLabels;
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 
 /// Between two looks at the log: a checkpoint at least every second while events come.
 const TICK: Duration = Duration::from_millis(500);
@@ -133,7 +133,9 @@ impl Running {
         }
         let followed = follow(self.ledger.store()).await?;
         let up_to_date = !followed.more || is_due(self.times.signed, SIGN_AFTER);
-        if look || (followed.added > 0 && up_to_date) {
+        let is_time = look || (followed.added > 0 && up_to_date);
+        // A tree that is made anew comes to what was signed of it by and by, and is no older one.
+        if is_time && !(followed.more && followed.size < signed_size(self.ledger.store()).await?) {
             let signed = match signer.sign().await? {
                 // After a start: witnesses may not have seen it.
                 None if self.signed.borrow().is_none() => latest(self.ledger.store()).await?,
@@ -163,6 +165,10 @@ impl Running {
         metrics.checkpoint_size.set(size);
         metrics.follower_lag.get_or_create(&LABELS).set(since.map_or(0, |ms| ms.max(0) / 1_000));
     }
+}
+
+async fn signed_size(store: &Store) -> Result<u64, StoreError> {
+    Ok(latest(store).await?.map_or(0, |signed| signed.size))
 }
 
 const LABELS: FollowerLabels = FollowerLabels { follower: FOLLOWER };

@@ -5,7 +5,6 @@
 //! it is in that file. A tree that is smaller than either, or does not begin with it, is refused, again and again, until
 //! somebody has mended what is wrong: docs/audit.md says how.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -14,14 +13,15 @@ use ed25519_dalek::SigningKey;
 use tlog_tiles::{EMPTY_HASH, Hash, check_tree};
 
 use super::{FOLLOWER, consistency, latest, root, size};
-use crate::audit::checkpoint::{BadKey, Opened, Signed, Trust, Untrusted, sign, verifier_key};
+use crate::audit::checkpoint::{BadKey, Opened, Signed, Trust, Untrusted, cosignatures, sign, verifier_key};
+use crate::durable;
 use crate::ledger::{ExecuteError, Executed, Ledger, Meta};
 use crate::provenance::{LEDGER_ID, Provenance, ProvenanceCommand};
 use crate::secrets::Secrets;
 use crate::store::{BUCKET, Statement, Store, StoreError};
 
-/// For how long after a rotation the key before it signs as well.
-pub const OVERLAP_MS: i64 = 30 * 86_400_000;
+/// What rotating the key is called, as a path and in the receipts of idempotency keys.
+pub const ROTATE_KEY: &str = "/v1/keys/checkpoint";
 
 /// Checkpoints are kept for so long, and the first of each hour for ever.
 const KEPT_MS: i64 = 60_000;
@@ -94,7 +94,13 @@ pub enum Refused {
 /// The public halves of a ledger's keys up to a generation, the first one first.
 #[must_use]
 pub fn verifier_keys(secrets: &Secrets, origin: &str, generation: u32) -> Vec<String> {
-    (1..=generation).map(|one| verifier_key(origin, &secrets.checkpoint_key(one))).collect()
+    (1..=generation).map(|one| verifier_key_of(secrets, origin, one)).collect()
+}
+
+/// The public half of a ledger's key of one generation.
+#[must_use]
+pub fn verifier_key_of(secrets: &Secrets, origin: &str, generation: u32) -> String {
+    verifier_key(origin, &secrets.checkpoint_key(generation))
 }
 
 /// Lets the next generation's key sign from now on.
@@ -102,7 +108,7 @@ pub async fn rotate_key(ledger: &Ledger, meta: &Meta) -> Result<Executed<Provena
     let origin = origin(ledger.store()).await?;
     let (provenance, _) = ledger.load::<Provenance>(LEDGER_ID).await?;
     let generation = provenance.key_generation().saturating_add(1);
-    let verifier_key = verifier_key(&origin, &ledger.secrets().checkpoint_key(generation));
+    let verifier_key = verifier_key_of(ledger.secrets(), &origin, generation);
     let employee_id = meta.caller.employee_id();
     let command = ProvenanceCommand::RotateCheckpointKey { generation, verifier_key, employee_id };
     ledger.execute::<Provenance>(LEDGER_ID, &command, meta).await
@@ -123,6 +129,8 @@ struct Examined {
     tree: u64,
     tree_root: Hash,
     signed_size: u64,
+    /// What the file said.
+    remembered: Option<String>,
 }
 
 fn place_of(stored: &Signed) -> String {
@@ -154,12 +162,6 @@ impl Signer {
         Ok(Self { ledger, origin, memory })
     }
 
-    /// The log's name.
-    #[must_use]
-    pub fn origin(&self) -> &str {
-        &self.origin
-    }
-
     /// Looks at the tree and at what the database says was signed of it, and remembers that where it goes beyond what is
     /// remembered. Every server does so, also while another one signs: each is a witness of the database.
     pub async fn observe(&self) -> Result<(), SignError> {
@@ -168,13 +170,15 @@ impl Signer {
 
     /// Signs the tree that is in the tiles, if it has grown since; None where it has not, or another server was faster.
     pub async fn sign(&self) -> Result<Option<Signed>, SignError> {
-        let Examined { provenance, tree, tree_root, signed_size } = self.examine().await?;
+        let Examined { provenance, tree, tree_root, signed_size, remembered } = self.examine().await?;
         if tree == signed_size {
             return Ok(None);
         }
         let signed = sign(&self.origin, tree, tree_root, &self.signing_keys(&provenance))
             .map_err(|why| Refused::Untrusted { place: "what would be signed".to_owned(), why })?;
-        self.memory.write(&signed.note).await?;
+        if !self.memory.replace(remembered, &signed.note).await? {
+            return Ok(None);
+        }
         Ok(self.store(&signed).await?.then_some(signed))
     }
 
@@ -186,21 +190,29 @@ impl Signer {
         let stored = latest(store).await?;
         let tree = size(store).await?;
         let tree_root = root(store, tree).await?.unwrap_or(EMPTY_HASH);
-        let remembered = self.memory.read()?.map(|note| self.open_remembered(&trust, &note)).transpose()?;
-        let remembered_size = remembered.as_ref().map_or(0, |known| known.size);
-        if let Some(known) = remembered {
+        let mut remembered = self.memory.read()?;
+        let mut remembered_size = 0;
+        if let Some(note) = &remembered {
+            let known = self.open_remembered(&trust, note)?;
             self.check(&known, self.memory.path.display().to_string(), (tree, tree_root)).await?;
+            remembered_size = known.size;
+        } else if stored.is_some() {
+            tracing::warn!(
+                path = %self.memory.path.display(),
+                "this data folder does not remember what was signed, though the database does: a server that is new to this \
+                 ledger has no such file; where it was lost, only witnesses can tell whether the database was rolled back"
+            );
         }
         let mut signed_size = 0;
         if let Some(stored) = stored {
             let known = open_stored(&trust, &stored)?;
             self.check(&known, place_of(&stored), (tree, tree_root)).await?;
-            if known.size > remembered_size {
-                self.memory.write(&stored.note).await?;
+            if known.size > remembered_size && self.memory.replace(remembered.clone(), &stored.note).await? {
+                remembered = Some(stored.note);
             }
             signed_size = known.size;
         }
-        Ok(Examined { provenance, tree, tree_root, signed_size })
+        Ok(Examined { provenance, tree, tree_root, signed_size, remembered })
     }
 
     async fn provenance(&self) -> Result<(Provenance, Trust), SignError> {
@@ -212,9 +224,8 @@ impl Signer {
 
     fn signing_keys(&self, provenance: &Provenance) -> Vec<SigningKey> {
         let generation = provenance.key_generation();
-        let overlaps = generation > 1
-            && self.ledger.clock().now_ms() < provenance.rotated_at_ms.saturating_add(OVERLAP_MS);
-        let oldest = if overlaps { generation - 1 } else { generation };
+        let overlaps = provenance.overlaps(self.ledger.clock().now_ms());
+        let oldest = generation.saturating_sub(u32::from(overlaps));
         (oldest..=generation).rev().map(|one| self.ledger.secrets().checkpoint_key(one)).collect()
     }
 
@@ -259,20 +270,23 @@ impl Signer {
         Ok(answers.await?.get(1).is_some_and(|rows| !rows.is_empty()))
     }
 
-    /// Lets checkpoints go that are older than a minute and not the first of their hour.
+    /// Lets checkpoints go that are older than a minute and not the first of their hour, nor the last that so many witnesses
+    /// have cosigned.
     pub async fn thin(&self) -> Result<(), StoreError> {
         let store = self.ledger.store();
-        let sql = "SELECT size, signed_at_ms FROM tlog_checkpoints WHERE bucket = $1
+        let sql = "SELECT size, signed_at_ms, note FROM tlog_checkpoints WHERE bucket = $1
                    ORDER BY size DESC LIMIT 1000";
         let rows = store.query(Statement::new(sql, [BUCKET.into()])).await?;
         let until_ms = self.ledger.clock().now_ms() - KEPT_MS;
         let hour = |at_ms: i64| at_ms.div_euclid(HOUR_MS);
+        let mut cosigned = None;
         // The last one stays, and so does the oldest that was read: what lies before it is not known here.
-        let goes = rows.windows(2).skip(1).filter_map(|pair| match pair {
-            [row, before] if row.int(1) < until_ms && hour(row.int(1)) == hour(before.int(1)) => {
-                Some(row.int(0))
-            }
-            _ => None,
+        let goes = rows.windows(2).filter_map(|pair| {
+            let [row, before] = pair else { return None };
+            let is_best = Some(cosignatures(row.text(2))) > cosigned;
+            cosigned = cosigned.max(Some(cosignatures(row.text(2))));
+            let is_doubled = row.int(1) < until_ms && hour(row.int(1)) == hour(before.int(1));
+            (is_doubled && !is_best).then_some(row.int(0))
         });
         let delete = "DELETE FROM tlog_checkpoints WHERE bucket = $1 AND size = $2";
         let statements: Vec<_> =
@@ -313,23 +327,41 @@ impl Memory {
         }
     }
 
-    async fn write(&self, note: &str) -> Result<(), SignError> {
-        let (path, note) = (self.path.clone(), note.to_owned());
+    /// Remembers a note in the place of the one that was read and found to be continued; false where the file is another by
+    /// now, because a server that shares the folder was faster: what that one signed is not overwritten unseen.
+    async fn replace(&self, read: Option<String>, note: &str) -> Result<bool, SignError> {
+        let (memory, note) = (Self { path: self.path.clone() }, note.to_owned());
         // The disk takes its time, which no request shall wait for.
-        let written = tokio::task::spawn_blocking(move || write_durably(&path, note.as_bytes())).await;
-        written.unwrap_or_else(|error| Err(std::io::Error::other(error))).map_err(|error| self.error(error))
+        let replaced = tokio::task::spawn_blocking(move || {
+            let _lock = durable::lock(&memory.path).map_err(|error| memory.error(error))?;
+            if memory.read()? != read {
+                return Ok(false);
+            }
+            durable::replace(&memory.path, note.as_bytes()).map_err(|error| memory.error(error))?;
+            Ok(true)
+        });
+        replaced.await.unwrap_or_else(|error| Err(self.error(std::io::Error::other(error))))
     }
 }
 
-/// Replaces a file: whole or not at all, and on disk when this returns.
-pub(in crate::audit) fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let draft = path.with_extension("draft");
-    let mut file = std::fs::File::create(&draft)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&draft, path)?;
-    match path.parent() {
-        Some(folder) => std::fs::File::open(folder)?.sync_all(),
-        None => Ok(()),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_note_takes_the_place_of_the_one_that_was_read_and_of_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = Memory::of("coupon-ledger/0123456789abcdef", folder.path());
+        let read = |note: &str| Some(note.to_owned());
+        assert!(memory.replace(None, "one").await.unwrap());
+        // Two servers have read the first one; the slower one has signed less.
+        assert!(memory.replace(read("one"), "three").await.unwrap());
+        assert!(!memory.replace(read("one"), "two").await.unwrap());
+        assert!(!memory.replace(None, "two").await.unwrap());
+        assert_eq!(memory.read().unwrap(), read("three"));
+        let mut names: Vec<_> =
+            std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["checkpoint-0123456789abcdef.note", "checkpoint-0123456789abcdef.note.lock"]);
     }
 }

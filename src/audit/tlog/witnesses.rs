@@ -13,7 +13,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tokio::sync::watch;
 
-use super::consistency;
+use super::{consistency, latest};
 use crate::audit::checkpoint::{MAX_NOTE_BYTES, Signed, VerifierKey, with_cosignatures};
 use crate::audit::witness::request;
 use crate::ledger::Ledger;
@@ -68,6 +68,10 @@ enum Unwitnessed {
     Refused { status: StatusCode, said: String },
     #[error("its answer holds no cosignature of the key that is pinned here")]
     OtherKey,
+    #[error("it has cosigned {known}, and this ledger has signed {signed} only: was the ledger rolled back?")]
+    RolledBack { known: u64, signed: u64 },
+    #[error("it says {0}, and another size a moment ago: another server asks it")]
+    Overtaken(u64),
 }
 
 /// Asks one witness about each checkpoint, or about the last where there were several meanwhile.
@@ -79,18 +83,23 @@ pub(super) async fn ask_witness(
     let client = Client::builder(TokioExecutor::new()).build_http();
     let mut asking = Asking { store: ledger.store().clone(), witness, client, known: 0 };
     let name = asking.witness.key.name().to_owned();
+    let labels = WitnessLabels { witness: name.clone() };
+    let failed = |fails: bool| {
+        ledger.metrics().witness_failed.get_or_create(&labels).set(i64::from(fails));
+    };
     let mut failing = false;
     while signed.changed().await.is_ok() {
         let Some(newest) = signed.borrow_and_update().clone() else { continue };
         match asking.ask(&newest).await {
             Ok(size) => {
-                let labels = WitnessLabels { witness: name.clone() };
+                failed(false);
                 ledger.metrics().witness_size.get_or_create(&labels).set(size as i64);
                 if std::mem::take(&mut failing) {
                     tracing::info!(witness = name, "the witness cosigns again");
                 }
             }
             Err(error) => {
+                failed(true);
                 if !std::mem::replace(&mut failing, true) {
                     tracing::error!(witness = name, %error, "the witness does not cosign");
                 }
@@ -116,8 +125,7 @@ impl Asking {
         // Once with what it is believed to know, once with what it says that it knows.
         for _ in 0..2 {
             if self.known > signed.size {
-                // Another server has asked it about a later one.
-                return Ok(self.known);
+                return self.ahead().await;
             }
             let (status, answer) = self.post(signed).await?;
             match (status, answer.trim().parse::<u64>()) {
@@ -133,7 +141,18 @@ impl Asking {
                 }
             }
         }
-        Ok(self.known)
+        Err(Unwitnessed::Overtaken(self.known))
+    }
+
+    /// A witness that has cosigned more than it is asked for: another server has asked it about a later checkpoint, which is
+    /// stored before anybody is asked about it; or the ledger has lost what it signed then.
+    async fn ahead(&mut self) -> Result<u64, Unwitnessed> {
+        let signed = latest(&self.store).await?.map_or(0, |latest| latest.size);
+        if self.known <= signed {
+            return Ok(self.known);
+        }
+        // The next time it is asked afresh what it knows.
+        Err(Unwitnessed::RolledBack { known: std::mem::take(&mut self.known), signed })
     }
 
     async fn post(&self, signed: &Signed) -> Result<(StatusCode, String), Unwitnessed> {

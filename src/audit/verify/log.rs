@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Finding, Totals, VerifyError, Worker, tree};
+use super::{Finding, Totals, VerifyError, Worker, piece_of, reviews, tree};
 use crate::audit::leaf;
 use crate::entity::KINDS;
 use crate::store::{RECEIPT_HASH_DIGITS, Store, StoreError, StoredEvent};
@@ -14,6 +14,8 @@ pub(super) async fn check(worker: &Worker, after: i64, until: i64) -> Result<Tot
     let mut totals = Totals::default();
     // The one before as well: order and appends do not stop at a piece's edge.
     let events = read(&worker.store, (after - 1).max(0), until, &mut totals).await?;
+    let reviewed = events.iter().filter(|event| event.position > after && event.event_type == "Evaluated");
+    let reviewed: Vec<StoredEvent> = reviewed.cloned().collect();
     let mut events = events.into_iter().peekable();
     let mut before = events.next_if(|event| event.position == after);
     let mut expected = after + 1;
@@ -37,6 +39,9 @@ pub(super) async fn check(worker: &Worker, after: i64, until: i64) -> Result<Tot
         }
     }
     tree::check_leaves(worker, after, until, &hashes, &mut totals).await?;
+    if let Err(error) = reviews::check_there(worker, &reviewed, &mut totals).await {
+        totals.find(error.told("reviews", format!("of position {} to {until}", after + 1))?);
+    }
     Ok(totals)
 }
 
@@ -94,6 +99,7 @@ fn check_event(event: &StoredEvent, before: Option<&StoredEvent>, totals: &mut T
             wrong("its metadata is not that of its append".to_owned());
         }
     } else if let Some(hashes) = metadata.get("receipts_hash") {
-        totals.receipts_named += (hashes.len() / RECEIPT_HASH_DIGITS) as i64;
+        let named = totals.receipts_named.entry(piece_of(event.position)).or_default();
+        *named += (hashes.len() / RECEIPT_HASH_DIGITS) as i64;
     }
 }

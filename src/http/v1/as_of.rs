@@ -151,7 +151,6 @@ async fn shown(ask: Ask, as_of: AsOf, route: &'static Route, caller: Caller) -> 
         options: app.options.clone(),
     };
     // Copies of the whole ledger are made one at a time, however many ask.
-    // Copies of the whole ledger are made one at a time, however many ask.
     let _alone = if rests_on_all(route) { Some(app.copying.lock().await) } else { None };
     let shown = answer(&source, as_of, Question { route, caller, form, language }).await?;
     Ok(Page::new("application/json", shown))

@@ -3,10 +3,10 @@
 use serde_json::json;
 
 use super::{Ask, Method, Page, Resource, Run};
-use crate::audit::checkpoint::cosignatures;
 use crate::audit::receipt::{event_of_coupon, receipt};
 use crate::audit::tlog::{
-    FULL, consistency, covering, latest, rotate_key, size, tile, tile_of_path, verifier_keys,
+    FULL, ROTATE_KEY, consistency, cosigned, latest, rotate_key, size, tile, tile_of_path, verifier_key_of,
+    verifier_keys,
 };
 use crate::entity::KINDS;
 use crate::http::Failure;
@@ -134,9 +134,9 @@ pub(super) const RESOURCES: &[Resource] = &[
     },
     Resource {
         method: Method::Post,
-        path: "/v1/keys/checkpoint",
-        about: "Signs checkpoints with a new key from now on, and for thirty days with the one before it as well. Takes an \
-                Idempotency-Key",
+        path: ROTATE_KEY,
+        about: "Signs checkpoints with a new key from now on, and for thirty days with the one before it as well; within \
+                those the key is not replaced again (6004). Takes an Idempotency-Key",
         parts: &[],
         query: &[],
         produces: "application/json",
@@ -163,7 +163,7 @@ async fn checkpoint(mut ask: Ask) -> Result<Page, Failure> {
     let store = ask.app.ledger.store();
     let signed = match witnesses {
         0 => latest(store).await?,
-        _ => covering(store, 0).await?.into_iter().find(|one| cosignatures(&one.note) >= witnesses),
+        _ => cosigned(store, witnesses).await?,
     };
     // There soon will be one.
     let signed = signed.ok_or(Failure::TooSlow)?;
@@ -235,7 +235,7 @@ async fn keys(mut ask: Ask) -> Result<Page, Failure> {
 async fn rotate(mut ask: Ask) -> Result<Page, Failure> {
     ask.checked()?;
     let ledger = &ask.app.ledger;
-    let (caller, operation) = (ask.caller.to_string(), "/v1/keys/checkpoint");
+    let (caller, operation) = (ask.caller.to_string(), ROTATE_KEY);
     let receipt = |key| (ReceiptKey { caller, operation, key }, ledger.secrets().request_mac(""));
     let receipt = ask.key.clone().map(receipt);
     let meta = Meta {
@@ -248,7 +248,7 @@ async fn rotate(mut ask: Ask) -> Result<Page, Failure> {
     let done = rotate_key(ledger, &meta).await?;
     let generation = done.state.key_generation();
     let origin = ledger.store().origin().await?.unwrap_or_default();
-    let key = verifier_keys(ledger.secrets(), &origin, generation).pop();
+    let key = verifier_key_of(ledger.secrets(), &origin, generation);
     let page =
         Page::new("application/json", json!({"generation": generation, "verifier_key": key}).to_string());
     Ok(if done.replayed { page.with_text("idempotency-replayed", "true") } else { page })

@@ -11,8 +11,8 @@ use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Connection as _, Executor as _, Row as _};
 
 use super::super::rebuild::{
-    Change, Comparison, MEMBER_COUNTS, NEW, OLD, RowKey, STOCK, Swap, Swapped, by_table, differences_sql,
-    nearer, part_sql, touched,
+    Change, Comparison, NEW, OLD, RowKey, Swap, Swapped, by_table, differences_sql, is_counter, nearer,
+    part_sql, touched,
 };
 use super::super::{
     BUCKET, Cell, Column, LiveRow, LiveTable, Statement, StoreError, StoredEvent, StreamId, migrate,
@@ -275,12 +275,6 @@ fn renamed(table: &str, suffix: &str, name: &str) -> String {
     format!("{table}{suffix}{}", name.strip_prefix(table).unwrap_or_default())
 }
 
-/// The key of a table of rows is made once it is full: rows come in the order of the log, and one sorted build is cheaper than
-/// a search for the place of each. Counters are added to from the start.
-fn is_keyed_late(table: &LiveTable) -> bool {
-    !std::ptr::eq(table, &raw const STOCK) && !std::ptr::eq(table, &raw const MEMBER_COUNTS)
-}
-
 impl Rebuilder {
     /// Lets others rebuild.
     pub(in crate::store) async fn release(self) {
@@ -308,7 +302,9 @@ impl Rebuilder {
             }
             // Autovacuum would only stand in the way of the swap.
             let mut settle = format!("ALTER TABLE {name}{NEW} SET (autovacuum_enabled = off);");
-            if is_keyed_late(table) {
+            // The key of a table of rows is made once it is full: rows come in the order of the log, and one sorted build is
+            // cheaper than a search for the place of each. Counters are added to from the start.
+            if !is_counter(table) {
                 let _ = write!(settle, "ALTER TABLE {name}{NEW} DROP CONSTRAINT {name}{NEW}_pkey;");
             }
             transaction.execute(settle.as_str()).await?;
@@ -521,10 +517,10 @@ async fn renames(connection: &mut PgConnection, tables: &[&'static LiveTable]) -
         for (place, name) in found {
             let table = usize::try_from(place - 1).ok().and_then(|place| tables.get(place));
             let Some(table) = table.map(|table| table.name) else { continue };
-            let own = format!("{table}{from}");
-            let to = format!("{table}{to}{}", name.strip_prefix(&own).unwrap_or_default());
-            let what = if name == own { "TABLE" } else { "INDEX" };
-            let _ = write!(orders, "ALTER {what} {name} RENAME TO {to};");
+            // An index of somebody else's stays with the table that it was made on, under its name.
+            let Some(behind) = name.strip_prefix(&format!("{table}{from}")) else { continue };
+            let what = if behind.is_empty() { "TABLE" } else { "INDEX" };
+            let _ = write!(orders, "ALTER {what} \"{name}\" RENAME TO \"{table}{to}{behind}\";");
         }
         if from == NEW {
             for table in tables {
