@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::archive::{key_of, whole_log};
 use crate::harness::{Engine, FRIEND, HOUR, Home, MEMBER, NOON, World, new_database, program};
-use crate::log::{without_guards, without_guards_of};
+use crate::log::{with_guards_of, without_guards, without_guards_of};
 use crate::outside::count;
 use crate::tlog::{follow_all, tick};
 use crate::verify::{look, program_verifies, put_secret, quoted, told};
@@ -124,6 +124,7 @@ on_both_engines! {
         ] {
             world.home.sql(&sql).await.unwrap();
         }
+        with_guards_of(&world.home, "events").await;
         make_the_tree_fit(&world, 0).await;
         let home = world.close().await;
         let kept = Kept::of(&home);
@@ -168,6 +169,8 @@ on_both_engines! {
         ] {
             world.home.sql(&sql).await.unwrap();
         }
+        with_guards_of(&world.home, "events").await;
+        with_guards_of(&world.home, "receipts").await;
         make_the_tree_fit(&world, last).await;
         let home = world.close().await;
         let says = format!("{last} events were signed, and the log has {}: some are gone", last - 1);
