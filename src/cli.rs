@@ -221,6 +221,11 @@ fn write_out(text: &str) -> anyhow::Result<bool> {
     }
 }
 
+/// A line to stdout.
+fn say(line: impl std::fmt::Display) -> anyhow::Result<()> {
+    write_out(&format!("{line}\n")).map(drop)
+}
+
 /// Tells on standard error how far something is, a few times a second at most.
 struct Progress {
     what: &'static str,

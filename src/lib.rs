@@ -10,6 +10,9 @@
 //!   ← lease, followers, bulk, import, sweep, runner, rulebook, granting, ordering, erasure, replay, backup, demo ← audit ← http ← cli ← main
 //! ```
 
+// It panics where nothing more can be written: `cli` has a way to say so instead.
+#![warn(clippy::print_stdout)]
+
 pub mod access;
 pub mod allotment;
 pub mod audit;

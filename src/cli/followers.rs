@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::remote::Holder;
-use super::{Context, Failed};
+use super::{Context, Failed, say};
 use crate::clock::Clock;
 use crate::followers::{self, FollowerError, Order, Standing};
 use crate::store;
@@ -58,10 +58,10 @@ async fn list(context: &Context, as_json: bool) -> Result<(), Failed> {
     store.close().await;
     let standings = standings?;
     if as_json {
-        println!("{}", json!({"followers": standings}));
+        say(json!({"followers": standings}))?;
     } else {
         for standing in &standings {
-            println!("{}", line(standing));
+            say(line(standing))?;
         }
     }
     Ok(())

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::remote::{Holder, Remote};
-use super::{Context, Failed, Progress};
+use super::{Context, Failed, Progress, say};
 use crate::audit::check::{Trusted, check_files};
 use crate::audit::takeover::{Step, take_over};
 use crate::clock::Clock;
@@ -113,7 +113,7 @@ async fn import_export(context: Context, secrets: &Secrets, arguments: ImportArg
         if let Some(finding) = report.findings.first() {
             return Err(anyhow::anyhow!("the export is damaged: {finding}").into());
         }
-        println!("{}", serde_json::json!({"events": report.events, "receipts": report.receipts}));
+        say(serde_json::json!({"events": report.events, "receipts": report.receipts}))?;
         return Ok(());
     }
     // A disk that fails or is full ends the process where it is noticed, and is told there.
@@ -146,7 +146,7 @@ async fn import_export(context: Context, secrets: &Secrets, arguments: ImportArg
     let told = serde_json::json!({
         "events": taken.manifest.count(), "receipts": taken.manifest.receipts, "digest": taken.manifest.digest,
     });
-    println!("{told}");
+    say(told)?;
     Ok(())
 }
 
@@ -214,7 +214,7 @@ fn tell(mut told: Value) -> Result<(), Failed> {
         let line = error.get("line").and_then(Value::as_u64).unwrap_or_default();
         eprintln!("coupon-ledger: line {line}, {}: {}", text("field"), text("why"));
     }
-    println!("{told}");
+    say(&told)?;
     match told.get("bad_num").and_then(Value::as_u64).unwrap_or_default() {
         0 => Ok(()),
         bad => Err(Failed::Refused(anyhow::anyhow!("{bad} lines are bad"))),

@@ -12,7 +12,7 @@ use futures::StreamExt as _;
 use serde_json::json;
 
 use super::remote::Holder;
-use super::{Context, Failed};
+use super::{Context, Failed, say};
 use crate::bulk::{self, MAX_CHUNK};
 use crate::coupon::{Origin, Source};
 use crate::http::form::Form;
@@ -108,11 +108,8 @@ pub(super) async fn run(context: Context, arguments: IssueArgs) -> Result<(), Fa
     progress.show(&tally, true);
     issuer.to.close().await;
     issued?;
-    println!(
-        "{}",
-        json!({"run": run, "members": tally.members, "issued": tally.issued, "repeated": tally.repeated,
-               "refused": tally.refused, "bad_lines": tally.bad_lines})
-    );
+    say(json!({"run": run, "members": tally.members, "issued": tally.issued, "repeated": tally.repeated,
+               "refused": tally.refused, "bad_lines": tally.bad_lines}))?;
     let left_out = tally.refused.values().sum::<u64>() + tally.bad_lines;
     if left_out > 0 {
         return Err(Failed::Refused(anyhow::anyhow!("{left_out} of the members were issued nothing")));

@@ -4,7 +4,7 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use super::remote::Holder;
-use super::{Context, Failed};
+use super::{Context, Failed, say};
 use crate::audit::tlog::{ROTATE_KEY, rotate_key, verifier_key_of, verifier_keys};
 use crate::clock::Clock;
 use crate::entity::{fold, stream_of};
@@ -60,7 +60,7 @@ async fn list(context: &Context) -> Result<(), Failed> {
     })?;
     let (provenance, _) = fold::<Provenance>(&stream)?;
     for key in verifier_keys(&secrets, &origin, provenance.key_generation()) {
-        println!("{key}");
+        say(key)?;
     }
     Ok(())
 }
@@ -97,7 +97,7 @@ async fn rotate(context: &Context) -> Result<(), Failed> {
         },
     };
     holder.close().await;
-    println!("{}", rotated?.unwrap_or_default());
+    say(rotated?.unwrap_or_default())?;
     eprintln!(
         "coupon-ledger: from now on checkpoints carry this key's signature, and for 30 days the old one's as well"
     );

@@ -10,7 +10,7 @@ use hyper::Method;
 use serde_json::{Value, json};
 
 use super::remote::{Holder, Remote};
-use super::{Context, Failed};
+use super::{Context, Failed, say};
 use crate::audit::rebuild::{self, CouponReport, Difference, RebuildError, Report, Running};
 use crate::http::v1::rebuilds::standing;
 use crate::ledger::Ledger;
@@ -57,9 +57,9 @@ async fn all(to: &Holder, models: &str, arguments: &RebuildArgs) -> Result<(), F
         Holder::Server(server) => there(server, models, arguments.drop_old).await?,
     };
     if arguments.json {
-        println!("{}", serde_json::to_string(&report)?);
+        say(serde_json::to_string(&report)?)?;
     } else {
-        tell(&report);
+        say(in_words(&report))?;
     }
     findings(report.difference_count)
 }
@@ -116,10 +116,11 @@ async fn coupon(to: &Holder, id: i64, as_json: bool) -> Result<(), Failed> {
         }
     };
     if as_json {
-        println!("{}", serde_json::to_string(&report)?);
+        say(serde_json::to_string(&report)?)?;
     } else {
-        println!("coupon {id}: {} rows", report.rows);
-        list(&report.differences);
+        let rows = format!("coupon {id}: {} rows", report.rows);
+        let lines = report.differences.iter().flat_map(Difference::lines);
+        say(std::iter::once(rows).chain(lines).collect::<Vec<_>>().join("\n"))?;
     }
     findings(report.differences.len() as u64)
 }
@@ -133,11 +134,12 @@ async fn drop_old(to: &Holder, as_json: bool) -> Result<(), Failed> {
     };
     let names = dropped.get("dropped").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     if as_json {
-        println!("{dropped}");
+        say(&dropped)?;
     } else if names.is_empty() {
-        println!("nothing was kept");
-    } else {
-        names.iter().filter_map(Value::as_str).for_each(|name| println!("dropped {name}"));
+        say("nothing was kept")?;
+    }
+    for name in names.iter().filter_map(Value::as_str).filter(|_| !as_json) {
+        say(format_args!("dropped {name}"))?;
     }
     Ok(())
 }
@@ -162,31 +164,28 @@ fn findings(count: u64) -> Result<(), Failed> {
     }
 }
 
-fn tell(report: &Report) {
+fn in_words(report: &Report) -> String {
     let Report { position, streams, events, took_ms, held_us, .. } = report;
-    println!(
+    let mut lines = vec![format!(
         "rebuilt from {events} events of {streams} streams, as of position {position}, in {}.{:03} s; writers waited {}.{:03} ms for the swap",
         took_ms / 1_000,
         took_ms % 1_000,
         held_us / 1_000,
         held_us % 1_000
-    );
+    )];
     for table in &report.tables {
         let what = match table.differences {
             0 => "as before".to_owned(),
             count => format!("{count} rows differ from before, {}", table.old_digest),
         };
-        println!("{} {} {what}", table.new_digest, table.table);
+        lines.push(format!("{} {} {what}", table.new_digest, table.table));
     }
-    list(&report.differences);
+    lines.extend(report.differences.iter().flat_map(Difference::lines));
     let more = report.difference_count - report.differences.len() as u64;
     if more > 0 {
-        println!("and {more} rows more");
+        lines.push(format!("and {more} rows more"));
     }
-}
-
-fn list(differences: &[Difference]) {
-    differences.iter().flat_map(Difference::lines).for_each(|line| println!("{line}"));
+    lines.join("\n")
 }
 
 /// One line on standard error, again and again on a terminal and now and then elsewhere.

@@ -1,7 +1,7 @@
 //! `coupon-ledger token`: prints a token, or cuts one short.
 
 use super::remote::Remote;
-use super::{Context, Failed};
+use super::{Context, Failed, say};
 use crate::clock::Clock;
 use crate::config::running_server;
 use crate::directory;
@@ -69,7 +69,7 @@ pub(super) async fn run(context: Context, arguments: TokenArgs) -> Result<(), Fa
     };
     warn_of_strangers(&context, &secrets, caller).await;
     let token = Token::new(caller, Clock::System.now_ms(), arguments.ttl);
-    println!("{}", token.sign(&secrets));
+    say(token.sign(&secrets))?;
     Ok(())
 }
 

@@ -127,6 +127,9 @@ on_both_engines! {
             vec!["backup", &backup],
             vec!["verify"],
             vec!["verify", "--json"],
+            vec!["token", "--auditor"],
+            vec!["key", "list"],
+            vec!["followers", "list"],
             vec!["history", &coupon],
             vec!["as-of", "2000", "--member", "439", "couponlist", "state=0"],
         ] {

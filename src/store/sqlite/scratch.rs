@@ -145,7 +145,8 @@ impl SqliteStore {
     }
 }
 
-fn insert_events(connection: &Connection, events: &[StoredEvent]) -> Result<(), StoreError> {
+/// Writes events exactly as they are.
+pub(super) fn insert_events(connection: &Connection, events: &[StoredEvent]) -> Result<(), StoreError> {
     let mut insert = connection.prepare_cached(
         "INSERT INTO events (bucket, position, aggregate_type, aggregate_id, sequence, event_type, event_version,
                              payload, metadata, recorded_at_ms)

@@ -1,9 +1,8 @@
 //! Events of another ledger into SQLite, on the writing connection.
 
-use rusqlite::params;
-
 use super::super::takeover::{NOBODYS_EPOCH, somebody_else};
 use super::super::{BUCKET, StoreError, StoredEvent};
+use super::scratch::insert_events;
 use super::{SqliteStore, in_transaction};
 
 impl SqliteStore {
@@ -26,26 +25,7 @@ impl SqliteStore {
                 if moved != 1 {
                     return Err(somebody_else());
                 }
-                let mut insert = connection.prepare_cached(
-                    "INSERT INTO events (bucket, position, aggregate_type, aggregate_id, sequence, event_type,
-                                         event_version, payload, metadata, recorded_at_ms)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-                )?;
-                for event in &events {
-                    insert.execute(params![
-                        BUCKET,
-                        event.position,
-                        event.aggregate_type,
-                        event.aggregate_id,
-                        event.sequence,
-                        event.event_type,
-                        event.event_version,
-                        event.payload,
-                        event.metadata,
-                        event.recorded_at_ms,
-                    ])?;
-                }
-                Ok(())
+                insert_events(connection, &events)
             })
         };
         self.inner.writer.run(false, take).await?
