@@ -81,6 +81,7 @@ on_both_engines! {
         let world = World::with_people(engine).await;
         let definition = world.define(json!({})).await;
         world.operator("/member/edit", json!({"id": 439, "phone": "13812345678"})).await.ok();
+        world.issue(definition, 442).await;
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("ledger.backup");
         let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
