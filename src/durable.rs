@@ -38,7 +38,9 @@ pub fn lock(path: &Path) -> Result<File> {
     Ok(lock)
 }
 
-fn beside(path: &Path, ending: &str) -> PathBuf {
+/// A name in the same folder: the file's own with an ending.
+#[must_use]
+pub fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{ending}"));
     path.with_file_name(name)

@@ -198,8 +198,11 @@ pub fn decode_ref<A: Entity>(stored: EventRef<'_>) -> Result<A::Event, Box<Corru
 
 /// The id of an event's stream: a decimal number, written in the one way.
 pub fn id_of(event: EventRef<'_>) -> Result<i64, Box<CorruptEvent>> {
-    let id = event.aggregate_id.parse::<i64>().ok();
-    id.filter(|id| *id > 0 && id.to_string() == event.aggregate_id)
+    let text = event.aggregate_id;
+    let is_one = !text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse()
+        .ok()
+        .filter(|_| is_one)
         .ok_or_else(|| CorruptEvent::at(event, format!("{} is no id of a stream", event.aggregate_id)))
 }
 

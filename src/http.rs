@@ -146,7 +146,7 @@ impl App {
         (!revoked.contains(&token.id)).then_some(token.caller)
     }
 
-    /// Whoever calls, with what he was given, and what the directory knows of an employee. That he has left is part of who
+    /// Whoever calls, with where he works, and what the directory knows of an employee. That he has left is part of who
     /// may call, on every route and before anything else is asked: his token may hold for long. That the directory does
     /// not know him is asked with what exists.
     async fn principal(&self, caller: Caller) -> Result<(Principal, Option<Employee>), Failure> {
@@ -190,7 +190,7 @@ pub struct Call {
     pub app: App,
     /// Who calls.
     pub caller: Caller,
-    /// The same, with what he was given.
+    /// The same, with his role and where he works.
     pub who: Principal,
     /// The employee who calls, where one does and the directory knows him.
     pub employee: Option<Employee>,

@@ -19,7 +19,7 @@ use tree::Frontier;
 pub use tree::Key;
 use zeroize::Zeroizing;
 
-use crate::durable::{self, sync_folder_of};
+use crate::durable::{self, beside, sync_folder_of};
 use crate::value::{hex, random};
 
 /// The file's first line.
@@ -226,12 +226,6 @@ fn failed(what: &'static str, path: &Path, source: std::io::Error) -> PersonKeys
 
 fn damaged(path: &Path, what: &'static str) -> PersonKeysError {
     PersonKeysError::Damaged { path: path.display().to_string(), what }
-}
-
-fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{ending}"));
-    path.with_file_name(name)
 }
 
 /// Held by whoever writes the file or drafts of it.
