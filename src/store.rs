@@ -602,14 +602,6 @@ impl Store {
         }
     }
 
-    /// Whether there is a ledger: a database may be empty, a file is made with one.
-    pub async fn has_ledger(&self) -> Result<bool, StoreError> {
-        match self {
-            Self::Sqlite(_) => Ok(true),
-            Self::Postgres(store) => store.has_ledger().await,
-        }
-    }
-
     /// Ends the engine: waits for what it was given, and lets go of the data folder.
     pub async fn close(&self) {
         match self {

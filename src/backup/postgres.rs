@@ -6,7 +6,7 @@ use std::process::Stdio;
 use tokio::process::Command;
 
 use super::{BackupError, Site, not_a_backup};
-use crate::store::{self, BUCKET, Statement, Store};
+use crate::store::{self, BUCKET, PostgresStore, Statement, Store};
 
 /// Where tables lie that are not PostgreSQL's own.
 const TABLES: &str =
@@ -119,15 +119,9 @@ pub(super) async fn dump(site: &Site, url: &str, file: &Path) -> Result<i64, Bac
     let store = store::open_read_only(&site.options).await?;
     let position = async {
         refuse_other_version(site, "pg_dump", &store).await?;
-        let sql = "SELECT COUNT(*) FROM pg_catalog.pg_class WHERE oid = to_regclass('log_head')";
-        if store.query(Statement::new(sql, [])).await?.first().is_none_or(|row| row.int(0) == 0) {
-            return Err(BackupError::Tool(
-                "there is no ledger in this database: start the server once".to_owned(),
-            ));
-        }
         let sql = "SELECT position FROM log_head WHERE bucket = $1";
         let heads = store.query(Statement::new(sql, [BUCKET.into()])).await?;
-        Ok(heads.first().map_or(0, |row| row.int(0)))
+        Ok::<_, BackupError>(heads.first().map_or(0, |row| row.int(0)))
     };
     let position = position.await;
     store.close().await;
@@ -153,7 +147,7 @@ pub(super) async fn load(site: &Site, url: &str, file: &Path) -> Result<(), Back
     if !listed.lines().any(holds_head) {
         return Err(not_a_backup(file, &"the dump holds no ledger"));
     }
-    let store = store::open_read_only(&site.options).await?;
+    let store = Store::Postgres(PostgresStore::connect(url).await?);
     let fits = refuse_other_version(site, "pg_restore", &store).await;
     let tables = store.query(Statement::new(TABLES, [])).await;
     store.close().await;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::verify::{self, Occasion, VerifyArgs};
-use super::{Context, Failed, write_out};
+use super::{Context, Failed, say};
 use crate::backup::{self, BackedUp, Site};
 use crate::clock::Clock;
 use crate::store::{Store, StoreOptions};
@@ -38,7 +38,7 @@ pub(super) async fn back_up(context: Context, arguments: BackupArgs) -> Result<(
     let site = site(&context, &arguments);
     let BackedUp { position, bytes } = backup::backup(&site, &arguments.file).await?;
     let told = json!({"file": arguments.file, "position": position, "bytes": bytes});
-    write_out(&format!("{told}\n"))?;
+    say(told)?;
     eprintln!(
         "coupon-ledger: the keys are not in it: keep secret.key, and one copy of person.keys that is replaced after each \
          erasure, apart from it"
@@ -65,6 +65,6 @@ async fn look(context: &Context, store: &Store, occasion: Occasion) -> Result<()
     let verified = verify::look(context, store, &VerifyArgs::default(), occasion).await;
     store.close().await;
     let (position, totals) = verified?;
-    write_out(&format!("{}\n", verify::report(position, &totals)))?;
+    say(verify::report(position, &totals))?;
     verify::judge(&totals)
 }

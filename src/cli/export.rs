@@ -2,10 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::{Context, Failed, write_out};
+use super::{Context, Failed, say};
 use crate::audit::export::{Manifest, Wanted, export};
-use crate::clock::Clock;
-use crate::store;
 
 /// What to export.
 #[derive(Debug, clap::Args)]
@@ -26,17 +24,9 @@ pub(super) struct ExportArgs {
 
 pub(super) async fn run(context: Context, arguments: ExportArgs) -> Result<(), Failed> {
     let ExportArgs { out, from, to, unsigned } = arguments;
+    let store = context.open_to_read().await?;
     // Reading a ledger needs no secret; with it the manifest names the keys.
-    let secrets = context.secrets(false);
-    let secret_id = secrets.as_ref().map(crate::secrets::Secrets::id).unwrap_or_default();
-    let options = store::StoreOptions {
-        data_dir: context.folder.clone(),
-        database_url: context.place.database_url.clone(),
-        secret_id,
-        now_ms: Clock::System.now_ms(),
-    };
-    let store = store::open_read_only(&options).await?;
-    let wanted = Wanted { from, to, unsigned, secrets: secrets.ok() };
+    let wanted = Wanted { from, to, unsigned, secrets: context.secrets(false).ok() };
     let mut shown = super::Progress::new("events");
     let exported = export(&store, &wanted, &out, |done, all| shown.tell(done, Some(all))).await;
     store.close().await;
@@ -61,5 +51,5 @@ fn tell(manifest: &Manifest) -> anyhow::Result<()> {
     let told = serde_json::json!({
         "origin": origin, "from": from, "to": to, "receipts": receipts, "digest": digest,
     });
-    write_out(&format!("{told}\n")).map(drop)
+    say(told)
 }

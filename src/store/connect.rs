@@ -130,12 +130,17 @@ pub async fn open_for_takeover(options: &StoreOptions) -> Result<Store, OpenErro
 /// Opens a ledger for reading while a server may run on it. Migrates nothing, writes nothing.
 pub async fn open_read_only(options: &StoreOptions) -> Result<Store, OpenError> {
     let store = match &options.database_url {
-        Some(url) => Store::Postgres(PostgresStore::connect(url).await?),
+        Some(url) => {
+            let store = PostgresStore::connect(url).await?;
+            if !store.has_ledger().await? {
+                store.close().await;
+                return Err(OpenError::NoLedger("this database".to_owned()));
+            }
+            Store::Postgres(store)
+        }
         None => Store::Sqlite(SqliteStore::open_read_only(&options.data_dir)?),
     };
-    if store.has_ledger().await? {
-        refuse_half_imported(&store).await?;
-    }
+    refuse_half_imported(&store).await?;
     Ok(store)
 }
 

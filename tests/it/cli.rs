@@ -13,6 +13,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
 use crate::harness::{Engine, Home, Server, cli_token, new_database, program};
+use crate::verify::put_secret;
 
 /// What a run of the program came to.
 #[derive(Debug)]
@@ -334,6 +335,29 @@ on_both_engines! {
         assert!(sentence.contains(&address) && sentence.contains("taken by another program"), "{sentence}");
         assert!(std::fs::read_dir(home.path()).unwrap().next().is_none(), "it left something behind");
         assert!(refused(&home, &["--listen", "nowhere"]).await.contains("nowhere"));
+    }
+
+    async fn where_there_is_no_ledger_whoever_reads_one_says_so(engine: Engine) {
+        let home = Home::new(engine).await;
+        put_secret(&home);
+        let out = home.path().join("out");
+        let file = out.to_str().unwrap();
+        for arguments in [
+            vec!["history", "1"],
+            vec!["as-of", "1", "--member", "439", "couponlist"],
+            vec!["verify"],
+            vec!["export", "--out", file],
+            vec!["backup", file],
+            vec!["key", "list"],
+            vec!["followers", "list"],
+        ] {
+            let mut command = program(&home);
+            command.args(&arguments);
+            let done = finish(command).await;
+            let said = done.err.lines().last().unwrap_or_default();
+            assert!(said.starts_with("coupon-ledger: there is no ledger in "), "{arguments:?}: {done:?}");
+            assert_eq!((done.code, out.exists()), (Some(2), false), "{arguments:?}: {done:?}");
+        }
     }
 
     async fn a_ledger_from_a_newer_version_is_refused(engine: Engine) {
