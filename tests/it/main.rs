@@ -31,6 +31,7 @@ mod everything;
 mod export;
 mod followers;
 mod full_disk;
+mod guessing;
 mod import;
 mod jobs;
 mod keys;
