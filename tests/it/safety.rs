@@ -30,6 +30,20 @@ const SAFE: [&str; 6] = [
     "127.0.0.1,::1",
 ];
 
+/// A place that is its owner's only, as the program would make it.
+async fn closed_home(engine: Engine) -> Home {
+    let home = Home::new(engine).await;
+    set_mode(home.path(), 0o700);
+    home
+}
+
+/// The same place for a server under a role of its own.
+async fn under_its_role(owner: &Home) -> Home {
+    let home = with_role(owner).await;
+    set_mode(home.path(), 0o700);
+    home
+}
+
 fn set_mode(path: &Path, mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
 }
@@ -45,7 +59,7 @@ fn assert_says(found: &[String], expected: &[&str]) {
 
 on_both_engines! {
     async fn safe_settings_start(engine: Engine) {
-        let home = Home::new(engine).await;
+        let home = closed_home(engine).await;
         let secret = coupon_ledger::value::hex(&coupon_ledger::value::random::<32>());
         let start = async |home: &Home, arguments: &[&str]| {
             let mut command = program(home);
@@ -57,7 +71,7 @@ on_both_engines! {
             Engine::Postgres => {
                 // Its tables are their owner's to make.
                 start(&home, &[]).await;
-                start(&with_role(&home).await, &[&["--production"], SAFE.as_slice()].concat()).await;
+                start(&under_its_role(&home).await, &[&["--production"], SAFE.as_slice()].concat()).await;
             }
         }
     }
@@ -65,7 +79,7 @@ on_both_engines! {
 
 #[tokio::test]
 async fn everything_that_is_not_safe_is_told_at_once() {
-    let home = Home::new(Engine::Sqlite).await;
+    let home = closed_home(Engine::Sqlite).await;
     Server::start(&home, &["--demo"]).await.kill().await;
     let (secret, person_keys) = (home.path().join("secret.key"), home.person_keys_file());
     std::fs::write(&secret, "00".repeat(32)).unwrap();
@@ -118,7 +132,7 @@ async fn everything_that_is_not_safe_is_told_at_once() {
 
 #[tokio::test]
 async fn behind_no_proxy_on_this_machine_it_is_not_safe_either() {
-    let home = Home::new(Engine::Sqlite).await;
+    let home = closed_home(Engine::Sqlite).await;
     let found = refused(&home, &["--listen", "[::1]:0"]).await;
     assert_says(&found, &["no proxy is declared, ", "the public URL is not given: "]);
     assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0, "a refused start has made something");
@@ -126,7 +140,7 @@ async fn behind_no_proxy_on_this_machine_it_is_not_safe_either() {
 
 #[tokio::test]
 async fn production_can_be_asked_for_in_the_environment_and_in_the_file() {
-    let home = Home::new(Engine::Sqlite).await;
+    let home = closed_home(Engine::Sqlite).await;
     let mut command = program(&home);
     command.arg("serve").env("COUPON_LEDGER_PRODUCTION", "true");
     let done = finish(command).await;
@@ -146,8 +160,9 @@ async fn production_can_be_asked_for_in_the_environment_and_in_the_file() {
 async fn a_database_role_that_could_change_the_log_does_not_serve_in_production() {
     let world = World::with_people(Engine::Postgres).await;
     let owner = world.close().await;
+    set_mode(owner.path(), 0o700);
     assert_says(&refused(&owner, &SAFE).await, &["the database role postgres is a superuser: serve as "]);
-    let server = with_role(&owner).await;
+    let server = under_its_role(&owner).await;
     let role = server
         .database_url
         .as_ref()
@@ -185,7 +200,7 @@ async fn a_database_role_that_could_change_the_log_does_not_serve_in_production(
 
 #[tokio::test]
 async fn a_database_across_a_network_needs_tls_in_production() {
-    let mut home = Home::new(Engine::Sqlite).await;
+    let mut home = closed_home(Engine::Sqlite).await;
     for (parameters, expected) in [
         ("", 2),
         ("?sslmode=disable", 2),
@@ -208,7 +223,7 @@ async fn a_database_across_a_network_needs_tls_in_production() {
 
 #[tokio::test]
 async fn a_server_that_others_can_reach_warns_and_one_of_this_machine_says_nothing() {
-    let home = Home::new(Engine::Sqlite).await;
+    let home = closed_home(Engine::Sqlite).await;
     let log = home.path().join("log");
     for (listen, warns) in [("0.0.0.0:0", true), ("127.0.0.1:0", false)] {
         let mut command = program(&home);
@@ -225,7 +240,7 @@ async fn a_server_that_others_can_reach_warns_and_one_of_this_machine_says_nothi
 
 #[tokio::test]
 async fn without_being_told_it_listens_on_this_machine_only() {
-    let home = Home::new(Engine::Sqlite).await;
+    let home = closed_home(Engine::Sqlite).await;
     let mut command = program(&home);
     let done = finish({
         command.args(["serve", "--help"]);
@@ -240,7 +255,7 @@ async fn without_being_told_it_listens_on_this_machine_only() {
 
 #[tokio::test]
 async fn settings_that_are_garbage_are_refused_with_a_sentence() {
-    let home = Home::new(Engine::Sqlite).await;
+    let home = closed_home(Engine::Sqlite).await;
     for (arguments, says) in [
         (
             ["--trusted-proxies", "10.0.0.0/33"],

@@ -45,13 +45,13 @@ impl Origin {
             return Err(wrong());
         };
         let usual_port = if scheme == "https" { ":443" } else { ":80" };
-        let host_is_plain = !authority.host().is_empty()
+        let is_plain = !authority.host().is_empty()
             && authority
-                .host()
+                .as_str()
                 .bytes()
                 .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-:[]".contains(&byte));
         let port_is_one = !authority.as_str().ends_with(':') && !authority.as_str().ends_with(usual_port);
-        if text != format!("{scheme}://{authority}") || !host_is_plain || !port_is_one {
+        if text != format!("{scheme}://{authority}") || !is_plain || !port_is_one {
             return Err(wrong());
         }
         HeaderValue::from_str(text).map(Self).map_err(|_| wrong())
