@@ -34,6 +34,7 @@ mod full_disk;
 mod gate;
 mod import;
 mod jobs;
+mod keys;
 mod log;
 mod model;
 mod moving;
