@@ -18,7 +18,7 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use axum::response::{IntoResponse as _, Response};
-use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -160,6 +160,7 @@ async fn answer(
     peer: Peer,
     request: hyper::Request<Incoming>,
 ) -> Result<Response<Watched>, Infallible> {
+    let asking = Arc::new(asking);
     let is_ambiguous = hosts_are_wrong(request.version(), request.headers());
     // Where a body ends by its chunks, whoever stands in between may have seen another end: RFC 9112, 6.1 has nothing
     // more be read from such a connection.
@@ -167,7 +168,7 @@ async fn answer(
     let mut response = if is_ambiguous {
         (StatusCode::BAD_REQUEST, "400: one Host, please\n").into_response()
     } else {
-        let mut request = request.map(Body::new);
+        let mut request = request.map(|body| Body::new(Arriving::new(body, asking.clone())));
         request.extensions_mut().insert(peer);
         let Ok(response) = router.oneshot(request).await;
         response
@@ -184,10 +185,59 @@ fn hosts_are_wrong(version: Version, headers: &HeaderMap) -> bool {
     count > 1 || count == 0 && version == Version::HTTP_11
 }
 
+/// A request's body: whoever does not send all of it is not at work yet.
+struct Arriving {
+    body: Incoming,
+    asking: Arc<Asking>,
+}
+
+impl Arriving {
+    fn new(body: Incoming, asking: Arc<Asking>) -> Self {
+        let arriving = Self { body, asking };
+        arriving.look();
+        arriving
+    }
+
+    fn look(&self) {
+        if self.body.is_end_stream() {
+            self.asking.is_whole();
+        }
+    }
+}
+
+impl Drop for Arriving {
+    /// What nobody reads is not waited for.
+    fn drop(&mut self) {
+        self.asking.is_whole();
+    }
+}
+
+impl hyper::body::Body for Arriving {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        self.look();
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// An answer's body: the request is under way until it is sent.
 struct Watched {
     body: Body,
-    _asking: Asking,
+    _asking: Arc<Asking>,
 }
 
 impl hyper::body::Body for Watched {

@@ -185,20 +185,29 @@ async fn a_trusted_proxy_may_have_as_many_connections_as_there_are() {
 async fn where_all_places_are_taken_those_who_ask_nothing_give_way() {
     // Nobody is let go for being slow here: only for standing in the way.
     let hour = Duration::from_secs(3_600);
-    let options = ServerOptions { max_connections: 3, header_timeout: hour, ..ServerOptions::default() };
+    let options = ServerOptions { max_connections: 4, header_timeout: hour, ..ServerOptions::default() };
     let served = serving(options).await;
     let mut silent = TcpStream::connect(served.address).await.unwrap();
     let mut dribbling = TcpStream::connect(served.address).await.unwrap();
     dribbling.write_all(b"GET /healthz HTTP/1.1\r\nhost:").await.unwrap();
+    let head = format!(
+        "POST /client/couponcount HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {}\r\n\
+         content-type: application/json\r\ncontent-length: 60000\r\n\r\n{{",
+        served.world.token(MEMBER)
+    );
+    let mut without_end = TcpStream::connect(served.address).await.unwrap();
+    without_end.write_all(head.as_bytes()).await.unwrap();
     let mut idle = TcpStream::connect(served.address).await.unwrap();
     assert!(is_answered(&mut idle).await);
     let mut newcomers = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..4 {
         let mut newcomer = TcpStream::connect(served.address).await.unwrap();
         assert!(is_answered(&mut newcomer).await);
         newcomers.push(newcomer);
     }
-    assert_eq!([rest(&mut silent).await, rest(&mut dribbling).await, rest(&mut idle).await], ["", "", ""]);
+    for gone in [&mut silent, &mut dribbling, &mut without_end, &mut idle] {
+        assert_eq!(rest(gone).await, "");
+    }
 }
 
 #[tokio::test]

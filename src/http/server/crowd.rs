@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -34,9 +34,9 @@ struct Members {
 /// One connection.
 pub(super) struct Guest {
     began: Instant,
-    /// Requests whose answer is not yet made: HTTP/1.1 has one at a time.
+    /// Requests that are whole and whose answer is not yet sent.
     requests: AtomicU32,
-    /// Since when there is none, in milliseconds since the server began.
+    /// Since when there is none, or one has begun to come, in milliseconds since the server began.
     idle_since_ms: AtomicU64,
     leave: Notify,
 }
@@ -90,7 +90,7 @@ impl Crowd {
         Some(Place { guest, crowd: self.clone(), id, address, _permit: permit })
     }
 
-    /// Whoever has asked nothing for longest: also one whose request never comes to its end.
+    /// Whoever has asked nothing for longest: also one whose request, head or body, never comes to its end.
     pub(super) fn ask_the_idlest_to_leave(&self) {
         let idlest = self.members(|members| {
             let idle = members.by_id.values().filter(|guest| guest.is_idle());
@@ -122,10 +122,14 @@ impl Drop for Place {
 }
 
 impl Guest {
-    /// A request has come; it is under way until the answer is dropped.
+    /// A request has begun to come; whoever sends it is at work once it is whole, until this is dropped.
     pub(super) fn asks(self: &Arc<Self>) -> Asking {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        Asking(self.clone())
+        self.rests();
+        Asking { guest: self.clone(), is_whole: AtomicBool::new(false) }
+    }
+
+    fn rests(&self) {
+        self.idle_since_ms.store(ms_since(self.began), Ordering::Relaxed);
     }
 
     /// Done once it is asked to leave while it asks nothing.
@@ -145,13 +149,27 @@ impl Guest {
     }
 }
 
-/// A request that is under way.
-pub(super) struct Asking(Arc<Guest>);
+/// A request that is coming or under way.
+pub(super) struct Asking {
+    guest: Arc<Guest>,
+    is_whole: AtomicBool,
+}
+
+impl Asking {
+    /// All of it is there.
+    pub(super) fn is_whole(&self) {
+        if !self.is_whole.swap(true, Ordering::Relaxed) {
+            self.guest.requests.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
 
 impl Drop for Asking {
     fn drop(&mut self) {
-        self.0.idle_since_ms.store(ms_since(self.0.began), Ordering::Relaxed);
-        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+        self.guest.rests();
+        if self.is_whole.load(Ordering::Relaxed) {
+            self.guest.requests.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
