@@ -133,16 +133,14 @@ impl Member {
     pub fn decide(&self, command: &MemberCommand, facts: &Facts) -> Result<Vec<MemberEvent>, Refusal> {
         match command {
             MemberCommand::Erase { .. } if self.erased.is_some() => Ok(Vec::new()),
-            MemberCommand::Erase { .. } if facts.member.is_none() => Err(Refusal::NoSuchMember),
+            // Nobody; and who is erased is nobody that could sign in.
+            _ if facts.member.is_none() => Err(Refusal::NoSuchMember),
+            MemberCommand::SignIn { .. } if self.erased.is_some() => Err(Refusal::NoSuchMember),
             MemberCommand::Erase { reason, employee_id, .. } => Ok(vec![MemberEvent::Erased {
                 reason: reason.clone(),
                 employee_id: *employee_id,
                 at_ms: facts.at.ms,
             }]),
-            // Who is erased is nobody that could sign in.
-            MemberCommand::SignIn { .. } if self.erased.is_some() || facts.member.is_none() => {
-                Err(Refusal::NoSuchMember)
-            }
             MemberCommand::SignIn { appid, .. } => {
                 let last_ms = self.signed_in.get(appid);
                 let stands = |at_ms: &i64| facts.at.ms.saturating_sub(*at_ms) < SIGN_IN_EVERY_MS;
@@ -152,7 +150,6 @@ impl Member {
                 let first = last_ms.is_none();
                 Ok(vec![MemberEvent::SignedIn { appid: appid.clone(), first, at_ms: facts.at.ms }])
             }
-            MemberCommand::UnbindWechat { .. } if facts.member.is_none() => Err(Refusal::NoSuchMember),
             MemberCommand::UnbindWechat { is_bound: false, .. } if self.signed_in.is_empty() => Ok(Vec::new()),
             MemberCommand::UnbindWechat { employee_id, .. } => {
                 Ok(vec![MemberEvent::WechatUnbound { employee_id: *employee_id, at_ms: facts.at.ms }])

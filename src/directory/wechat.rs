@@ -3,9 +3,8 @@
 
 use super::keys::{Written, write};
 use super::members::{Member, addition};
-use super::next_behind;
 use super::seal::{self, Seal};
-use crate::store::{Row, Statement, Store, StoreError, raise_ids};
+use crate::store::{Row, Statement, Store, StoreError};
 
 /// Whom an openid is bound to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,19 +48,15 @@ pub async fn bind_wechat(
             unbound_before.into(),
         ],
     );
-    let mut statements = match new {
-        Some(member) => addition(member, seal),
+    let mut statements = if let Some(member) = new {
+        addition(member, seal)
+    } else {
         // Locked, so that he is not erased in between.
-        None => {
-            let sql = "UPDATE members SET level_id = level_id WHERE member_id = $1 AND erased_at_ms = 0
-                       RETURNING member_id";
-            vec![Statement::new(sql, [member_id.into()]).must_return()]
-        }
+        let sql =
+            "UPDATE members SET level_id = level_id WHERE member_id = $1 AND erased_at_ms = 0 RETURNING member_id";
+        vec![Statement::new(sql, [member_id.into()]).must_return()]
     };
     statements.push(bind.must_return());
-    if new.is_some() {
-        statements.push(raise_ids("member", next_behind(member_id)));
-    }
     write(store, member_id, None, statements).await
 }
 

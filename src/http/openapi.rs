@@ -82,44 +82,48 @@ fn body_schema(fields: &[Field]) -> (Value, Vec<&'static str>) {
 /// A route that is asked without a token.
 fn open_operation(open: &Open) -> Value {
     let codes = crate::value::list_text(open.refusals).replace(',', " ");
-    let envelope = json!({"schema": {"type": "object", "required": ["code", "info", "data"]}});
-    let mut operation = json!({
-        "summary": open.about,
-        "description": format!("Callers: anybody. Refusals in order of precedence: {codes}."),
-        "operationId": open.path.trim_start_matches('/').replace('/', "_"),
-        "tags": ["wechat"],
-        "security": [],
-        "responses": {
-            "200": {
-                "description": "success (code 0), or a refusal with its code",
-                "content": {"application/json": envelope},
-            },
-            "429": {"description": "9001: try again after Retry-After seconds"},
-            "503": {"description": "9002: try again after Retry-After seconds"},
-        },
-    });
+    let mut answer = json!({"schema": {"type": "object", "required": ["code", "info", "data"]}});
+    let mut responses = Map::new();
+    let mut operation = Map::new();
+    let mut put = |name: &str, value: Value| operation.insert(name.to_owned(), value);
+    put("summary", open.about.into());
+    put("description", format!("Callers: anybody. Refusals in order of precedence: {codes}.").into());
+    put("operationId", open.path.trim_start_matches('/').replace('/', "_").into());
+    put("tags", json!(["wechat"]));
     match open.method {
         Method::Post => {
             let (schema, _) = body_schema(open.fields);
             let example: Value = serde_json::from_str(open.request).unwrap_or_default();
             let data: Value = serde_json::from_str(open.answer).unwrap_or_default();
-            operation["security"] = json!([{}, {"bearer": []}, {"token": []}]);
-            operation["requestBody"] = json!({"required": true, "content": {
+            put("security", json!([{}, {"bearer": []}, {"token": []}]));
+            let content = json!({
                 "application/json": {"schema": schema, "example": example},
                 "application/x-www-form-urlencoded": {"schema": schema},
-            }});
-            operation["responses"]["200"]["content"]["application/json"]["example"] =
-                json!({"code": 0, "info": "成功", "data": data});
-            operation["responses"]["401"] = json!({"description": "1001: a token is needed here"});
-            operation["responses"]["403"] = json!({"description": "1002: not for this kind of caller"});
+            });
+            put("requestBody", json!({"required": true, "content": content}));
+            answer = json!({"schema": answer.get("schema"), "example": {"code": 0, "info": "成功", "data": data}});
+            for (status, about) in
+                [("401", "1001: a token is needed here"), ("403", "1002: not for this kind of caller")]
+            {
+                responses.insert(status.to_owned(), json!({"description": about}));
+            }
         }
         Method::Get => {
-            let parameters = open.fields.iter().map(|field| parameter("query", field));
-            operation["parameters"] = parameters.collect::<Vec<_>>().into();
-            operation["responses"]["302"] = json!({"description": open.answer});
+            put("security", json!([]));
+            put("parameters", open.fields.iter().map(|field| parameter("query", field)).collect());
+            responses.insert("302".to_owned(), json!({"description": open.answer}));
         }
     }
-    operation
+    for (status, about) in [
+        ("429", "9001: try again after Retry-After seconds"),
+        ("503", "9002: try again after Retry-After seconds"),
+    ] {
+        responses.insert(status.to_owned(), json!({"description": about}));
+    }
+    let about = "success (code 0), or a refusal with its code";
+    responses.insert("200".to_owned(), json!({"description": about, "content": {"application/json": answer}}));
+    put("responses", Value::Object(responses));
+    Value::Object(operation)
 }
 
 fn operation(route: &Route) -> Value {

@@ -16,7 +16,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::json;
+use serde::Serialize;
 
 use super::form::Form;
 use super::routes::{Field, Holds, optional, required};
@@ -170,13 +170,13 @@ fn cookie(app: &App, value: &str, max_age: Duration) -> String {
 }
 
 /// What a browser keeps while it is at WeChat's: random bits, when it ends, and where it is to return to.
-struct Errand {
+struct Trip {
     expires_at_ms: i64,
     /// Empty = nowhere.
     return_to: String,
 }
 
-impl Errand {
+impl Trip {
     fn write(&self) -> String {
         let nonce = hex(&random::<16>());
         format!("{nonce}.{}.{}", self.expires_at_ms, URL_SAFE_NO_PAD.encode(&self.return_to))
@@ -208,6 +208,15 @@ fn own_address(text: &str, public_url: &str, origins: &[String]) -> Option<Strin
     (origin == own_origin || origins.contains(&origin)).then(|| text.to_owned())
 }
 
+/// Who has signed in is told this.
+#[derive(Serialize)]
+struct Admitted {
+    token: String,
+    expires_date: i64,
+    member_id: i64,
+    is_new: i64,
+}
+
 /// One request on its way.
 struct Visit {
     app: App,
@@ -228,8 +237,8 @@ impl Visit {
         form.finish().map_err(Failure::Fields)?;
         let bind_to = if bind { Some(self.member()?) } else { None };
         let wechat = self.wechat()?;
-        let (_, data) = self.sign_in(&wechat, Way::Mini, &code, bind_to).await?;
-        Ok(success(&Answer::new(&data)?))
+        let admitted = self.sign_in(&wechat, Way::Mini, &code, bind_to).await?;
+        Ok(success(&Answer::new(&admitted)?))
     }
 
     /// The member whose token comes along.
@@ -262,18 +271,18 @@ impl Visit {
         let wechat = wechat.ok_or(NoOpenid::NotConfigured)?;
         let app = wechat.app(Way::H5)?;
         let expires_at_ms = self.app.ledger.clock().now_ms().saturating_add(STATE_TTL_MS);
-        let errand = Errand { expires_at_ms, return_to: return_to.unwrap_or_default() }.write();
+        let trip = Trip { expires_at_ms, return_to: return_to.unwrap_or_default() }.write();
         // In this order, as WeChat's manual asks for it.
         let query = form_urlencoded::Serializer::new(String::new())
             .append_pair("appid", &app.appid)
             .append_pair("redirect_uri", &format!("{public_url}/wechat/callback"))
             .append_pair("response_type", "code")
             .append_pair("scope", "snsapi_base")
-            .append_pair("state", &self.app.ledger.secrets().wechat_state(&errand))
+            .append_pair("state", &self.app.ledger.secrets().wechat_state(&trip))
             .finish();
         let to = &wechat.options().authorize_url;
         let mut response = redirect(&format!("{to}/connect/oauth2/authorize?{query}#wechat_redirect"))?;
-        let cookie = cookie(&self.app, &errand, Duration::from_millis(STATE_TTL_MS as u64));
+        let cookie = cookie(&self.app, &trip, Duration::from_millis(STATE_TTL_MS as u64));
         let cookie = HeaderValue::from_str(&cookie).map_err(|_| Failure::SignInRefused)?;
         response.headers_mut().append(header::SET_COOKIE, cookie);
         Ok(response)
@@ -285,26 +294,27 @@ impl Visit {
         form.finish().map_err(Failure::Fields)?;
         let wechat = self.wechat()?;
         wechat.app(Way::H5)?;
-        let errand = self.errand(&state).ok_or(Failure::SignInRefused)?;
+        let trip = self.trip(&state).ok_or(Failure::SignInRefused)?;
         let (store, now_ms) = (self.app.ledger.store(), self.app.ledger.clock().now_ms());
-        if errand.expires_at_ms <= now_ms || !use_up_state(store, &state, errand.expires_at_ms, now_ms).await? {
+        if trip.expires_at_ms <= now_ms || !use_up_state(store, &state, trip.expires_at_ms, now_ms).await? {
             return Err(Failure::SignInRefused);
         }
-        let (signed_in, data) = self.sign_in(&wechat, Way::H5, &code, None).await?;
-        if errand.return_to.is_empty() {
-            return Ok(success(&Answer::new(&data)?));
+        let admitted = self.sign_in(&wechat, Way::H5, &code, None).await?;
+        if trip.return_to.is_empty() {
+            return Ok(success(&Answer::new(&admitted)?));
         }
+        let Admitted { token, expires_date, member_id, is_new } = admitted;
         let fragment = form_urlencoded::Serializer::new(String::new())
-            .append_pair("token", data["token"].as_str().unwrap_or_default())
-            .append_pair("expires_date", &data["expires_date"].to_string())
-            .append_pair("member_id", &signed_in.member_id.to_string())
-            .append_pair("is_new", if signed_in.is_new { "1" } else { "0" })
+            .append_pair("token", &token)
+            .append_pair("expires_date", &expires_date.to_string())
+            .append_pair("member_id", &member_id.to_string())
+            .append_pair("is_new", &is_new.to_string())
             .finish();
-        redirect(&format!("{}#{fragment}", errand.return_to))
+        redirect(&format!("{}#{fragment}", trip.return_to))
     }
 
-    /// The errand that a state belongs to, from the cookie of this browser.
-    fn errand(&self, state: &str) -> Option<Errand> {
+    /// The trip that a state belongs to, from the cookie of this browser.
+    fn trip(&self, state: &str) -> Option<Trip> {
         let name = cookie_name(&self.app);
         let cookies = self.headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
         let own = cookies
@@ -313,7 +323,7 @@ impl Visit {
             .filter(|(found, _)| *found == name)
             .map(|(_, value)| value);
         let secrets = self.app.ledger.secrets();
-        own.into_iter().find(|value| secrets.is_wechat_state(value, state)).and_then(Errand::read)
+        own.into_iter().find(|value| secrets.is_wechat_state(value, state)).and_then(Trip::read)
     }
 
     /// Asks WeChat whose code it is, and gives him a token.
@@ -323,7 +333,7 @@ impl Visit {
         way: Way,
         code: &str,
         bind_to: Option<i64>,
-    ) -> Result<(SignedIn, serde_json::Value), Failure> {
+    ) -> Result<Admitted, Failure> {
         let ledger = &self.app.ledger;
         let unknown = match bind_to {
             Some(member_id) => Unknown::BoundTo(member_id),
@@ -332,7 +342,8 @@ impl Visit {
         };
         let openid = wechat.openid(way, code).await?;
         let key = (wechat.app(way)?.appid.as_str(), openid.as_str());
-        let signed_in = match wechat::sign_in(ledger, key, unknown, &self.request_id).await {
+        let SignedIn { member_id, is_new } = match wechat::sign_in(ledger, key, unknown, &self.request_id).await
+        {
             Ok(signed_in) => signed_in,
             Err(SignInError::Execute(error)) => return Err(error.into()),
             Err(SignInError::Unknown) => {
@@ -352,14 +363,13 @@ impl Visit {
                 return Err(Failure::Said(&refusal::SIGN_IN_REFUSED, sentence.to_owned()));
             }
         };
-        let token = Token::new(Caller::Member(signed_in.member_id), ledger.clock().now_ms(), TOKEN_TTL_S);
-        let data = json!({
-            "token": token.sign(ledger.secrets()),
-            "expires_date": token.expires_at_s,
-            "member_id": signed_in.member_id,
-            "is_new": i64::from(signed_in.is_new),
-        });
-        Ok((signed_in, data))
+        let token = Token::new(Caller::Member(member_id), ledger.clock().now_ms(), TOKEN_TTL_S);
+        Ok(Admitted {
+            token: token.sign(ledger.secrets()),
+            expires_date: token.expires_at_s,
+            member_id,
+            is_new: i64::from(is_new),
+        })
     }
 }
 

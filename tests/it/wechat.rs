@@ -654,7 +654,8 @@ on_both_engines! {
         std::fs::write(&file, format!("{H5_SECRET}\n")).unwrap();
         let settings = home.path().join("settings.toml");
         let text = format!(
-            "wechat_appid = \"wxmini\"\nwechat_h5_appid = \"wxpage\"\nwechat_h5_secret_file = {file:?}\nwechat_create_members = true\n"
+            "wechat_appid = \"wxmini\"\nwechat_h5_appid = \"wxpage\"\nwechat_h5_secret_file = \"{}\"\nwechat_create_members = true\n",
+            file.display()
         );
         std::fs::write(&settings, text).unwrap();
         let mut command = program(&home);
