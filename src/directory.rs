@@ -32,7 +32,9 @@ pub use members::{
     membership, memberships,
 };
 pub use seal::{Seal, SealError};
-pub use wechat::{Binding, bind_wechat, drop_binding, has_wechat, openids, unbind_wechat, use_up_state, wechat_binding};
+pub use wechat::{
+    Binding, bind_wechat, drop_binding, has_wechat, openids, unbind_wechat, use_up_state, wechat_binding,
+};
 
 use crate::store::{Cell, Statement, Store, StoreError};
 use crate::value::MAX_ID;

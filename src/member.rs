@@ -99,16 +99,9 @@ pub struct Member {
     /// The first erasure; None while his data is here.
     pub erased: Option<Erasure>,
     /// The apps that he signs in through, and when he last did as far as the log says, Unix milliseconds.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub signed_in: BTreeMap<String, i64>,
     /// How often he was unbound.
-    #[serde(default, skip_serializing_if = "is_zero")]
     pub unbound: i64,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
-fn is_zero(number: &i64) -> bool {
-    *number == 0
 }
 
 impl Member {
@@ -150,7 +143,9 @@ impl Member {
                 let first = last_ms.is_none();
                 Ok(vec![MemberEvent::SignedIn { appid: appid.clone(), first, at_ms: facts.at.ms }])
             }
-            MemberCommand::UnbindWechat { is_bound: false, .. } if self.signed_in.is_empty() => Ok(Vec::new()),
+            MemberCommand::UnbindWechat { is_bound: false, .. } if self.signed_in.is_empty() => {
+                Ok(Vec::new())
+            }
             MemberCommand::UnbindWechat { employee_id, .. } => {
                 Ok(vec![MemberEvent::WechatUnbound { employee_id: *employee_id, at_ms: facts.at.ms }])
             }

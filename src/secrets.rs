@@ -317,10 +317,16 @@ mod tests {
         let state = secrets.wechat_state("cookie");
         assert!(state.len() <= 128 && state.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{state}");
         assert!(secrets.is_wechat_state("cookie", &state));
-        for (cookie, state) in [("cookie2", state.as_str()), ("cookie", &state[1..]), ("cookie", ""), ("", &state)] {
+        for (cookie, state) in
+            [("cookie2", state.as_str()), ("cookie", &state[1..]), ("cookie", ""), ("", &state)]
+        {
             assert!(!secrets.is_wechat_state(cookie, state), "{cookie} {state}");
         }
-        let others = [secrets.openid_hash("wx2", "o1"), secrets.openid_hash("wx1", "o2"), secrets.openid_hash("wx1o", "1")];
+        let others = [
+            secrets.openid_hash("wx2", "o1"),
+            secrets.openid_hash("wx1", "o2"),
+            secrets.openid_hash("wx1o", "1"),
+        ];
         assert!(!others.contains(&secrets.openid_hash("wx1", "o1")));
         assert!(!Secrets::from_root([8; 32]).is_wechat_state("cookie", &state));
     }

@@ -144,6 +144,7 @@ async fn create(
 pub async fn openids(ledger: &Ledger, member_id: i64) -> Result<Vec<(String, String)>, ExecuteError> {
     let found = directory::openids(ledger.store(), ledger.seal(), member_id).await?;
     let (member, _) = ledger.load::<Member>(member_id).await?;
-    let holds = |(appid, openid, unbound_before)| (unbound_before == member.unbound).then_some((appid, openid));
+    let holds =
+        |(appid, openid, unbound_before)| (unbound_before == member.unbound).then_some((appid, openid));
     Ok(found.into_iter().filter_map(holds).collect())
 }

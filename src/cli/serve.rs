@@ -158,7 +158,9 @@ fn wechat(options: &Serve) -> Result<Option<Arc<Wechat>>, Failed> {
     let app = |flag: &str, appid: Option<&String>, variable: &str, file: Option<&PathBuf>| {
         let Some(appid) = appid.filter(|appid| !appid.is_empty()) else { return Ok(None) };
         let secret = wechat_secret(variable, file.map(PathBuf::as_path)).map_err(anyhow::Error::msg)?;
-        let secret = secret.ok_or_else(|| anyhow::anyhow!("{flag} needs the app's secret: give it as a file or as {variable}"))?;
+        let secret = secret.ok_or_else(|| {
+            anyhow::anyhow!("{flag} needs the app's secret: give it as a file or as {variable}")
+        })?;
         WechatApp::new(appid, &secret).map(Some).map_err(|error| anyhow::anyhow!("{flag}: {error}"))
     };
     let mini = app(
@@ -181,7 +183,8 @@ fn wechat(options: &Serve) -> Result<Option<Arc<Wechat>>, Failed> {
     let origin = |given: &String| {
         WechatOptions::origin(given).map_err(|error| anyhow::anyhow!("--wechat-return-origin: {error}"))
     };
-    let return_origins = options.wechat_return_origin.iter().flatten().map(origin).collect::<Result<_, _>>()?;
+    let return_origins =
+        options.wechat_return_origin.iter().flatten().map(origin).collect::<Result<_, _>>()?;
     let options = WechatOptions {
         h5: h5.or_else(|| mini.clone()),
         mini,

@@ -10,8 +10,8 @@ use crate::store::{BUCKET, Cell, Row, Statement, Store, StoreError};
 /// How often a change of a member is tried again because another one came between.
 const MAX_TRIES: usize = 16;
 
-/// Clears a member's personal data, his search tokens, his WeChat and the texts of his reviews; his row with id, level, shop and card
-/// stays, so that what the ledger says of him is said of someone. Whoever is cleared already, or is not here, is left as he
+/// Clears a member's personal data, his search tokens, his WeChat and the texts of his reviews; his row with id, level, shop
+/// and card stays, so that what the ledger says of him is said of someone. Whoever is cleared already, or is not here, is left as he
 /// is; false where others change him all the time.
 ///
 /// His key should still be there: by what it opens his tokens are found without reading all of them.

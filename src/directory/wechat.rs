@@ -52,8 +52,7 @@ pub async fn bind_wechat(
         addition(member, seal)
     } else {
         // Locked, so that he is not erased in between.
-        let sql =
-            "UPDATE members SET level_id = level_id WHERE member_id = $1 AND erased_at_ms = 0 RETURNING member_id";
+        let sql = "UPDATE members SET level_id = level_id WHERE member_id = $1 AND erased_at_ms = 0 RETURNING member_id";
         vec![Statement::new(sql, [member_id.into()]).must_return()]
     };
     statements.push(bind.must_return());
@@ -107,7 +106,8 @@ pub async fn use_up_state(
     now_ms: i64,
 ) -> Result<bool, StoreError> {
     let forget = "DELETE FROM wechat_states WHERE expires_at_ms <= $1";
-    let take = "INSERT INTO wechat_states (state, expires_at_ms) VALUES ($1, $2) ON CONFLICT (state) DO NOTHING
+    let take =
+        "INSERT INTO wechat_states (state, expires_at_ms) VALUES ($1, $2) ON CONFLICT (state) DO NOTHING
                 RETURNING state";
     let statements = vec![
         Statement::new(forget, [now_ms.into()]),

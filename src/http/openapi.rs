@@ -101,7 +101,8 @@ fn open_operation(open: &Open) -> Value {
                 "application/x-www-form-urlencoded": {"schema": schema},
             });
             put("requestBody", json!({"required": true, "content": content}));
-            answer = json!({"schema": answer.get("schema"), "example": {"code": 0, "info": "成功", "data": data}});
+            answer =
+                json!({"schema": answer.get("schema"), "example": {"code": 0, "info": "成功", "data": data}});
             for (status, about) in
                 [("401", "1001: a token is needed here"), ("403", "1002: not for this kind of caller")]
             {
@@ -121,7 +122,8 @@ fn open_operation(open: &Open) -> Value {
         responses.insert(status.to_owned(), json!({"description": about}));
     }
     let about = "success (code 0), or a refusal with its code";
-    responses.insert("200".to_owned(), json!({"description": about, "content": {"application/json": answer}}));
+    responses
+        .insert("200".to_owned(), json!({"description": about, "content": {"application/json": answer}}));
     put("responses", Value::Object(responses));
     Value::Object(operation)
 }

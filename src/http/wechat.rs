@@ -71,7 +71,11 @@ pub const OPEN: &[Open] = &[
             expires_date is in Unix seconds [ours]",
         fields: &[
             required("code", Holds::Text(MAX_CODE as i64), "the code, good once and for five minutes"),
-            optional("bind", Holds::Flag, "1 = this WeChat is to be that of the member whose token comes along; default 0"),
+            optional(
+                "bind",
+                Holds::Flag,
+                "1 = this WeChat is to be that of the member whose token comes along; default 0",
+            ),
         ],
         refusals: &[401, 1001, 1002, 1003, 310, 9001, 9003],
         request: r#"{"code":"0a3Xyz000000000000000000000000"}"#,
@@ -109,7 +113,8 @@ pub const OPEN: &[Open] = &[
 ];
 
 pub(super) fn router() -> Router<App> {
-    let [login_route, authorize_route, callback_route] = ["/wechat/login", "/wechat/authorize", "/wechat/callback"];
+    let [login_route, authorize_route, callback_route] =
+        ["/wechat/login", "/wechat/authorize", "/wechat/callback"];
     Router::new()
         .route(login_route, post(move |State(app), request| serve(app, login_route, request)))
         .route(authorize_route, get(move |State(app), request| serve(app, authorize_route, request)))
@@ -119,7 +124,12 @@ pub(super) fn router() -> Router<App> {
 async fn serve(app: App, path: &'static str, request: Request) -> Response {
     let (language, request_id) = (language(request.headers()), request_id(request.headers()));
     let (metrics, timeout) = (app.ledger.metrics().clone(), app.options.request_timeout);
-    let visit = Visit { app: app.clone(), headers: request.headers().clone(), language, request_id: request_id.clone() };
+    let visit = Visit {
+        app: app.clone(),
+        headers: request.headers().clone(),
+        language,
+        request_id: request_id.clone(),
+    };
     let answering = async move {
         match path {
             "/wechat/login" => visit.login(request).await,
@@ -342,7 +352,8 @@ impl Visit {
         };
         let openid = wechat.openid(way, code).await?;
         let key = (wechat.app(way)?.appid.as_str(), openid.as_str());
-        let SignedIn { member_id, is_new } = match wechat::sign_in(ledger, key, unknown, &self.request_id).await
+        let SignedIn { member_id, is_new } = match wechat::sign_in(ledger, key, unknown, &self.request_id)
+            .await
         {
             Ok(signed_in) => signed_in,
             Err(SignInError::Execute(error)) => return Err(error.into()),

@@ -39,7 +39,8 @@ impl WechatApp {
     /// Where they do not look like any; what was given is not repeated.
     pub fn new(appid: &str, secret: &str) -> Result<Self, &'static str> {
         let is_word = |text: &str| {
-            let letters = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+            let letters =
+                text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
             (1..=128).contains(&text.len()) && letters
         };
         let (appid, secret) = (appid.trim(), secret.trim());
@@ -101,7 +102,8 @@ impl WechatOptions {
         let text = text.trim_end_matches('/');
         let uri: Uri = text.parse().map_err(|error| format!("{text}: {error}"))?;
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-        let is_here = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        let is_here =
+            host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
         let has_user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
         match uri.scheme_str() {
             Some("https" | "http") if has_user || uri.query().is_some() => {
@@ -231,7 +233,9 @@ impl Wechat {
             return Err(away("too many wait for it already"));
         };
         let asking = self.ask(way, app, code);
-        tokio::time::timeout(self.options.patience, asking).await.unwrap_or_else(|_| Err(away("no answer in time")))
+        tokio::time::timeout(self.options.patience, asking)
+            .await
+            .unwrap_or_else(|_| Err(away("no answer in time")))
     }
 
     async fn ask(&self, way: Way, app: &WechatApp, code: &str) -> Result<String, NoOpenid> {
@@ -300,7 +304,8 @@ fn read(path: &'static str, body: &[u8]) -> Result<String, NoOpenid> {
     match answer.errcode {
         0 => {
             let openid = answer.openid;
-            let is_word = openid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+            let is_word =
+                openid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
             if is_word && (1..=128).contains(&openid.len()) {
                 Ok(openid)
             } else {
@@ -343,7 +348,10 @@ mod tests {
         let read = |body: &str| read("/sns/jscode2session", body.as_bytes());
         assert_eq!(read(r#"{"session_key":"s==","openid":"oAb-1_2"}"#), Ok("oAb-1_2".to_owned()));
         assert_eq!(read(r#"{"errcode":0,"errmsg":"ok","openid":"o1"}"#), Ok("o1".to_owned()));
-        assert_eq!(read(r#"{"errcode":-1,"errmsg":"system error"}"#), Err(NoOpenid::Busy("/sns/jscode2session")));
+        assert_eq!(
+            read(r#"{"errcode":-1,"errmsg":"system error"}"#),
+            Err(NoOpenid::Busy("/sns/jscode2session"))
+        );
         for code in [40029, 40163, 42003, 41008, 40226] {
             assert_eq!(read(&format!(r#"{{"errcode":{code}}}"#)), Err(NoOpenid::Refused));
         }
@@ -381,12 +389,20 @@ mod tests {
 
     #[test]
     fn secrets_go_over_tls_or_stay_on_this_machine() {
-        for address in ["https://api.weixin.qq.com", "http://127.0.0.1:1/", "http://[::1]:1", "http://localhost:1/a"] {
+        for address in
+            ["https://api.weixin.qq.com", "http://127.0.0.1:1/", "http://[::1]:1", "http://localhost:1/a"]
+        {
             assert_eq!(WechatOptions::address(address).unwrap(), address.trim_end_matches('/'));
         }
-        for address in
-            ["", "http://api.weixin.qq.com", "ftp://a", "api.weixin.qq.com", "https://a/?b", "https://a@b", "http://127.0.0.1.b"]
-        {
+        for address in [
+            "",
+            "http://api.weixin.qq.com",
+            "ftp://a",
+            "api.weixin.qq.com",
+            "https://a/?b",
+            "https://a@b",
+            "http://127.0.0.1.b",
+        ] {
             assert!(WechatOptions::address(address).is_err(), "{address}");
         }
         assert_eq!(WechatOptions::origin("https://Pages.example/").unwrap(), "https://pages.example");

@@ -95,7 +95,11 @@ async fn answer(mut stream: TcpStream, asked: Arc<Mutex<Vec<String>>>) {
         ["ok", openid] => signed_in(openid),
         ["errcode", number] => error(number),
         ["busy", often, openid] => {
-            if times > often.parse().unwrap() { signed_in(openid) } else { error("-1") }
+            if times > often.parse().unwrap() {
+                signed_in(openid)
+            } else {
+                error("-1")
+            }
         }
         ["garbage"] => "<xml>".to_owned(),
         ["empty"] => String::new(),
@@ -121,7 +125,11 @@ async fn answer(mut stream: TcpStream, asked: Arc<Mutex<Vec<String>>>) {
         }
         ["reset"] => return,
         ["cut"] => {
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 99\r\n\r\n{\"open").await;
+            let _ = stream
+                .write_all(
+                    b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 99\r\n\r\n{\"open",
+                )
+                .await;
             return;
         }
         other => panic!("{other:?}"),
@@ -708,10 +716,19 @@ async fn settings_that_would_not_work_or_leak_are_refused() {
         (vec!["--wechat-appid", "wx1"], "--wechat-appid needs the app's secret"),
         (vec!["--wechat-h5-appid", "wx1"], "--wechat-h5-appid needs the app's secret"),
         (vec!["--wechat-appid", "wx1", "--wechat-secret-file", "/nowhere"], "cannot read /nowhere"),
-        (vec!["--wechat-appid", "wx1", "--wechat-secret-file", file], "--wechat-appid: the app's secret must be"),
-        (vec!["--wechat-base-url", "http://api.weixin.qq.com"], "--wechat-base-url: http://api.weixin.qq.com must begin with"),
+        (
+            vec!["--wechat-appid", "wx1", "--wechat-secret-file", file],
+            "--wechat-appid: the app's secret must be",
+        ),
+        (
+            vec!["--wechat-base-url", "http://api.weixin.qq.com"],
+            "--wechat-base-url: http://api.weixin.qq.com must begin with",
+        ),
         (vec!["--wechat-authorize-url", "nonsense"], "--wechat-authorize-url: nonsense must begin with"),
-        (vec!["--wechat-return-origin", "https://a.example/b"], "--wechat-return-origin: https://a.example/b must be an origin"),
+        (
+            vec!["--wechat-return-origin", "https://a.example/b"],
+            "--wechat-return-origin: https://a.example/b must be an origin",
+        ),
     ] {
         let mut command = program(&home);
         command.args(["serve", "--listen", "127.0.0.1:0"]).args(&arguments);

@@ -13,8 +13,9 @@ pub(super) async fn unbind(mut call: Call) -> Result<Answer, Failure> {
     let store = call.app.ledger.store();
     let is_bound = directory::has_wechat(store, member_id).await?;
     let employee_id = call.caller.employee_id();
-    let done =
-        call.execute::<Member>(member_id, &MemberCommand::UnbindWechat { member_id, is_bound, employee_id }).await?;
+    let done = call
+        .execute::<Member>(member_id, &MemberCommand::UnbindWechat { member_id, is_bound, employee_id })
+        .await?;
     // The event is what counts; where this is not come to, what it has made void goes when it is next met.
     directory::unbind_wechat(store, member_id, done.state.unbound).await?;
     Answer::of(&done, &json!({"id": done.id}))

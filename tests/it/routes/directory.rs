@@ -32,7 +32,8 @@ pub async fn cases(world: &World) -> Vec<Case> {
     let sorted = json!({"page": 1, "limit": 10, "shop_id": 1, "key": "name", "order": "asc"});
     let shops = json!({"page": 1, "limit": 10, "key": "shop_name", "order": "asc"});
     let id = |id: i64| json!({"id": id});
-    for (member_id, openid) in [(439, "oGZUI0egBJY1zhBYw2KhdUfwVJJE"), (442, "oGZUI0egBJY1zhBYw2KhdUfwVJJF")] {
+    for (member_id, openid) in [(439, "oGZUI0egBJY1zhBYw2KhdUfwVJJE"), (442, "oGZUI0egBJY1zhBYw2KhdUfwVJJF")]
+    {
         bind(world, member_id, openid).await;
     }
     vec![
