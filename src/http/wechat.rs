@@ -42,6 +42,17 @@ const MAX_CODE: usize = 512;
 const MAX_RETURN: usize = 500;
 const MAX_STATE: usize = 128;
 
+/// Which handler runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Run {
+    /// `/wechat/login`
+    Login,
+    /// `/wechat/authorize`
+    Authorize,
+    /// `/wechat/callback`
+    Callback,
+}
+
 /// A route that is asked without a token.
 #[derive(Clone, Copy, Debug)]
 pub struct Open {
@@ -59,6 +70,8 @@ pub struct Open {
     pub request: &'static str,
     /// An example of `data`, or of where a browser is sent.
     pub answer: &'static str,
+    /// Which handler runs.
+    pub run: Run,
 }
 
 /// Every route here.
@@ -80,6 +93,7 @@ pub const OPEN: &[Open] = &[
         refusals: &[401, 1001, 1002, 1003, 310, 9001, 9003],
         request: r#"{"code":"0a3Xyz000000000000000000000000"}"#,
         answer: r#"{"token":"cl1.eyJjIjp7…","expires_date":1795492800,"member_id":439,"is_new":0}"#,
+        run: Run::Login,
     },
     Open {
         method: Method::Get,
@@ -95,6 +109,7 @@ pub const OPEN: &[Open] = &[
         refusals: &[401, 9003],
         request: "/wechat/authorize?return=/pages/coupons",
         answer: "302 to https://open.weixin.qq.com/connect/oauth2/authorize?…",
+        run: Run::Authorize,
     },
     Open {
         method: Method::Get,
@@ -109,19 +124,18 @@ pub const OPEN: &[Open] = &[
         refusals: &[401, 1003, 310, 9001, 9003],
         request: "/wechat/callback?code=0a3Xyz0000&state=5c2c1bd1…",
         answer: "302 to /pages/coupons#token=cl1.eyJjIjp7…&expires_date=1795492800&member_id=439&is_new=0",
+        run: Run::Callback,
     },
 ];
 
 pub(super) fn router() -> Router<App> {
-    let [login_route, authorize_route, callback_route] =
-        ["/wechat/login", "/wechat/authorize", "/wechat/callback"];
-    Router::new()
-        .route(login_route, post(move |State(app), request| serve(app, login_route, request)))
-        .route(authorize_route, get(move |State(app), request| serve(app, authorize_route, request)))
-        .route(callback_route, get(move |State(app), request| serve(app, callback_route, request)))
+    OPEN.iter().fold(Router::new(), |router, open| {
+        let answer = move |State(app): State<App>, request: Request| serve(app, open, request);
+        router.route(open.path, if open.method == Method::Get { get(answer) } else { post(answer) })
+    })
 }
 
-async fn serve(app: App, path: &'static str, request: Request) -> Response {
+async fn serve(app: App, open: &'static Open, request: Request) -> Response {
     let (language, request_id) = (language(request.headers()), request_id(request.headers()));
     let (metrics, timeout) = (app.ledger.metrics().clone(), app.options.request_timeout);
     let visit = Visit {
@@ -131,14 +145,14 @@ async fn serve(app: App, path: &'static str, request: Request) -> Response {
         request_id: request_id.clone(),
     };
     let answering = async move {
-        match path {
-            "/wechat/login" => visit.login(request).await,
-            "/wechat/authorize" => visit.authorize(request.uri()),
-            _ => visit.callback(request.uri()).await,
+        match open.run {
+            Run::Login => visit.login(request).await,
+            Run::Authorize => visit.authorize(request.uri()),
+            Run::Callback => visit.callback(request.uri()).await,
         }
     };
-    let mut response = respond(&metrics, path, (language, request_id), timeout, answering).await;
-    if path == "/wechat/callback" {
+    let mut response = respond(&metrics, open.path, (language, request_id), timeout, answering).await;
+    if open.run == Run::Callback {
         // Whatever came of it, this way to WeChat and back is over.
         if let Ok(cookie) = HeaderValue::from_str(&cookie(&app, "", Duration::ZERO)) {
             response.headers_mut().append(header::SET_COOKIE, cookie);
