@@ -571,4 +571,4 @@ domain_event!(GrantEvent { Added, Changed, Removed });
 domain_event!(OrderAmountEvent { Defined, Changed, Deleted });
 domain_event!(MemberEvent { Erased, SignedIn, WechatUnbound });
 domain_event!(GoodsGroupEvent { Created, Renamed, GoodsSet, Deleted });
-domain_event!(ProvenanceEvent { ImportedFrom, CheckpointKeyRotated });
+domain_event!(ProvenanceEvent { ImportedFrom, CheckpointKeyRotated, KeyRotated });
