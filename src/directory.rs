@@ -6,6 +6,7 @@
 //! searched all the same ([`seal`]). It must never hold what makes a coupon
 //! valid: a member without personal data stays a member.
 
+mod accounts;
 mod employees;
 mod erase;
 mod keys;
@@ -15,6 +16,10 @@ mod member_list;
 mod members;
 pub mod seal;
 
+pub use accounts::{
+    Session, SignInRow, TRIES_BEFORE_LOCK, Tries, account_named, account_secrets, claim_name,
+    clear_ended_sessions, count_try, end_session, locked_until, name_of, session, sign_in_row, touch_session,
+};
 pub use employees::{Employee, EmployeeEdit, NEVER, add_employee, edit_employee, employee, employees};
 pub use erase::{
     EarlierErasure, Piece, clear_member, earlier_erasures, not_cleared, seal_members, seal_reviews,

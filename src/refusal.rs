@@ -17,6 +17,8 @@ pub enum Refusal {
         /// What is wrong with it.
         why: Wrong,
     },
+    /// 1003: wrong name, password or code, or too many tries: the same answer.
+    SignInRefused,
     /// 2001: no such coupon, or not the caller's: the same answer.
     NoSuchCoupon,
     /// 2002
@@ -122,6 +124,13 @@ pub enum Wrong {
         /// The most.
         max: usize,
     },
+    /// A text with too few characters.
+    TooShort {
+        /// The least.
+        min: usize,
+    },
+    /// Not a name to sign in with.
+    NotAName,
     /// A text with characters that cannot be kept.
     ControlCharacters,
     /// A list with too many entries.
@@ -262,6 +271,18 @@ impl Wrong {
                 format!("{field}不能超過{max}個字"),
                 format!("{field}不能超过{max}个字"),
                 format!("{field} must not be longer than {max} characters"),
+            ],
+            Self::TooShort { min } => [
+                format!("{field}不能少於{min}個字"),
+                format!("{field}不能少于{min}个字"),
+                format!("{field} must not be shorter than {min} characters"),
+            ],
+            Self::NotAName => [
+                format!("{field}必須是1到64個字母、數字、.、_或-，且以字母或數字開頭"),
+                format!("{field}必须是1到64个字母、数字、.、_或-，且以字母或数字开头"),
+                format!(
+                    "{field} must be 1 to 64 letters, digits, ., _ or -, and begin with a letter or digit"
+                ),
             ],
             Self::ControlCharacters => [
                 format!("{field}含有控制字元"),
@@ -531,6 +552,7 @@ wordings! {
     BAD_PARAMETERS = 401, "參數錯誤", "参数错误", "bad parameters";
     NOT_SIGNED_IN = 1001, "未登錄或登錄已過期", "未登录或登录已过期", "not signed in, or the token has expired";
     NOT_ALLOWED = 1002, "無權限", "无权限", "not allowed for this caller";
+    SIGN_IN_REFUSED = 1003, "登錄失敗或已鎖定", "登录失败或已锁定", "sign-in refused or locked";
     NO_SUCH_COUPON = 2001, "電子券不存在", "电子券不存在", "no such coupon, or not yours";
     NO_SUCH_DEFINITION = 2002, "電子券定義不存在", "电子券定义不存在", "no such coupon definition";
     NO_SUCH_SHOP = 2003, "門店不存在、已關閉或二維碼無效", "门店不存在、已关闭或二维码无效", "no such shop, shop closed, or not our QR";
@@ -579,6 +601,7 @@ impl Refusal {
         match self {
             Self::NoSuchMember => &NO_SUCH_MEMBER,
             Self::Field { .. } => &BAD_PARAMETERS,
+            Self::SignInRefused => &SIGN_IN_REFUSED,
             Self::NoSuchCoupon => &NO_SUCH_COUPON,
             Self::NoSuchDefinition => &NO_SUCH_DEFINITION,
             Self::NoSuchShop => &NO_SUCH_SHOP,

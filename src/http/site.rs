@@ -110,6 +110,6 @@ fn page(found: Option<(String, Vec<String>)>) -> Response {
     (status, [(header::CONTENT_SECURITY_POLICY, policy)], Html(page)).into_response()
 }
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -270,7 +270,7 @@ async fn answer(
     parts: HashMap<String, String>,
     (query, headers, request_id): (String, HeaderMap, String),
 ) -> Result<Page, Failure> {
-    let caller = app.caller(&headers).ok_or(Failure::NotSignedIn)?;
+    let (caller, _) = app.identify(&headers, resource.method == Method::Post).await?;
     let (who, _) = app.principal(caller).await?;
     access::authorize(&who, &resource.action(), Target::Unknown)?;
     let mut form = Form::from_form(query.as_bytes())

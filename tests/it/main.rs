@@ -12,6 +12,7 @@
 #[macro_use]
 mod harness;
 mod access;
+mod accounts;
 mod archive;
 mod as_of;
 mod audit_history;
