@@ -7,11 +7,12 @@
 
 mod totp;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use argon2::password_hash::{PasswordHash, PasswordHasher as _, PasswordVerifier as _, SaltString};
 use argon2::{Algorithm, Argon2, Params, Version};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use unicode_normalization::UnicodeNormalization as _;
 
 use crate::account::{Account, AccountCommand, AccountRole, Hidden, NewPassword, NewSession};
@@ -157,14 +158,14 @@ pub struct Invited {
 /// Lets people in.
 pub struct SignIn {
     ledger: Ledger,
-    hashing: Semaphore,
+    hashing: Arc<Semaphore>,
 }
 
 impl SignIn {
     /// Who lets into this ledger.
     #[must_use]
     pub fn new(ledger: Ledger) -> Self {
-        Self { ledger, hashing: Semaphore::new(HASHES_AT_A_TIME) }
+        Self { ledger, hashing: Arc::new(Semaphore::new(HASHES_AT_A_TIME)) }
     }
 
     /// Signs somebody in.
@@ -561,8 +562,9 @@ impl SignIn {
         refused_until(tries.locked_until_ms, self.ledger.clock().now_ms())
     }
 
-    async fn turn(&self) -> Result<SemaphorePermit<'_>, SignInError> {
-        match tokio::time::timeout(PATIENCE, self.hashing.acquire()).await {
+    /// A turn to compute a hash, which goes with the computing: whoever asked may have gone away meanwhile.
+    async fn turn(&self) -> Result<OwnedSemaphorePermit, SignInError> {
+        match tokio::time::timeout(PATIENCE, self.hashing.clone().acquire_owned()).await {
             Ok(Ok(turn)) => Ok(turn),
             _ => Err(SignInError::Busy),
         }
@@ -570,9 +572,10 @@ impl SignIn {
 
     /// The hash of a new password.
     async fn hash(&self, password: &str) -> Result<Hidden, SignInError> {
-        let _turn = self.turn().await?;
+        let turn = self.turn().await?;
         let password = normal(password);
         let hashing = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
             let salt = SaltString::encode_b64(&random::<16>()).ok()?;
             let hash = argon2()?.hash_password(password.as_bytes(), &salt).ok()?;
             Some(hash.to_string())
@@ -622,15 +625,14 @@ fn argon2() -> Option<Argon2<'static>> {
 }
 
 /// Whether a password has this hash; computed apart, in its turn.
-async fn verify(turn: SemaphorePermit<'_>, password: &str, hash: String) -> Result<bool, SignInError> {
+async fn verify(turn: OwnedSemaphorePermit, password: &str, hash: String) -> Result<bool, SignInError> {
     let password = normal(password);
     let verifying = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
         let parsed = PasswordHash::new(&hash).ok()?;
         Some(argon2()?.verify_password(password.as_bytes(), &parsed).is_ok())
     });
-    let verified = verifying.await.ok().flatten();
-    drop(turn);
-    verified.ok_or(SignInError::Busy)
+    verifying.await.ok().flatten().ok_or(SignInError::Busy)
 }
 
 #[cfg(test)]

@@ -246,7 +246,7 @@ async fn add(mut call: Call) -> Result<Answer, Failure> {
 }
 
 async fn list(mut call: Call) -> Result<Answer, Failure> {
-    let slice = call.form.slice_of_pages();
+    let slice = call.form.slice();
     call.checked()?;
     let row = |account: &AccountRow| {
         json!({

@@ -9,6 +9,7 @@ mod events;
 mod followers;
 mod history;
 pub(crate) mod rebuilds;
+mod session;
 mod tlog;
 
 use std::collections::HashMap;
@@ -25,7 +26,7 @@ use serde::Serialize;
 
 use super::form::Form;
 use super::routes::{Field, Holds, optional};
-use super::{App, Failure, idempotency_key, language, refusal_response, request_id};
+use super::{App, Failure, Proof, idempotency_key, language, refusal_response, request_id};
 use crate::access::{self, Resource as Target};
 use crate::audit::at::{self, AsOf, At, AtError};
 use crate::identity::Caller;
@@ -66,6 +67,8 @@ pub enum Run {
     Followers,
     /// `/v1/followers/{name}/{order}`
     FollowerOrder,
+    /// `/v1/session`
+    Session,
 }
 
 /// What a resource is asked with.
@@ -119,6 +122,7 @@ pub static ALL: LazyLock<Vec<Resource>> = LazyLock::new(|| {
         tlog::RESOURCES,
         rebuilds::RESOURCES,
         followers::RESOURCES,
+        session::RESOURCES,
     ]
     .concat()
 });
@@ -129,6 +133,8 @@ pub(super) struct Ask {
     pub(super) app: App,
     /// Who asks.
     pub(super) caller: Caller,
+    /// By what he has proved who he is.
+    pub(super) proof: Proof,
     /// Names the request in logs and in the events it causes.
     pub(super) request_id: String,
     /// The idempotency key, where something is changed.
@@ -270,7 +276,7 @@ async fn answer(
     parts: HashMap<String, String>,
     (query, headers, request_id): (String, HeaderMap, String),
 ) -> Result<Page, Failure> {
-    let (caller, _) = app.identify(&headers, resource.method == Method::Post).await?;
+    let (caller, proof) = app.identify(&headers, resource.method == Method::Post).await?;
     let (who, _) = app.principal(caller).await?;
     access::authorize(&who, &resource.action(), Target::Unknown)?;
     let mut form = Form::from_form(query.as_bytes())
@@ -278,7 +284,7 @@ async fn answer(
     form.put_all(parts);
     let key = if resource.method == Method::Post { idempotency_key(&headers)? } else { None };
     let language = language(&headers);
-    let ask = Ask { app, caller, request_id, key, form, language };
+    let ask = Ask { app, caller, proof, request_id, key, form, language };
     match resource.run {
         Run::Events => events::events(ask).await,
         Run::Tlog(tlog) => tlog::run(tlog, ask).await,
@@ -291,5 +297,6 @@ async fn answer(
         Run::Rebuilds(run) => rebuilds::run(run, ask).await,
         Run::Followers => followers::list(ask).await,
         Run::FollowerOrder => followers::order(ask).await,
+        Run::Session => session::session(ask),
     }
 }
