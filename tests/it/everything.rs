@@ -46,7 +46,8 @@ async fn new_key(world: &World) {
     world.ledger.execute::<Provenance>(LEDGER_ID, &rotate, &meta).await.unwrap();
 }
 
-async fn accounts(world: &World) {
+/// An operator's account and all that becomes of it.
+pub async fn accounts(world: &World) {
     let id = account(world, json!({"name": "boss", "role": "operator"})).await;
     let me = Caller::OperatorAccount(id);
     sign_in(world, "boss", PASSWORD).await.ok();
