@@ -65,9 +65,7 @@ pub(super) async fn answer_open(
     let key = if route.writes { idempotency_key(request.headers())? } else { None };
     let form = read_form(&app, route, request).await?;
     match route.run {
-        Run::Open(run) => {
-            open(run, OpenCall { app, form, request_id, key, operation: route.path }).await
-        }
+        Run::Open(run) => open(run, OpenCall { app, form, request_id, key, operation: route.path }).await,
         _ => Err(Failure::NotSignedIn),
     }
 }
