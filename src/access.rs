@@ -55,6 +55,8 @@ pub enum Reach {
     Shop,
     /// All of it.
     All,
+    /// Whoever asks, signed in or not.
+    Open,
 }
 
 impl Reach {
@@ -63,6 +65,7 @@ impl Reach {
             "own" => Self::Own,
             "shop" => Self::Shop,
             "all" => Self::All,
+            "open" => Self::Open,
             _ => return None,
         })
     }
@@ -94,8 +97,12 @@ fn read_row(line: &'static str) -> Result<(&'static str, Reaches), String> {
         let cell = next()?;
         *reach = Reach::parse(cell);
         if reach.is_none() && cell != NOTHING {
-            return Err(format!("{line}: {cell:?} is not {NOTHING}, own, shop or all"));
+            return Err(format!("{line}: {cell:?} is not {NOTHING}, own, shop, all or open"));
         }
+    }
+    let open = reaches.iter().filter(|reach| **reach == Some(Reach::Open)).count();
+    if open > 0 && open < reaches.len() {
+        return Err(format!("{line}: what is open is open to everybody"));
     }
     match cells.next() {
         None => Ok((action, reaches)),
@@ -114,6 +121,12 @@ pub fn reach(role: Role, action: &str) -> Option<Reach> {
     ROWS.get(action)?.get(role as usize).copied().flatten()
 }
 
+/// Whether anybody may do it, and need not be signed in.
+#[must_use]
+pub fn is_open(action: &str) -> bool {
+    Role::ALL.into_iter().all(|role| reach(role, action) == Some(Reach::Open))
+}
+
 /// The roles that may do something at all.
 pub fn roles_of(action: &str) -> impl Iterator<Item = Role> {
     Role::ALL.into_iter().filter(move |role| reach(*role, action).is_some())
@@ -122,6 +135,9 @@ pub fn roles_of(action: &str) -> impl Iterator<Item = Role> {
 /// The names of those roles, as the documentation gives them.
 #[must_use]
 pub fn names_of_roles(action: &str) -> String {
+    if is_open(action) {
+        return "anybody".to_owned();
+    }
     roles_of(action).map(Role::name).collect::<Vec<_>>().join(", ")
 }
 
@@ -144,8 +160,8 @@ impl Principal {
             Caller::Member(_) => Role::Member,
             Caller::Employee(_) => Role::Employee,
             Caller::Partner(_) => Role::Partner,
-            Caller::Operator | Caller::System => Role::Operator,
-            Caller::Auditor => Role::Auditor,
+            Caller::Operator | Caller::OperatorAccount(_) | Caller::System => Role::Operator,
+            Caller::Auditor | Caller::AuditorAccount(_) => Role::Auditor,
         };
         Self { caller, role, shop_id: None }
     }
@@ -174,7 +190,7 @@ pub struct Denied;
 /// Whether somebody may do an action to a resource.
 pub fn authorize(who: &Principal, action: &str, resource: Resource) -> Result<(), Denied> {
     let may = match (reach(who.role, action), resource) {
-        (Some(Reach::All), _) | (Some(_), Resource::Unknown) => true,
+        (Some(Reach::All | Reach::Open), _) | (Some(_), Resource::Unknown) => true,
         (Some(Reach::Own), Resource::OfMember(id)) => who.caller == Caller::Member(id),
         (Some(Reach::Own), Resource::OfPartner(id)) => who.caller == Caller::Partner(id),
         (Some(Reach::Shop), Resource::InShop(shop_id)) => who.shop_id == Some(shop_id),
@@ -204,6 +220,7 @@ mod tests {
             "| `/a` | own | – | – | – | – | – |",
             "| `/a` | mine | – | – | – | – |",
             "| `/a` | | – | – | – | – |",
+            "| `/a` | open | – | – | – | – |",
         ] {
             assert!(read_row(wrong).is_err(), "{wrong}");
         }

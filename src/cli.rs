@@ -1,10 +1,12 @@
 //! The command line: `coupon-ledger [serve] …`, `coupon-ledger token …`, `coupon-ledger issue …`,
 //! `coupon-ledger import …`, `coupon-ledger history …`, `coupon-ledger as-of …`, `coupon-ledger verify …`,
 //! `coupon-ledger export …`, `coupon-ledger check …`, `coupon-ledger key …`, `coupon-ledger witness …`,
-//! `coupon-ledger rebuild …`, `coupon-ledger followers …`, `coupon-ledger backup …`, `coupon-ledger restore …`.
+//! `coupon-ledger rebuild …`, `coupon-ledger followers …`, `coupon-ledger backup …`, `coupon-ledger restore …`,
+//! `coupon-ledger operator|auditor|employee …`.
 //!
 //! Data goes to stdout, logs and progress to stderr. Exit code 0 done, 1 refused or findings, 2 could not run.
 
+mod account;
 mod as_of;
 mod backup;
 mod check;
@@ -28,6 +30,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
+use crate::account::AccountRole;
 use crate::clock::{Clock, Zone};
 use crate::config::{self, File, Place, Serve};
 use crate::directory::{Seal, SealError};
@@ -90,6 +93,12 @@ enum Command {
     Backup(backup::BackupArgs),
     /// Restore a backup into an empty data folder or an empty database, and check it
     Restore(backup::BackupArgs),
+    /// Create an operator's account, or choose another password for one; works while the server runs
+    Operator(account::AccountArgs),
+    /// The same for an auditor
+    Auditor(account::AccountArgs),
+    /// Create an account for an employee, or choose another password for one; works while the server runs
+    Employee(account::EmployeeArgs),
 }
 
 /// Why a command could not do what it was asked.
@@ -219,6 +228,9 @@ async fn dispatch(cli: Cli) -> Result<(), Failed> {
         Some(Command::Followers(arguments)) => followers::run(context, arguments).await,
         Some(Command::Backup(arguments)) => backup::back_up(context, arguments).await,
         Some(Command::Restore(arguments)) => backup::restore(context, arguments).await,
+        Some(Command::Operator(arguments)) => account::run(context, AccountRole::Operator, arguments).await,
+        Some(Command::Auditor(arguments)) => account::run(context, AccountRole::Auditor, arguments).await,
+        Some(Command::Employee(arguments)) => account::run_employee(context, arguments).await,
     }
 }
 

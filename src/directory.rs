@@ -6,6 +6,7 @@
 //! searched all the same ([`seal`]). It must never hold what makes a coupon
 //! valid: a member without personal data stays a member.
 
+mod accounts;
 mod employees;
 mod erase;
 mod keys;
@@ -16,6 +17,10 @@ mod members;
 pub mod seal;
 mod wechat;
 
+pub use accounts::{
+    Session, SignInRow, Tries, account_named, account_secrets, claim_name, clear_ended_sessions, count_try,
+    end_session, locked_until, name_of, session, sign_in_row, touch_session,
+};
 pub use employees::{Employee, EmployeeEdit, NEVER, add_employee, edit_employee, employee, employees};
 pub use erase::{
     EarlierErasure, Piece, clear_member, earlier_erasures, not_cleared, seal_members, seal_reviews,

@@ -7,15 +7,18 @@
 use cqrs_es::event_sink::EventSink;
 use cqrs_es::{Aggregate, DomainEvent};
 
+use crate::account::{Account, AccountCommand, AccountEvent};
 use crate::allotment::{Allotment, AllotmentCommand, AllotmentEvent};
 use crate::coupon::{Coupon, CouponCommand, CouponEvent, Past, Source};
 use crate::definition::{Definition, DefinitionCommand, DefinitionEvent, IssueLimit};
+use crate::directory::account_secrets;
 use crate::facts::Facts;
 use crate::grant::{Grant, GrantCommand, GrantEvent};
 use crate::job::{Job, JobCommand, JobEvent};
 use crate::member::{Member, MemberCommand, MemberEvent};
 use crate::order::{Order, OrderCommand, OrderEvent};
 use crate::provenance::{Provenance, ProvenanceCommand, ProvenanceEvent};
+use crate::read_model::accounts::account_rows;
 use crate::read_model::orders::order_rows;
 use crate::read_model::rules::{goods_group_rows, grant_rows, order_amount_rows};
 use crate::read_model::{allotment_rows, coupon_rows, definition_rows, job_rows, shop_rows};
@@ -440,6 +443,20 @@ impl Entity for GoodsGroup {
     }
 }
 
+impl Entity for Account {
+    fn begins(command: &AccountCommand) -> bool {
+        matches!(command, AccountCommand::Create { .. })
+    }
+
+    fn rows(&self, id: i64) -> Vec<LiveRow> {
+        account_rows(id, self)
+    }
+
+    fn guard(command: &AccountCommand, _events: &[AccountEvent], facts: &Facts, effects: &mut Effects) {
+        effects.beside = account_secrets(facts.id, command, facts.at.ms);
+    }
+}
+
 impl Entity for Provenance {
     fn rows(&self, _id: i64) -> Vec<LiveRow> {
         Vec::new()
@@ -499,6 +516,7 @@ macro_rules! for_each_aggregate {
             $crate::rule::OrderAmount,
             $crate::rule::GoodsGroup,
             $crate::member::Member,
+            $crate::account::Account,
             $crate::provenance::Provenance
         );
     };
@@ -526,6 +544,7 @@ aggregate!(OrderAmount, "order_amount", OrderAmountCommand, OrderAmountEvent);
 aggregate!(GoodsGroup, "goods_group", GoodsGroupCommand, GoodsGroupEvent);
 aggregate!(Provenance, "ledger", ProvenanceCommand, ProvenanceEvent);
 aggregate!(Member, "member", MemberCommand, MemberEvent);
+aggregate!(Account, "account", AccountCommand, AccountEvent);
 
 macro_rules! domain_event {
     ($event:ident { $($name:ident),* }) => {
@@ -570,5 +589,17 @@ domain_event!(JobEvent { Started, Paused, Resumed, Cancelled, Finished });
 domain_event!(GrantEvent { Added, Changed, Removed });
 domain_event!(OrderAmountEvent { Defined, Changed, Deleted });
 domain_event!(MemberEvent { Erased, SignedIn, WechatUnbound });
+domain_event!(AccountEvent {
+    Created,
+    CodeGiven,
+    PasswordSet,
+    SignedIn,
+    Locked,
+    TotpEnabled,
+    TotpDisabled,
+    SignedOutEverywhere,
+    Disabled,
+    Enabled
+});
 domain_event!(GoodsGroupEvent { Created, Renamed, GoodsSet, Deleted });
 domain_event!(ProvenanceEvent { ImportedFrom, CheckpointKeyRotated, KeyRotated });

@@ -4,12 +4,14 @@
 //! docs/api.md are made. The order of checks is the same everywhere: signed in (1001), allowed (1002), parameters (401),
 //! then what the command says. One function, [`Failure::answer`], maps errors to the wire.
 
+pub mod account;
 pub mod as_of;
 mod client;
 pub mod counter;
 pub mod directory;
 pub mod form;
 pub mod gate;
+mod identify;
 pub mod import;
 pub mod jobs;
 pub mod openapi;
@@ -19,6 +21,7 @@ pub mod partners;
 pub mod routes;
 pub mod rules;
 pub mod server;
+mod setup;
 mod site;
 pub mod v1;
 pub mod wechat;
@@ -43,18 +46,20 @@ use crate::audit::receipt::Patience;
 use crate::directory::{DirectoryKey, Employee, employee, revoked_tokens};
 use crate::entity::Entity;
 use crate::erasure::ErasureError;
-use crate::identity::{Caller, Token};
+use crate::identity::Caller;
 use crate::import::MAX_FILE_BYTES;
 use crate::ledger::unit::Together;
 use crate::ledger::writer::WriteError;
 use crate::ledger::{ExecuteError, Executed, Ledger, Meta};
 use crate::metrics::Metrics;
 use crate::refusal::{self, Language, Refusal, Wording, Wrong};
+use crate::sign_in::{SignIn, SignInError};
 use crate::store::{ReceiptKey, StoreError};
 use crate::value::{hex, random};
 use crate::wechat::{NoOpenid, Wechat};
 use form::Form;
 use gate::GateOptions;
+pub use identify::Proof;
 use routes::{Route, Run};
 
 /// The largest body that is accepted, files excepted.
@@ -115,6 +120,8 @@ pub struct App {
     pub ledger: Ledger,
     /// Settings.
     pub options: Arc<HttpOptions>,
+    /// Who lets people in.
+    pub sign_in: Arc<SignIn>,
     revoked: Arc<RwLock<HashSet<String>>>,
     /// Shops are opened one at a time, so that counting them before tells whether there is room.
     opening_shop: Arc<tokio::sync::Mutex<()>>,
@@ -131,7 +138,8 @@ impl App {
 
     fn with_options(ledger: Ledger, options: Arc<HttpOptions>) -> Self {
         let (revoked, opening_shop, copying) = Default::default();
-        Self { ledger, options, revoked, opening_shop, copying }
+        let sign_in = Arc::new(SignIn::new(ledger.clone()));
+        Self { ledger, options, sign_in, revoked, opening_shop, copying }
     }
 
     /// Reads the list of revoked tokens again; every process does so twice a minute.
@@ -140,21 +148,6 @@ impl App {
         let revoked = revoked_tokens(self.ledger.store(), now_s).await?;
         *self.revoked.write().unwrap_or_else(PoisonError::into_inner) = revoked.into_iter().collect();
         Ok(())
-    }
-
-    fn caller(&self, headers: &HeaderMap) -> Option<Caller> {
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let bearer = text("authorization").and_then(|value| {
-            let (scheme, token) = value.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then_some(token)
-        });
-        let token = Token::verify(
-            bearer.or_else(|| text("token"))?,
-            self.ledger.secrets(),
-            self.ledger.clock().now_ms(),
-        )?;
-        let revoked = self.revoked.read().unwrap_or_else(PoisonError::into_inner);
-        (!revoked.contains(&token.id)).then_some(token.caller)
     }
 
     /// Whoever calls, with where he works, and what the directory knows of an employee. That he has left is part of who
@@ -186,6 +179,7 @@ impl App {
         }
         let router = router
             .merge(site::router())
+            .merge(setup::router())
             .merge(v1::router())
             .fallback(|headers: HeaderMap| async move { no_such_route(StatusCode::NOT_FOUND, &headers) })
             .method_not_allowed_fallback(|headers: HeaderMap| async move {
@@ -205,6 +199,8 @@ pub struct Call {
     pub caller: Caller,
     /// The same, with his role and where he works.
     pub who: Principal,
+    /// By what he has proved who he is; None where the past is asked in his name.
+    pub proof: Option<Proof>,
     /// The employee who calls, where one does and the directory knows him.
     pub employee: Option<Employee>,
     /// Its fields.
@@ -275,18 +271,26 @@ impl Call {
 pub struct Answer {
     data: String,
     replayed: bool,
+    cookie: Option<HeaderValue>,
 }
 
 impl Answer {
     /// An answer with this `data`.
     pub fn new(data: &impl Serialize) -> Result<Self, Failure> {
         let data = serde_json::to_string(data).map_err(|error| Failure::Execute(error.into()))?;
-        Ok(Self { data, replayed: false })
+        Ok(Self { data, replayed: false, cookie: None })
     }
 
     /// The answer to a command that was run, marked where it is a replay.
     pub fn of<A: Entity>(done: &Executed<A>, data: &impl Serialize) -> Result<Self, Failure> {
         Self::new(data).map(|answer| answer.replayed(done.replayed))
+    }
+
+    /// The same, with a cookie for browsers.
+    #[must_use]
+    fn with_cookie(mut self, cookie: &str) -> Self {
+        self.cookie = HeaderValue::from_str(cookie).ok();
+        self
     }
 
     /// Marks the answer as a replay.
@@ -304,6 +308,8 @@ pub enum Failure {
     NotSignedIn,
     /// 1002
     NotAllowed,
+    /// 1003, with the seconds until another try is let through.
+    SignInRefused(Option<u32>),
     /// 401 on fields.
     Fields(Vec<(&'static str, Wrong)>),
     /// 401 on the body, with the HTTP status that says what is wrong with it.
@@ -314,8 +320,6 @@ pub enum Failure {
     Replayed(Refusal),
     /// What the ledger says.
     Execute(ExecuteError),
-    /// 1003
-    SignInRefused,
     /// 1003, 9001 or 9003: what WeChat says, or does not.
     Wechat(NoOpenid),
     /// 9004: the path names nothing.
@@ -342,6 +346,17 @@ impl From<ErasureError> for Failure {
 impl From<NoOpenid> for Failure {
     fn from(error: NoOpenid) -> Self {
         Self::Wechat(error)
+    }
+}
+
+impl From<SignInError> for Failure {
+    fn from(error: SignInError) -> Self {
+        match error {
+            SignInError::Refused { retry_after_s } => Self::SignInRefused(retry_after_s),
+            SignInError::Busy => Self::TooSlow,
+            SignInError::Field(field, why) => Self::Fields(vec![(field, why)]),
+            SignInError::Execute(error) => Self::Execute(error),
+        }
     }
 }
 
@@ -416,13 +431,16 @@ impl Failure {
         match self {
             Self::NotSignedIn => Refused::new(StatusCode::UNAUTHORIZED, &refusal::NOT_SIGNED_IN),
             Self::NotAllowed => Refused::new(StatusCode::FORBIDDEN, &refusal::NOT_ALLOWED),
+            Self::SignInRefused(retry_after_s) => Refused {
+                retry_after_s: *retry_after_s,
+                ..Refused::new(StatusCode::OK, &refusal::SIGN_IN_REFUSED)
+            },
             Self::NotThere => Refused::new(StatusCode::NOT_FOUND, &refusal::NO_SUCH_ROUTE),
             Self::TooSlow => Refused::unavailable(),
             Self::TooOften(retry_after_s) => Refused {
                 retry_after_s: Some(*retry_after_s),
                 ..Refused::new(StatusCode::TOO_MANY_REQUESTS, &refusal::TOO_MANY_REQUESTS)
             },
-            Self::SignInRefused => Refused::new(StatusCode::OK, &refusal::SIGN_IN_REFUSED),
             Self::Wechat(error) => wechat::refused(error, request_id),
             Self::NotErased(error) => {
                 tracing::error!(%error, request_id, "an erasure is in the log but not finished");
@@ -567,7 +585,10 @@ async fn answer(
     request: Request,
     request_id: String,
 ) -> Result<Answer, Failure> {
-    let caller = app.caller(request.headers()).ok_or(Failure::NotSignedIn)?;
+    if access::is_open(route.path) {
+        return account::answer_open(app, route, request, request_id).await;
+    }
+    let (caller, proof) = app.identify(request.headers(), true).await?;
     let (who, employee) = app.principal(caller).await?;
     access::authorize(&who, route.path, Resource::Unknown)?;
     let key = if route.writes { idempotency_key(request.headers())? } else { None };
@@ -576,7 +597,8 @@ async fn answer(
     let at = app.ledger.now();
     let meta = Meta { caller, at, request_id, receipt: None, job_id: None };
     let (canonical, operation) = (String::new(), route.path);
-    let call = Call { app, caller, who, employee, form, meta, key, operation, canonical, language };
+    let proof = Some(proof);
+    let call = Call { app, caller, who, proof, employee, form, meta, key, operation, canonical, language };
     run(route, call).await
 }
 
@@ -592,6 +614,9 @@ async fn run(route: &Route, call: Call) -> Result<Answer, Failure> {
         Run::Directory(run) => directory::run(run, call).await,
         Run::Rules(run) => rules::run(run, call).await,
         Run::Partners(run) => partners::run(run, call).await,
+        Run::Account(run) => account::run(run, call).await,
+        // The table says who may call these, and it is whoever asks.
+        Run::Open(_) => Err(Failure::NotAllowed),
     }
 }
 
@@ -654,6 +679,9 @@ fn success(answer: &Answer) -> Response {
     let mut response = json_response(StatusCode::OK, body);
     if answer.replayed {
         response.headers_mut().insert("idempotency-replayed", HeaderValue::from_static("true"));
+    }
+    if let Some(cookie) = &answer.cookie {
+        response.headers_mut().insert(header::SET_COOKIE, cookie.clone());
     }
     response
 }

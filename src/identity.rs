@@ -1,14 +1,17 @@
 //! Who calls: bearer tokens, and what a caller may do.
 //!
 //! A token is `cl1.<payload>.<signature>`: checked without the database, ended by its own date, and cut short by the
-//! list of revoked tokens that every process reads again within a minute. Sign-in proper will mint the same tokens.
+//! list of revoked tokens that every process reads again within a minute. Whoever signs in with a name and a password has
+//! a session instead, `cs1.<id>.<secret>`: it means nothing by itself, and the database is asked at each call.
 
 use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
+use crate::account::AccountRole;
 use crate::secrets::Secrets;
 use crate::value::{MAX_ID, hex, parse_int, random};
 
@@ -22,9 +25,13 @@ pub enum Caller {
     Employee(i64),
     /// A partner, by his id: he sees what is his.
     Partner(i64),
-    /// An operator.
+    /// An operator who signed in, by his account's id.
+    OperatorAccount(i64),
+    /// An auditor who signed in, by his account's id: reads everything, changes nothing.
+    AuditorAccount(i64),
+    /// Whoever holds an operator's token from the command line.
     Operator,
-    /// An auditor: reads everything, changes nothing.
+    /// The same of an auditor.
     Auditor,
     /// The ledger itself: sweeps and the demo world.
     System,
@@ -38,8 +45,8 @@ impl Caller {
             Self::Member(_) => "member",
             Self::Employee(_) => "employee",
             Self::Partner(_) => "partner",
-            Self::Operator => "operator",
-            Self::Auditor => "auditor",
+            Self::Operator | Self::OperatorAccount(_) => "operator",
+            Self::Auditor | Self::AuditorAccount(_) => "auditor",
             Self::System => "system",
         }
     }
@@ -55,7 +62,17 @@ impl Caller {
 }
 
 impl Caller {
-    /// A caller as he is displayed, `member:439` or `operator`; `member/439` is understood too.
+    /// As whom somebody acts who signs in with this account.
+    #[must_use]
+    pub fn of_account(role: AccountRole, account_id: i64) -> Self {
+        match role {
+            AccountRole::Operator => Self::OperatorAccount(account_id),
+            AccountRole::Auditor => Self::AuditorAccount(account_id),
+            AccountRole::Employee(employee_id) => Self::Employee(employee_id),
+        }
+    }
+
+    /// A caller as he is displayed, `member:439`, `operator:7` or `operator`; `member/439` is understood too.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let Some((kind, id)) = text.split_once([':', '/']) else {
@@ -64,16 +81,20 @@ impl Caller {
                 .find(|caller| caller.kind() == text);
         };
         let id = parse_int(id, 1, MAX_ID).ok().filter(|id| (1..=MAX_ID).contains(id))?;
-        [Self::Member(id), Self::Employee(id), Self::Partner(id)]
-            .into_iter()
-            .find(|caller| caller.kind() == kind)
+        let with_ids =
+            [Self::Member, Self::Employee, Self::Partner, Self::OperatorAccount, Self::AuditorAccount];
+        with_ids.into_iter().map(|caller| caller(id)).find(|caller| caller.kind() == kind)
     }
 }
 
 impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Member(id) | Self::Employee(id) | Self::Partner(id) => write!(f, "{}:{id}", self.kind()),
+            Self::Member(id)
+            | Self::Employee(id)
+            | Self::Partner(id)
+            | Self::OperatorAccount(id)
+            | Self::AuditorAccount(id) => write!(f, "{}:{id}", self.kind()),
             _ => f.write_str(self.kind()),
         }
     }
@@ -127,19 +148,66 @@ impl Token {
     }
 }
 
+/// The token of a session. The database holds its id and the secret's hash: a copy of it yields no session.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SessionToken {
+    /// Its id: 16 hexadecimal digits.
+    pub id: String,
+    secret: String,
+}
+
+impl fmt::Debug for SessionToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SessionToken({})", self.id)
+    }
+}
+
+impl SessionToken {
+    /// A new one, with 256 random bits.
+    #[must_use]
+    pub fn random() -> Self {
+        Self { id: hex(&random::<8>()), secret: URL_SAFE_NO_PAD.encode(random::<32>()) }
+    }
+
+    /// The token in a text, if it has the shape of one.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (id, secret) = text.trim().strip_prefix("cs1.")?.split_once('.')?;
+        let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        let is_secret = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        let shaped =
+            id.len() == 16 && id.bytes().all(is_hex) && secret.len() == 43 && secret.bytes().all(is_secret);
+        shaped.then(|| Self { id: id.to_owned(), secret: secret.to_owned() })
+    }
+
+    /// The token as it travels.
+    #[must_use]
+    pub fn text(&self) -> String {
+        format!("cs1.{}.{}", self.id, self.secret)
+    }
+
+    /// What the database keeps of the secret. It is random and long: one round of a plain hash hides it.
+    #[must_use]
+    pub fn secret_hash(&self) -> String {
+        hex(&Sha256::digest(&self.secret))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_caller_is_read_as_he_is_displayed() {
-        let callers = [Caller::Member(439), Caller::Employee(1), Caller::Partner(2), Caller::Operator];
-        for caller in callers.into_iter().chain([Caller::Auditor, Caller::System]) {
+        let with_ids = [Caller::Member(439), Caller::Employee(1), Caller::Partner(2)];
+        let of_accounts = [Caller::OperatorAccount(7), Caller::AuditorAccount(8)];
+        let without = [Caller::Operator, Caller::Auditor, Caller::System];
+        for caller in with_ids.into_iter().chain(of_accounts).chain(without) {
             assert_eq!(Caller::parse(&caller.to_string()), Some(caller));
         }
         assert_eq!(Caller::parse("employee/1000"), Some(Caller::Employee(1000)));
         for nobody in
-            ["", "member", "member:", "member:0", "member:-1", "member:x", "operator:1", "shop:1", ":1"]
+            ["", "member", "member:", "member:0", "member:-1", "member:x", "system:1", "shop:1", ":1"]
         {
             assert_eq!(Caller::parse(nobody), None, "{nobody}");
         }
@@ -168,6 +236,19 @@ mod tests {
             other[at] = if other[at] == b'A' { b'B' } else { b'A' };
             let other = String::from_utf8(other).unwrap();
             assert!(other == text || Token::read(&other, &secrets).is_none(), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_session_is_read_as_it_travels_and_in_no_other_shape() {
+        let token = SessionToken::random();
+        let text = token.text();
+        assert_eq!(SessionToken::parse(&text), Some(token.clone()));
+        assert_ne!(SessionToken::random().secret_hash(), token.secret_hash());
+        assert!(!format!("{token:?}").contains(&token.secret));
+        let upper = format!("cs1.ABCDEF0123456789.{}", "A".repeat(43));
+        for other in [&text[1..], &text[..text.len() - 1], &format!("{text}A"), "", "cs1.", "cs1..", &upper] {
+            assert_eq!(SessionToken::parse(other), None, "{other}");
         }
     }
 }

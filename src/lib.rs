@@ -4,16 +4,17 @@
 //! computed from those streams. Imports go one way:
 //!
 //! ```text
-//! value, durable, clock, refusal ← secrets, person_keys ← coupon, definition, shop, allotment, job, grant, rule, order, member, provenance, facts
+//! value, durable, clock, refusal ← secrets, person_keys ← account, coupon, definition, shop, allotment, job, grant, rule, order, member, provenance, facts
 //!   ← identity ← access, config
 //!   ← store ← read_model, directory ← entity ← metrics ← ledger
-//!   ← lease, followers, bulk, import, sweep, runner, rulebook, granting, ordering, erasure, wechat, replay, backup, demo ← audit ← http ← cli ← main
+//!   ← lease, followers, bulk, import, sign_in, sweep, runner, rulebook, granting, ordering, erasure, wechat, replay, backup, demo ← audit ← http ← cli ← main
 //! ```
 
 // It panics where nothing more can be written: `cli` has a way to say so instead.
 #![warn(clippy::print_stdout)]
 
 pub mod access;
+pub mod account;
 pub mod allotment;
 pub mod audit;
 pub mod backup;
@@ -52,6 +53,7 @@ pub mod rulebook;
 pub mod runner;
 pub mod secrets;
 pub mod shop;
+pub mod sign_in;
 pub mod store;
 pub mod sweep;
 pub mod value;

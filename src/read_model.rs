@@ -3,6 +3,7 @@
 //! Each function is pure. A stream's rows are upserted whole in the append's transaction, so rebuilding them is
 //! replaying the stream, and comparing them is a diff.
 
+pub mod accounts;
 pub mod jobs;
 pub mod orders;
 pub mod pages;
@@ -268,7 +269,7 @@ pub static PARTNER_COUPONS: LiveTable = LiveTable {
 };
 
 /// Every live table that is made of streams alone.
-pub static LIVE_TABLES: [&LiveTable; 14] = [
+pub static LIVE_TABLES: [&LiveTable; 15] = [
     &WALLET,
     &REDEMPTIONS,
     &DEFINITIONS,
@@ -283,6 +284,7 @@ pub static LIVE_TABLES: [&LiveTable; 14] = [
     &ALLOTMENTS,
     &ALLOTMENT_CHANGES,
     &PARTNER_COUPONS,
+    &accounts::ACCOUNTS,
 ];
 
 /// The manual's number of a definition's type.

@@ -17,6 +17,8 @@ pub enum Refusal {
         /// What is wrong with it.
         why: Wrong,
     },
+    /// 1003: wrong name, password or code, or too many tries: the same answer.
+    SignInRefused,
     /// 2001: no such coupon, or not the caller's: the same answer.
     NoSuchCoupon,
     /// 2002
@@ -122,6 +124,13 @@ pub enum Wrong {
         /// The most.
         max: usize,
     },
+    /// A text with too few characters.
+    TooShort {
+        /// The least.
+        min: usize,
+    },
+    /// Not a name to sign in with.
+    NotAName,
     /// A text with characters that cannot be kept.
     ControlCharacters,
     /// A list with too many entries.
@@ -264,6 +273,18 @@ impl Wrong {
                 format!("{field}不能超過{max}個字"),
                 format!("{field}不能超过{max}个字"),
                 format!("{field} must not be longer than {max} characters"),
+            ],
+            Self::TooShort { min } => [
+                format!("{field}不能少於{min}個字"),
+                format!("{field}不能少于{min}个字"),
+                format!("{field} must not be shorter than {min} characters"),
+            ],
+            Self::NotAName => [
+                format!("{field}必須是1到64個字母、數字、.、_或-，且以字母或數字開頭"),
+                format!("{field}必须是1到64个字母、数字、.、_或-，且以字母或数字开头"),
+                format!(
+                    "{field} must be 1 to 64 letters, digits, ., _ or -, and begin with a letter or digit"
+                ),
             ],
             Self::ControlCharacters => [
                 format!("{field}含有控制字元"),
@@ -588,6 +609,7 @@ impl Refusal {
         match self {
             Self::NoSuchMember => &NO_SUCH_MEMBER,
             Self::Field { .. } => &BAD_PARAMETERS,
+            Self::SignInRefused => &SIGN_IN_REFUSED,
             Self::NoSuchCoupon => &NO_SUCH_COUPON,
             Self::NoSuchDefinition => &NO_SUCH_DEFINITION,
             Self::NoSuchShop => &NO_SUCH_SHOP,

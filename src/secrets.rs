@@ -150,6 +150,10 @@ pub struct Secrets {
     counter: Line,
     search: Key,
     wechat: Key,
+    accounts: Key,
+    second_factors: Key,
+    csrf: Key,
+    names: Key,
     gifts: GiftCodes,
     ring: Ring,
 }
@@ -175,6 +179,10 @@ impl Secrets {
             counter: line(Purpose::Token, "counter codes"),
             search: root.derive("member search"),
             wechat: root.derive("wechat sign-in"),
+            accounts: root.derive("account codes"),
+            second_factors: root.derive("second factors"),
+            csrf: root.derive("csrf tokens"),
+            names: root.derive("sign-in names"),
             gifts: GiftCodes(line(Purpose::Gift, "gift codes")),
             ring,
             root,
@@ -342,6 +350,69 @@ impl Secrets {
     }
 }
 
+/// A code that lets somebody choose a password, once the secrets have found it ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PasswordCode {
+    /// Of an account: which, and the code's number there.
+    Account(i64, u32),
+    /// Of the first operator, whose account it makes; until when it holds, Unix milliseconds.
+    Setup(i64),
+}
+
+impl Secrets {
+    /// The text of such a code. Asked again, it is the same; no copy of the database holds it.
+    #[must_use]
+    pub fn password_code(&self, code: PasswordCode) -> String {
+        let unsigned = match code {
+            PasswordCode::Account(account_id, number) => format!("ac1.{account_id}.{number}"),
+            PasswordCode::Setup(lapses_at_ms) => format!("su1.{lapses_at_ms}"),
+        };
+        let signature = URL_SAFE_NO_PAD.encode(self.accounts.short::<16>(&[unsigned.as_bytes()]));
+        format!("{unsigned}.{signature}")
+    }
+
+    /// The code in a text, if this ledger made it, byte for byte.
+    #[must_use]
+    pub fn read_password_code(&self, text: &str) -> Option<PasswordCode> {
+        let (unsigned, signature) = text.trim().rsplit_once('.')?;
+        let signature = URL_SAFE_NO_PAD.decode(signature).ok().filter(|bytes| bytes.len() == 16)?;
+        self.accounts.mac(&[unsigned.as_bytes()]).verify_truncated_left(&signature).ok()?;
+        match unsigned.split('.').collect::<Vec<_>>().as_slice() {
+            ["ac1", account_id, number] => {
+                Some(PasswordCode::Account(account_id.parse().ok()?, number.parse().ok()?))
+            }
+            ["su1", lapses_at_ms] => Some(PasswordCode::Setup(lapses_at_ms.parse().ok()?)),
+            _ => None,
+        }
+    }
+
+    /// The secret of an account's second factor (RFC 6238), by its number: each time it is set up it is another.
+    #[must_use]
+    pub fn second_factor(&self, account_id: i64, number: u32) -> [u8; 20] {
+        self.second_factors.short(&[&account_id.to_be_bytes(), &number.to_be_bytes()])
+    }
+
+    /// What a page must send with every write of a session that came in a cookie.
+    #[must_use]
+    pub fn csrf_token(&self, session_id: &str) -> String {
+        URL_SAFE_NO_PAD.encode(self.csrf.short::<16>(&[session_id.as_bytes()]))
+    }
+
+    /// Checks it in constant time.
+    #[must_use]
+    pub fn is_csrf_token(&self, session_id: &str, token: &str) -> bool {
+        URL_SAFE_NO_PAD.decode(token).is_ok_and(|token| {
+            token.len() == 16 && self.csrf.mac(&[session_id.as_bytes()]).verify_truncated_left(&token).is_ok()
+        })
+    }
+
+    /// What stands in the database for a name that somebody tried to sign in with, whether there is such an account or not.
+    #[must_use]
+    pub fn sign_in_name(&self, name: &str) -> String {
+        hex(&self.names.short::<16>(&[name.as_bytes()]))
+    }
+}
+
 /// The function from a coupon and the number of a gift to the gift's six-digit code.
 #[derive(Clone)]
 pub struct GiftCodes(Line);
@@ -442,6 +513,23 @@ mod tests {
         ];
         assert!(!others.contains(&secrets.openid_hash("wx1", "o1")));
         assert!(!Secrets::from_root([8; 32]).is_wechat_state("cookie", &state));
+    }
+
+    #[test]
+    fn a_password_code_is_accepted_byte_for_byte_only() {
+        let secrets = Secrets::from_root([7; 32]);
+        for code in [PasswordCode::Account(7, 3), PasswordCode::Setup(1_795_406_400_000)] {
+            let text = secrets.password_code(code);
+            assert_eq!(secrets.read_password_code(&text), Some(code));
+            assert_eq!(Secrets::from_root([8; 32]).read_password_code(&text), None);
+            for at in 0..text.len() {
+                let mut other = text.clone().into_bytes();
+                other[at] ^= 1;
+                if let Ok(other) = String::from_utf8(other) {
+                    assert_eq!(secrets.read_password_code(&other), None, "{other}");
+                }
+            }
+        }
     }
 
     #[test]

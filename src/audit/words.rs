@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 
+use crate::account::{Account, AccountEvent, AccountRole};
 use crate::allotment::{Allotment, AllotmentEvent};
 use crate::clock::Zone;
 use crate::coupon::{Coupon, CouponEvent, Issue, Past, Source};
@@ -461,6 +462,41 @@ impl Told for Member {
             MemberEvent::WechatUnbound { employee_id, at_ms: _ } => {
                 format!("unbound from WeChat{}", by(*employee_id))
             }
+        }
+    }
+}
+
+impl Told for Account {
+    fn words(event: &AccountEvent, zone: Zone) -> String {
+        match event {
+            AccountEvent::Created { role, at_ms: _ } => match role {
+                AccountRole::Employee(id) => format!("account created for employee {id}"),
+                AccountRole::Operator | AccountRole::Auditor => format!("{}'s account created", role.name()),
+            },
+            AccountEvent::CodeGiven { number, lapses_at_ms, at_ms: _ } => {
+                format!(
+                    "code {number} given out to choose a password until {}",
+                    zone.date_time(*lapses_at_ms)
+                )
+            }
+            AccountEvent::PasswordSet { by_code, at_ms: _ } => {
+                let by = if *by_code { "by a code" } else { "by who knew the old one" };
+                format!("password chosen {by}; every session ended")
+            }
+            AccountEvent::SignedIn { totp_step, at_ms: _ } => {
+                let factor = if *totp_step == 0 { "" } else { " with a second factor" };
+                format!("signed in{factor}")
+            }
+            AccountEvent::Locked { until_ms, at_ms: _ } => {
+                format!("locked after wrong tries until {}", zone.date_time(*until_ms))
+            }
+            AccountEvent::TotpEnabled { number, totp_step: _, at_ms: _ } => {
+                format!("second factor {number} is asked from now on")
+            }
+            AccountEvent::TotpDisabled { at_ms: _ } => "no second factor is asked any more".to_owned(),
+            AccountEvent::SignedOutEverywhere { at_ms: _ } => "every session ended".to_owned(),
+            AccountEvent::Disabled { at_ms: _ } => "disabled; every session ended".to_owned(),
+            AccountEvent::Enabled { at_ms: _ } => "enabled again".to_owned(),
         }
     }
 }

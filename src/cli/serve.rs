@@ -17,6 +17,7 @@ use crate::audit::verify::run_verify;
 use crate::clock::Clock;
 use crate::config::{RunningServer, Serve, announce_server, wechat_secret, withdraw_server};
 use crate::demo;
+use crate::directory::clear_ended_sessions;
 use crate::erasure::{self, follow_erasures};
 use crate::followers::{self, EXPIRY};
 use crate::granting::{self, run_granting};
@@ -33,7 +34,7 @@ use crate::store;
 use crate::sweep::{release_lease, sweep};
 use crate::wechat::{Wechat, WechatApp, WechatOptions};
 
-/// How often the sweep looks, and how often the list of revoked tokens and the good keys are read again.
+/// How often the sweep looks, sessions that have ended are cleared, and the revoked tokens and the good keys are read again.
 const HOUSEKEEPING: Duration = Duration::from_secs(20);
 
 /// Files that are no client's connection.
@@ -78,7 +79,11 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
     let pid = std::process::id();
     announce_server(&context.folder, &RunningServer { url: url.clone(), pid })
         .with_context(|| format!("cannot write to {}", context.folder.display()))?;
-    print_banner(&context, &ledger, &url, options.demo == Some(true))?;
+    let demo = options.demo == Some(true);
+    // The demo world is for looking around: nobody signs in there who has not made an account by hand.
+    let setup = if demo { None } else { app.sign_in.setup_code().await? };
+    let setup = setup.map(|code| format!("{}/setup#{code}", app.options.public_url.trim_end_matches('/')));
+    print_banner(&context, &ledger, (&url, setup.as_deref()), demo)?;
 
     let mut background = JoinSet::new();
     background.spawn(keep_house(app.clone()));
@@ -254,7 +259,12 @@ pub(super) fn start_logging(format: Option<&str>) -> Result<(), Failed> {
     started.map_err(|error| anyhow::anyhow!("cannot start logging: {error}").into())
 }
 
-fn print_banner(context: &Context, ledger: &Ledger, url: &str, demo: bool) -> Result<(), Failed> {
+fn print_banner(
+    context: &Context,
+    ledger: &Ledger,
+    (url, setup): (&str, Option<&str>),
+    demo: bool,
+) -> Result<(), Failed> {
     let folder = std::fs::canonicalize(&context.folder).unwrap_or_else(|_| context.folder.clone());
     // With the demo world the token is worth nothing; a real ledger's standard output must not hold one.
     let token = if demo {
@@ -272,6 +282,10 @@ fn print_banner(context: &Context, ledger: &Ledger, url: &str, demo: bool) -> Re
     writeln!(out, "  data in     {}", folder.display())?;
     writeln!(out, "  engine      {}", ledger.store().engine())?;
     writeln!(out, "  API docs    {url}/docs")?;
+    if let Some(setup) = setup {
+        writeln!(out, "  set up      {setup}")?;
+        writeln!(out, "              makes the first operator's account: once, within 30 minutes")?;
+    }
     writeln!(
         out,
         "  try         curl -s {url}/client/couponlist -H \"Authorization: Bearer {token}\" -d state=0"
@@ -297,6 +311,9 @@ async fn keep_house(app: App) {
         }
         if let Err(error) = followers::measure(&app.ledger).await {
             tracing::warn!(%error, "how the followers stand could not be read");
+        }
+        if let Err(error) = clear_ended_sessions(app.ledger.store(), app.ledger.clock().now_ms()).await {
+            tracing::warn!(%error, "sessions that have ended could not be cleared");
         }
         if let Err(error) = keys::follow(&app.ledger).await {
             tracing::warn!(%error, "which keys are good could not be read");

@@ -213,6 +213,7 @@ async fn ask_app(app: App, question: Question) -> Result<String, Failure> {
         app,
         caller,
         who: Principal::plain(caller),
+        proof: None,
         employee: None,
         form,
         meta,

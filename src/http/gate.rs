@@ -78,8 +78,8 @@ impl Gate {
         if let Some(address) = self.app.options.gate.proxies.client(peer, request.headers()) {
             self.limiter.take(class, Who::Address(network(address)), now)?;
         }
-        match self.app.caller(request.headers()) {
-            Some(caller) => self.limiter.take(class, Who::Caller(caller), now),
+        match self.app.who(request.headers()) {
+            Some(who) => self.limiter.take(class, who, now),
             None => Ok(()),
         }
     }

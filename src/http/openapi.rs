@@ -43,6 +43,11 @@ pub fn document() -> Value {
         ),
         ("/metrics", "Prometheus' text format", "text/plain"),
         ("/openapi.json", "This document", "application/json"),
+        (
+            "/setup",
+            "The page behind a one-time link, where somebody chooses his name and his password",
+            "text/html",
+        ),
     ] {
         let content = json!({"description": "OK", "content": {kind: {}}});
         paths.insert(
@@ -65,9 +70,10 @@ pub fn document() -> Value {
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "token": {"type": "apiKey", "in": "header", "name": "token"},
+                "session": {"type": "apiKey", "in": "cookie", "name": "__Host-session"},
             },
         },
-        "security": [{"bearer": []}, {"token": []}],
+        "security": [{"bearer": []}, {"token": []}, {"session": []}],
         "paths": paths,
     })
 }
@@ -154,7 +160,7 @@ fn operation(route: &Route) -> Value {
         }));
     }
     let callers = access::names_of_roles(route.path);
-    json!({
+    let mut operation = json!({
         "summary": route.about,
         "description": format!("Callers: {}. Refusals in order of precedence: {}.", callers, refusals(route)),
         "operationId": route.path.trim_start_matches('/').replace('/', "_"),
@@ -185,7 +191,11 @@ fn operation(route: &Route) -> Value {
             "429": {"description": "9001: asked too often; try again after Retry-After seconds"},
             "503": {"description": "9002: try again with the same key after Retry-After seconds"},
         },
-    })
+    });
+    if let (true, Value::Object(operation)) = (access::is_open(route.path), &mut operation) {
+        operation.insert("security".to_owned(), json!([]));
+    }
+    operation
 }
 
 /// A field in a path or a query.
@@ -242,7 +252,7 @@ fn problem(about: &str) -> Value {
 }
 
 fn refusals(route: &Route) -> String {
-    let mut codes = vec![1001, 1002, 401];
+    let mut codes = if access::is_open(route.path) { vec![401] } else { vec![1001, 1002, 401] };
     if route.writes {
         codes.push(6001);
     }

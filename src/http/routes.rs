@@ -1,6 +1,7 @@
 //! The table of every route: which fields it takes, what it answers. The router, the OpenAPI
 //! description and docs/api.md are made from it; a test holds the handlers against it.
 
+mod account;
 mod client;
 mod counter;
 mod directory;
@@ -13,6 +14,7 @@ mod rules;
 
 use std::sync::LazyLock;
 
+use super::account::{Account, Open};
 use super::client::Client;
 use super::counter::Counter;
 use super::directory::Directory;
@@ -84,6 +86,10 @@ pub enum Run {
     Rules(Rules),
     /// Of partners.
     Partners(Partners),
+    /// Of accounts.
+    Account(Account),
+    /// Of signing in, which nobody has done yet who calls them.
+    Open(Open),
 }
 
 /// A route.
@@ -154,6 +160,7 @@ pub static ALL: LazyLock<Vec<Route>> = LazyLock::new(|| {
         import::ROUTES,
         rules::ROUTES,
         partners::ROUTES,
+        account::ROUTES,
     ]
     .concat()
 });

@@ -109,6 +109,6 @@ fn page(found: Option<(String, Vec<String>)>) -> Response {
     (status, Html(page)).into_response()
 }
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -11,6 +11,7 @@ mod followers;
 mod history;
 mod keys;
 pub(crate) mod rebuilds;
+mod session;
 mod tlog;
 
 use std::collections::HashMap;
@@ -27,7 +28,7 @@ use serde::Serialize;
 
 use super::form::Form;
 use super::routes::{Field, Holds, optional};
-use super::{App, Failure, idempotency_key, language, problem_response, request_id};
+use super::{App, Failure, Proof, idempotency_key, language, problem_response, request_id};
 use crate::access::{self, Resource as Target};
 use crate::audit::at::{self, AsOf, At, AtError};
 use crate::identity::Caller;
@@ -70,6 +71,8 @@ pub enum Run {
     Followers,
     /// `/v1/followers/{name}/{order}`
     FollowerOrder,
+    /// `/v1/session`
+    Session,
 }
 
 /// What a resource is asked with.
@@ -124,6 +127,7 @@ pub static ALL: LazyLock<Vec<Resource>> = LazyLock::new(|| {
         keys::RESOURCES,
         rebuilds::RESOURCES,
         followers::RESOURCES,
+        session::RESOURCES,
     ]
     .concat()
 });
@@ -134,6 +138,8 @@ pub(super) struct Ask {
     pub(super) app: App,
     /// Who asks.
     pub(super) caller: Caller,
+    /// By what he has proved who he is.
+    pub(super) proof: Proof,
     /// Names the request in logs and in the events it causes.
     pub(super) request_id: String,
     /// The idempotency key, where something is changed.
@@ -275,7 +281,7 @@ async fn answer(
     parts: HashMap<String, String>,
     (query, headers, request_id): (String, HeaderMap, String),
 ) -> Result<Page, Failure> {
-    let caller = app.caller(&headers).ok_or(Failure::NotSignedIn)?;
+    let (caller, proof) = app.identify(&headers, resource.method == Method::Post).await?;
     let (who, _) = app.principal(caller).await?;
     access::authorize(&who, &resource.action(), Target::Unknown)?;
     let mut form = Form::from_form(query.as_bytes())
@@ -283,7 +289,7 @@ async fn answer(
     form.put_all(parts);
     let key = if resource.method == Method::Post { idempotency_key(&headers)? } else { None };
     let language = language(&headers);
-    let ask = Ask { app, caller, request_id, key, form, language };
+    let ask = Ask { app, caller, proof, request_id, key, form, language };
     match resource.run {
         Run::Events => events::events(ask).await,
         Run::Tlog(tlog) => tlog::run(tlog, ask).await,
@@ -297,5 +303,6 @@ async fn answer(
         Run::Rebuilds(run) => rebuilds::run(run, ask).await,
         Run::Followers => followers::list(ask).await,
         Run::FollowerOrder => followers::order(ask).await,
+        Run::Session => session::session(ask),
     }
 }

@@ -259,18 +259,17 @@ impl Visit {
         let code = form.text("code", MAX_CODE);
         let bind = form.flag("bind", false);
         form.finish().map_err(Failure::Fields)?;
-        let bind_to = if bind { Some(self.member()?) } else { None };
+        let bind_to = if bind { Some(self.member().await?) } else { None };
         let wechat = self.wechat()?;
         let admitted = self.sign_in(&wechat, Way::Mini, &code, bind_to).await?;
         Ok(success(&Answer::new(&admitted)?))
     }
 
     /// The member whose token comes along.
-    fn member(&self) -> Result<i64, Failure> {
-        match self.app.caller(&self.headers) {
-            Some(Caller::Member(id)) => Ok(id),
-            Some(_) => Err(Failure::NotAllowed),
-            None => Err(Failure::NotSignedIn),
+    async fn member(&self) -> Result<i64, Failure> {
+        match self.app.identify(&self.headers, true).await? {
+            (Caller::Member(id), _) => Ok(id),
+            _ => Err(Failure::NotAllowed),
         }
     }
 
@@ -307,7 +306,7 @@ impl Visit {
         let to = &wechat.options().authorize_url;
         let mut response = redirect(&format!("{to}/connect/oauth2/authorize?{query}#wechat_redirect"))?;
         let cookie = cookie(&self.app, &trip, Duration::from_millis(STATE_TTL_MS as u64));
-        let cookie = HeaderValue::from_str(&cookie).map_err(|_| Failure::SignInRefused)?;
+        let cookie = HeaderValue::from_str(&cookie).map_err(|_| Failure::SignInRefused(None))?;
         response.headers_mut().append(header::SET_COOKIE, cookie);
         Ok(response)
     }
@@ -318,10 +317,10 @@ impl Visit {
         form.finish().map_err(Failure::Fields)?;
         let wechat = self.wechat()?;
         wechat.app(Way::H5)?;
-        let trip = self.trip(&state).ok_or(Failure::SignInRefused)?;
+        let trip = self.trip(&state).ok_or(Failure::SignInRefused(None))?;
         let (store, now_ms) = (self.app.ledger.store(), self.app.ledger.clock().now_ms());
         if trip.expires_at_ms <= now_ms || !use_up_state(store, &state, trip.expires_at_ms, now_ms).await? {
-            return Err(Failure::SignInRefused);
+            return Err(Failure::SignInRefused(None));
         }
         let admitted = self.sign_in(&wechat, Way::H5, &code, None).await?;
         if trip.return_to.is_empty() {
@@ -400,7 +399,7 @@ impl Visit {
 
 /// Sends a browser on, with nothing kept and nothing told of where it was.
 fn redirect(to: &str) -> Result<Response, Failure> {
-    let to = HeaderValue::from_str(to).map_err(|_| Failure::SignInRefused)?;
+    let to = HeaderValue::from_str(to).map_err(|_| Failure::SignInRefused(None))?;
     let headers = [
         (header::LOCATION, to),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, hash_map};
 
 use super::{
     ATTEMPT_WINDOW_MS, Append, Entry, LiveRow, LiveTable, MAX_ATTEMPTS, Outcome, ReceiptKey, ReviewText,
-    StockChange, StreamId,
+    Statement, StockChange, StreamId,
 };
 use crate::refusal::{Refusal, Wrong};
 
@@ -149,6 +149,8 @@ pub struct Plan<'a> {
     pub attempts: Vec<(i64, i64)>,
     /// Reviews.
     pub reviews: Vec<&'a ReviewText>,
+    /// What is written into the directory beside.
+    pub beside: Vec<&'a Statement>,
     /// The head's position after the batch.
     pub head: i64,
     /// When the batch was recorded.
@@ -327,6 +329,7 @@ impl Known {
             plan.attempts.push((guard.member_id, guard.now_ms));
         }
         plan.reviews.extend(effects.review.iter());
+        plan.beside.extend(&effects.beside);
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 
-use super::{EPOCH, ReceiptKey, StoreError, StreamAppend, StreamId};
+use super::{EPOCH, ReceiptKey, Statement, StoreError, StreamAppend, StreamId};
 use crate::refusal::Refusal;
 use crate::value::hex;
 
@@ -224,6 +224,9 @@ pub struct Effects {
     pub attempts: Option<AttemptGuard>,
     /// A review's text.
     pub review: Option<ReviewText>,
+    /// Statements on the directory that belong to the events: what no event may hold, such as a password's hash. The versions
+    /// of the streams guard them.
+    pub beside: Vec<Statement>,
 }
 
 impl Effects {
@@ -252,6 +255,7 @@ impl Effects {
         self.one_at_a_time.extend(other.one_at_a_time);
         self.attempts = self.attempts.or(other.attempts);
         self.review = self.review.take().or(other.review);
+        self.beside.extend(other.beside);
     }
 }
 
@@ -281,6 +285,14 @@ pub struct Append {
     pub receipts: Vec<(ReceiptKey, String)>,
     /// The events' metadata: a flat map of strings as JSON.
     pub metadata: Arc<str>,
+}
+
+impl Append {
+    /// Whether it writes into the directory as well.
+    #[must_use]
+    pub fn writes_beside(&self) -> bool {
+        self.entries.iter().any(|entry| !entry.effects.beside.is_empty())
+    }
 }
 
 /// What became of one entry of a batch.

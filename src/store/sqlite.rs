@@ -570,6 +570,9 @@ fn write_plan(connection: &Connection, plan: &Plan<'_>) -> Result<(), StoreError
     for review in &plan.reviews {
         insert.execute((review.coupon_id, &review.salt, &review.text))?;
     }
+    for statement in &plan.beside {
+        rows(connection, statement.sql, &statement.parameters)?;
+    }
     Ok(())
 }
 

@@ -256,6 +256,7 @@ pub async fn full_life(world: &World) -> Life {
     let recall = json!({"coupon_id": definition, "reason": "r", "confirm": 1});
     let recall = world.operator("/elecoupons/recall", recall).await.ok()["id"].clone();
     world.operator("/job/cancel", json!({"id": recall})).await.ok();
+    crate::everything::accounts(world).await;
     // A gift that lapses, and coupons that expire.
     let lapsing = world.issue(definition, 439).await;
     world.give(MEMBER, lapsing).await;

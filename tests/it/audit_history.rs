@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use coupon_ledger::account::Account;
 use coupon_ledger::allotment::Allotment;
 use coupon_ledger::audit::words::Told;
 use coupon_ledger::clock::Zone;
@@ -44,6 +45,7 @@ fn words(event: &StoredEvent) -> String {
         "goods_group" => of::<GoodsGroup>(event),
         "ledger" => of::<Provenance>(event),
         "member" => of::<Member>(event),
+        "account" => of::<Account>(event),
         other => panic!("a kind of stream without words: {other}"),
     }
 }

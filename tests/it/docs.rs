@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use coupon_ledger::account::{Account, AccountEvent};
 use coupon_ledger::allotment::{Allotment, AllotmentEvent};
 use coupon_ledger::coupon::{Coupon, CouponEvent, Source};
 use coupon_ledger::definition::{Definition, DefinitionEvent};
@@ -155,6 +156,11 @@ fn every_event_of_the_ledger_itself_is_documented_as_it_is_stored() {
 #[test]
 fn every_event_of_a_member_is_documented_as_it_is_stored() {
     documents::<Member>(MemberEvent::NAMES);
+}
+
+#[test]
+fn every_event_of_an_account_is_documented_as_it_is_stored() {
+    documents::<Account>(AccountEvent::NAMES);
 }
 
 #[test]

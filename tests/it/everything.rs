@@ -7,10 +7,13 @@ use coupon_ledger::identity::Caller;
 use coupon_ledger::ledger::Meta;
 use coupon_ledger::provenance::{LEDGER_ID, Provenance, ProvenanceCommand};
 use coupon_ledger::runner::{open_jobs, run_job};
+use coupon_ledger::sign_in::{TOTP_STEP_MS, totp_code};
 use coupon_ledger::sweep::sweep;
 use serde_json::{Value, json};
 
+use crate::accounts::{PASSWORD, account, sign_in};
 use crate::harness::{DAY, EMPLOYEE, Engine, FRIEND, MEMBER, World, definition};
+use crate::outside::until;
 
 /// Makes it, from a world with people.
 pub async fn everything(engine: Engine) -> World {
@@ -22,6 +25,7 @@ pub async fn everything(engine: Engine) -> World {
     jobs(&world, definition_id).await;
     partners(&world, definition_id).await;
     rules(&world, definition_id).await;
+    accounts(&world).await;
     new_key(&world).await;
     crate::wechat::bind(&world, 442, "oGZUI0egBJY1zhBYw2KhdUfwVJJE").await;
     world.operator("/member/unbindwechat", json!({"id": 442})).await.ok();
@@ -42,6 +46,29 @@ async fn new_key(world: &World) {
         job_id: None,
     };
     world.ledger.execute::<Provenance>(LEDGER_ID, &rotate, &meta).await.unwrap();
+    let bearer = format!("Bearer {}", world.token(Caller::Operator));
+    let rotated = world.raw("POST", "/v1/keys/qr", &[("authorization", &bearer)], Vec::new()).await;
+    assert_eq!(rotated.status, 200, "{}", rotated.body);
+}
+
+/// An operator's account and all that becomes of it.
+pub async fn accounts(world: &World) {
+    let id = account(world, json!({"name": "boss", "role": "operator"})).await;
+    let me = Caller::OperatorAccount(id);
+    sign_in(world, "boss", PASSWORD).await.ok();
+    let code = totp_code(&world.secrets.second_factor(id, 1), world.clock.now_ms() / TOTP_STEP_MS);
+    world.call(me, "/user/totpon", json!({"code": code})).await.ok();
+    world.call(me, "/user/totpoff", json!({"password": PASSWORD})).await.ok();
+    world.call(me, "/user/logouteverywhere", json!({})).await.ok();
+    world.call(me, "/user/editpassword", json!({"old": PASSWORD, "new": "wrong horse battery"})).await.ok();
+    for _ in 0..5 {
+        assert_eq!(sign_in(world, "boss", PASSWORD).await.code(), 1003);
+    }
+    until("it is written down that he is locked", async || names(world).await.contains("account Locked"))
+        .await;
+    for state in [0, 1] {
+        world.operator("/account/state", json!({"id": id, "state": state})).await.ok();
+    }
 }
 
 async fn definitions(world: &World) -> i64 {

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use chrono::NaiveDate;
+use coupon_ledger::account::{Account, AccountEvent, AccountRole};
 use coupon_ledger::allotment::{Allotment, AllotmentEvent};
 use coupon_ledger::clock::Zone;
 use coupon_ledger::coupon::{Coupon, CouponEvent, Issue, Past, Source};
@@ -767,6 +768,27 @@ fn golden_members() -> Vec<MemberEvent> {
     ]
 }
 
+fn golden_accounts() -> Vec<AccountEvent> {
+    let at_ms = 1_543_026_701_000;
+    let created = |role| AccountEvent::Created { role, at_ms };
+    vec![
+        created(AccountRole::Operator),
+        created(AccountRole::Auditor),
+        created(AccountRole::Employee(1000)),
+        AccountEvent::CodeGiven { number: 1, lapses_at_ms: at_ms + 1_800_000, at_ms },
+        AccountEvent::PasswordSet { by_code: true, at_ms },
+        AccountEvent::PasswordSet { by_code: false, at_ms },
+        AccountEvent::SignedIn { totp_step: 0, at_ms },
+        AccountEvent::SignedIn { totp_step: 51_434_223, at_ms },
+        AccountEvent::Locked { until_ms: at_ms + 60_000, at_ms },
+        AccountEvent::TotpEnabled { number: 1, totp_step: 51_434_223, at_ms },
+        AccountEvent::TotpDisabled { at_ms },
+        AccountEvent::SignedOutEverywhere { at_ms },
+        AccountEvent::Disabled { at_ms },
+        AccountEvent::Enabled { at_ms },
+    ]
+}
+
 fn golden_goods_groups() -> Vec<GoodsGroupEvent> {
     let at_ms = 1_543_026_701_000;
     vec![
@@ -854,4 +876,5 @@ fn every_event_ever_written_is_read_as_what_it_meant() {
     assert_golden::<GoodsGroup>(&golden_goods_groups(), GoodsGroupEvent::NAMES);
     assert_golden::<Provenance>(&golden_provenance(), ProvenanceEvent::NAMES);
     assert_golden::<Member>(&golden_members(), MemberEvent::NAMES);
+    assert_golden::<Account>(&golden_accounts(), AccountEvent::NAMES);
 }

@@ -12,6 +12,7 @@
 #[macro_use]
 mod harness;
 mod access;
+mod accounts;
 mod archive;
 mod as_of;
 mod audit_history;
@@ -31,8 +32,8 @@ mod everything;
 mod export;
 mod followers;
 mod full_disk;
-mod guessing;
 mod gate;
+mod guessing;
 mod import;
 mod jobs;
 mod keys;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use coupon_ledger::account::Account;
 use coupon_ledger::allotment::Allotment;
 use coupon_ledger::audit::rebuild::rebuild;
 use coupon_ledger::coupon::Coupon;
@@ -136,6 +137,9 @@ fn replayed_rows(streams: &BTreeMap<(String, i64), Vec<StoredEvent>>) -> Rows {
             }
             "member" => {
                 rows_of::<Member>(*id, events, &mut rows);
+            }
+            "account" => {
+                rows_of::<Account>(*id, events, &mut rows);
             }
             other => panic!("a stream of an unknown type: {other} {id}"),
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, Request};
+use coupon_ledger::access::is_open;
 use coupon_ledger::http::routes::{self, Field, Holds, Route};
 use coupon_ledger::http::{App, HttpOptions, MAX_BODY_BYTES};
 use coupon_ledger::identity::{Caller, Token};
@@ -227,7 +228,7 @@ on_both_engines! {
             format!("Basic {mine}"),
             mine.clone(),
         ];
-        for route in routes::ALL.iter() {
+        for route in routes::ALL.iter().filter(|route| !is_open(route.path)) {
             let reply = world.request(route.path, &[], route.request).await;
             assert_eq!((reply.code(), reply.status.as_u16()), (1001, 401), "{}", route.path);
         }

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::accounts::{PASSWORD, account, sign_in};
 use crate::harness::{Engine, Home, MEMBER, NOON, World};
 use coupon_ledger::audit::rebuild::Running;
 use coupon_ledger::audit::tlog;
@@ -95,6 +96,16 @@ async fn a_server_under_the_documented_grants_serves_and_cannot_change_the_log()
     for job_id in coupon_ledger::runner::open_jobs(world.store()).await.unwrap() {
         coupon_ledger::runner::run_job(&world.ledger, job_id).await.unwrap();
     }
+
+    let boss = account(&world, json!({"name": "boss", "role": "operator"})).await;
+    let session = sign_in(&world, "boss", PASSWORD).await.ok()["token"].as_str().unwrap().to_owned();
+    assert_eq!(sign_in(&world, "boss", "wrong horse battery").await.code(), 1003);
+    // That it is used is written down once a minute.
+    world.advance(60_000);
+    world.request("/shop/list", &[("token", &session)], "{}").await.ok();
+    world.request("/user/logout", &[("token", &session)], "{}").await.ok();
+    world.operator("/account/state", json!({"id": boss, "state": 0})).await.ok();
+    coupon_ledger::directory::clear_ended_sessions(world.store(), world.clock.now_ms()).await.unwrap();
 
     let partner = json!({"shop_name": "隔壁", "phone": "1", "address": "a"});
     world.operator("/business/add", partner).await.ok();

@@ -3,11 +3,13 @@
 //! A new route needs data and no test of its own: one [`Case`] and a [`Refused`] for each code that it declares, in the
 //! file here that is named as the route's own in src/http/routes/. What is missing is told by the tests.
 
+mod account;
 mod client;
 mod counter;
 mod directory;
 mod import;
 mod jobs;
+mod open;
 mod operator;
 mod orders;
 mod partners;
@@ -16,9 +18,11 @@ mod rules;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use coupon_ledger::access::is_open;
 use coupon_ledger::http::routes::{ALL, Field, Holds, Route};
 use coupon_ledger::identity::Caller;
 use coupon_ledger::refusal::ALL_WORDINGS;
+use coupon_ledger::secrets::PasswordCode;
 use coupon_ledger::store::{BUCKET, Statement};
 use futures::future::BoxFuture;
 use serde_json::{Map, Value, json};
@@ -70,6 +74,8 @@ pub const PAGES: &[Page] = &[
     page!(rules),
     page!(partners),
     page!(import),
+    page!(open),
+    page!(account),
 ];
 
 /// Keyed calls that succeed and write nothing, so that their key is not used up. The reason is the contract's.
@@ -83,6 +89,7 @@ const LEFT_OUT: &[(&str, &str, &str)] = &[
     ("/elecoupons/recall", "send_id", "not together with coupon_id"),
     ("/elecoupons/extend", "coupon_id", "not together with send_id"),
     ("/member/edit", "level", "not together with level_id"),
+    ("/user/resetpassword", "name", "not together with id"),
 ];
 
 fn case(path: &'static str, caller: Caller, body: Value) -> Case {
@@ -300,6 +307,10 @@ fn redacted(mut answer: Value) -> Value {
                     assert_eq!(value.as_str().unwrap().len(), 16, "{value}");
                     *value = "[a token's id]".into();
                 }
+                "token" if value.as_str().is_some_and(|token| token.starts_with("cs1.")) => {
+                    *value = "[a session's token]".into();
+                }
+                "csrf" => *value = "[a session's csrf token]".into(),
                 _ => {}
             }
         }
@@ -331,6 +342,13 @@ fn another(world: &World, field: &Field, value: &Value) -> Value {
     match field.holds {
         // Not every text is a token.
         Holds::Text(_) if field.name == "revoke" => world.token(MEMBER).into(),
+        // Nor a code to choose a password by.
+        Holds::Text(_) if text.starts_with("ac1.") => {
+            let Some(PasswordCode::Account(id, number)) = world.secrets.read_password_code(&text) else {
+                panic!("{text} is no code")
+            };
+            world.secrets.password_code(PasswordCode::Account(id, number + 1)).into()
+        }
         Holds::Text(_) => format!("{text}x").into(),
         Holds::Id => (number() + 1).into(),
         Holds::Int(min, max) => if number() < max { number() + 1 } else { min }.into(),
@@ -466,7 +484,7 @@ on_both_engines! {
                 let wrote = written(&world).await != before;
                 if !route(case.path).writes {
                     let json = send(&world, &case, Encoding::Json, &case.body, None).await;
-                    assert_eq!(json.body, reply.body, "{}", case.path);
+                    assert_eq!(redacted(json.body), redacted(reply.body), "{}", case.path);
                     continue;
                 }
                 if wrote {
@@ -499,7 +517,8 @@ on_both_engines! {
         let left = json!({"id": 1009, "name": "前店員", "shop_id": 1, "state": 0});
         world.operator("/user/add", left).await.ok();
         let before = written(&world).await;
-        for route in ALL.iter().filter(|route| may(crate::harness::EMPLOYEE, route.path)) {
+        let his = |route: &&Route| may(crate::harness::EMPLOYEE, route.path) && !is_open(route.path);
+        for route in ALL.iter().filter(his) {
             for body in [json!({}), serde_json::from_str(route.request).unwrap()] {
                 let reply = world.call(Caller::Employee(1009), route.path, body).await;
                 assert_eq!((reply.code(), reply.status.as_u16()), (1002, 403), "{}", route.path);

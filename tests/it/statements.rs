@@ -1,9 +1,11 @@
 //! How many statements and transactions a call costs: not a matter of speed here, but of nobody slipping a query into a
 //! loop. On PostgreSQL a proxy counts what is executed; on SQLite the index of the WAL counts transactions.
 
+use coupon_ledger::identity::Caller;
 use futures::future::join_all;
 use serde_json::{Value, json};
 
+use crate::accounts::{PASSWORD, account, sign_in};
 use crate::commit::Behind;
 use crate::harness::{Engine, INSERT_MEMBERS, MEMBER, World};
 use crate::outside::until;
@@ -59,6 +61,22 @@ async fn each_call_has_its_number_of_statements() {
     };
     issue().await;
     assert_eq!(cost(&behind, issue).await, (1 + 1 + SHORT_APPEND, 1));
+    behind.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_costs_one_read_and_a_token_none() {
+    let behind = Behind::proxy(1).await;
+    let world = &behind.world;
+    account(world, json!({"name": "boss", "role": "operator"})).await;
+    let session = sign_in(world, "boss", PASSWORD).await.ok()["token"].as_str().unwrap().to_owned();
+    let token = world.token(Caller::Operator);
+    let list = async |token: &str| {
+        world.request("/shop/list", &[("token", token)], "{}").await.ok();
+    };
+    list(&session).await;
+    assert_eq!(cost(&behind, async || list(&token).await).await, (1, 0));
+    assert_eq!(cost(&behind, async || list(&session).await).await, (2, 0));
     behind.end().await;
 }
 

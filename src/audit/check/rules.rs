@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::coupon::{Broken, Coupon, Fact, Past};
 use super::export::stream_name;
 use super::{Finding, Findings};
+use crate::account::AccountEvent;
 use crate::allotment::AllotmentEvent;
 use crate::audit::leaf;
 use crate::coupon::CouponEvent;
@@ -34,6 +35,7 @@ const KINDS: &[(&str, &[&str])] = &[
     ("order_amount", OrderAmountEvent::NAMES),
     ("goods_group", GoodsGroupEvent::NAMES),
     ("member", MemberEvent::NAMES),
+    ("account", AccountEvent::NAMES),
     ("ledger", ProvenanceEvent::NAMES),
 ];
 

@@ -175,6 +175,8 @@ fn nanos(time: Duration) -> u64 {
 pub enum Who {
     /// Somebody who has proved who he is.
     Caller(Caller),
+    /// Whoever holds a session of this number, which may be none: whoever makes numbers up is counted by his address.
+    Session(u64),
     /// Whoever sits there.
     Address(IpAddr),
 }

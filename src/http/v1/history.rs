@@ -67,7 +67,7 @@ pub(super) const RESOURCES: &[Resource] = &[
         parts: &[required(
             "caller",
             Holds::Text(40),
-            "`member:431`, `employee:1000`, `partner:2`, `operator`, `auditor` or `system`",
+            "`member:431`, `employee:1000`, `partner:2`, `operator:7`, `auditor:8`, `operator`, `auditor` or `system`",
         )],
         query: &[AT, AFTER, LIMIT],
         produces: "application/x-ndjson",
@@ -92,6 +92,7 @@ fn no_such(kind: &Kind) -> Refusal {
         "definition" => Refusal::NoSuchDefinition,
         "shop" => Refusal::NoSuchShop,
         "order" => Refusal::NoSuchOrder,
+        "account" => Refusal::NoSuchMember,
         _ => Refusal::NoSuchRule,
     }
 }

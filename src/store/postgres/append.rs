@@ -20,7 +20,7 @@ use super::super::{
     Append, AppendError, Appended, EPOCH, MAX_CLOCK_SKEW_MS, Outcome, Phases, StoreError, StreamId,
 };
 use super::batch::{Expected, know, write_plan};
-use super::{PostgresStore, is_dead_connection, undone};
+use super::{PostgresStore, bound, is_dead_connection, undone};
 use crate::clock::Clock;
 
 /// How many streams that are only read a connection knows the versions of; beyond it, it starts anew.
@@ -171,7 +171,8 @@ impl Begun {
     ) -> Result<Option<Appended>, AppendError> {
         let mut phases = Phases { lock: self.lock, ..Phases::default() };
         let mut since = Instant::now();
-        if batch.iter().any(|append| append.epoch != EPOCH) {
+        // What is written beside takes statements of its own, and so a transaction.
+        if batch.iter().any(|append| append.epoch != EPOCH || append.writes_beside()) {
             return Ok(None);
         }
         let (mut known, mut questions) = take_for_granted(batch);
@@ -305,6 +306,10 @@ impl Begun {
                 column: "turn".to_owned(),
                 what: "it moved under its lock".to_owned(),
             }));
+        }
+        for statement in &plan.beside {
+            let written = bound(statement.sql, &statement.parameters).execute(&mut *connection).await;
+            written.map_err(|error| undone(error.into()))?;
         }
         phases.write = Phases::lap(&mut since);
         Ok((Appended { outcomes, phases }, Some(head.after(&plan))))

@@ -1,0 +1,103 @@
+//! Who calls: by a token or by a session, in a header or in a cookie. The one place that reads either.
+
+use std::sync::PoisonError;
+
+use axum::http::{HeaderMap, header};
+
+use super::gate::limits::Who;
+use super::{App, Failure};
+use crate::directory::Session;
+use crate::identity::{Caller, SessionToken, Token};
+use crate::read_model::accounts;
+
+/// By what somebody has proved who he is.
+#[derive(Clone, Debug)]
+pub enum Proof {
+    /// A token that this ledger signed.
+    Token(Token),
+    /// A session.
+    Session(Session),
+}
+
+impl App {
+    /// By what whoever calls has proved who he is: a token or a session, in a header or, for a session, in a cookie. Whoever
+    /// changes something by a cookie must show what only a page of ours can know as well.
+    pub(super) async fn identify(
+        &self,
+        headers: &HeaderMap,
+        changes: bool,
+    ) -> Result<(Caller, Proof), Failure> {
+        let shown = shown(headers, self.cookie_name()).ok_or(Failure::NotSignedIn)?;
+        let Some(token) = SessionToken::parse(shown.text) else {
+            let token = self.token(shown.text).filter(|_| !shown.in_cookie).ok_or(Failure::NotSignedIn)?;
+            self.refuse_ended_account(token.caller).await?;
+            return Ok((token.caller, Proof::Token(token)));
+        };
+        let session = self.sign_in.session(&token).await?.ok_or(Failure::NotSignedIn)?;
+        let csrf = headers.get("x-csrf-token").and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if changes && shown.in_cookie && !self.ledger.secrets().is_csrf_token(&session.id, csrf) {
+            return Err(Failure::NotAllowed);
+        }
+        Ok((session.caller, Proof::Session(session)))
+    }
+
+    /// By what a limit counts whoever calls, without asking the database; None = by nothing that he has shown.
+    pub(super) fn who(&self, headers: &HeaderMap) -> Option<Who> {
+        let shown = shown(headers, self.cookie_name())?;
+        match SessionToken::parse(shown.text) {
+            Some(session) => u64::from_str_radix(&session.id, 16).ok().map(Who::Session),
+            None => self.token(shown.text).map(|token| Who::Caller(token.caller)),
+        }
+    }
+
+    fn token(&self, text: &str) -> Option<Token> {
+        let token = Token::verify(text, self.ledger.secrets(), self.ledger.clock().now_ms())?;
+        let revoked = self.revoked.read().unwrap_or_else(PoisonError::into_inner);
+        (!revoked.contains(&token.id)).then_some(token)
+    }
+
+    /// A token in the name of an account holds as long as the account may be used.
+    async fn refuse_ended_account(&self, caller: Caller) -> Result<(), Failure> {
+        let (Caller::OperatorAccount(id) | Caller::AuditorAccount(id)) = caller else { return Ok(()) };
+        let account = accounts::account(self.ledger.store(), id).await?;
+        let holds =
+            account.is_some_and(|account| account.active && Caller::of_account(account.role, id) == caller);
+        if holds { Ok(()) } else { Err(Failure::NotSignedIn) }
+    }
+
+    /// The cookie that a browser keeps a session in.
+    pub(super) fn cookie_name(&self) -> &'static str {
+        if self.is_https() { "__Host-session" } else { "session" }
+    }
+
+    pub(super) fn is_https(&self) -> bool {
+        self.options.public_url.starts_with("https://")
+    }
+}
+
+/// What somebody shows.
+struct Shown<'a> {
+    text: &'a str,
+    in_cookie: bool,
+}
+
+/// The token or session in a header; where neither header is there, the session in a cookie.
+fn shown<'a>(headers: &'a HeaderMap, cookie_name: &str) -> Option<Shown<'a>> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let bearer = text("authorization").and_then(|value| {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(token)
+    });
+    if headers.contains_key("authorization") || headers.contains_key("token") {
+        return bearer.or_else(|| text("token")).map(|text| Shown { text, in_cookie: false });
+    }
+    cookie(headers, cookie_name).map(|text| Shown { text, in_cookie: true })
+}
+
+/// A cookie of this name.
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let lines = headers.get_all(header::COOKIE).into_iter().filter_map(|line| line.to_str().ok());
+    let mut cookies =
+        lines.flat_map(|line| line.split(';')).filter_map(|cookie| cookie.trim().split_once('='));
+    cookies.find(|(found, _)| *found == name).map(|(_, value)| value)
+}
