@@ -14,6 +14,7 @@ mod levels_reached;
 mod member_list;
 mod members;
 pub mod seal;
+mod wechat;
 
 pub use employees::{Employee, EmployeeEdit, NEVER, add_employee, edit_employee, employee, employees};
 pub use erase::{
@@ -31,6 +32,9 @@ pub use members::{
     membership, memberships,
 };
 pub use seal::{Seal, SealError};
+pub use wechat::{
+    Binding, bind_wechat, drop_binding, has_wechat, openids, unbind_wechat, use_up_state, wechat_binding,
+};
 
 use crate::store::{Cell, Statement, Store, StoreError};
 use crate::value::MAX_ID;

@@ -21,6 +21,7 @@ pub mod rules;
 pub mod server;
 mod site;
 pub mod v1;
+pub mod wechat;
 pub mod witness;
 
 use std::collections::HashSet;
@@ -47,9 +48,11 @@ use crate::import::MAX_FILE_BYTES;
 use crate::ledger::unit::Together;
 use crate::ledger::writer::WriteError;
 use crate::ledger::{ExecuteError, Executed, Ledger, Meta};
+use crate::metrics::Metrics;
 use crate::refusal::{self, Language, Refusal, Wording, Wrong};
 use crate::store::{ReceiptKey, StoreError};
 use crate::value::{hex, random};
+use crate::wechat::{NoOpenid, Wechat};
 use form::Form;
 use gate::GateOptions;
 use routes::{Route, Run};
@@ -83,6 +86,8 @@ pub struct HttpOptions {
     pub receipts: Patience,
     /// Who may come through, and how often.
     pub gate: GateOptions,
+    /// Through which members sign in; None = not through WeChat.
+    pub wechat: Option<Arc<Wechat>>,
 }
 
 impl Default for HttpOptions {
@@ -98,6 +103,7 @@ impl Default for HttpOptions {
             request_timeout: Duration::from_secs(30),
             receipts: Patience { signature: Duration::from_secs(3), witnesses: 0 },
             gate: GateOptions::default(),
+            wechat: None,
         }
     }
 }
@@ -173,6 +179,7 @@ impl App {
             let serve = move |State(app): State<Self>, request: Request| serve(app, route, request);
             router.route(route.path, post(serve))
         });
+        let api = api.merge(wechat::router());
         let mut router = Router::new().merge(api.clone());
         if !self.options.base_path.is_empty() {
             router = router.nest(&self.options.base_path, api);
@@ -307,6 +314,10 @@ pub enum Failure {
     Replayed(Refusal),
     /// What the ledger says.
     Execute(ExecuteError),
+    /// 1003
+    SignInRefused,
+    /// 1003, 9001 or 9003: what WeChat says, or does not.
+    Wechat(NoOpenid),
     /// 9004: the path names nothing.
     NotThere,
     /// 9002: the erasure is in the log, and is finished by and by.
@@ -325,6 +336,12 @@ impl From<ErasureError> for Failure {
             ErasureError::Execute(error) => Self::Execute(error),
             error => Self::NotErased(error),
         }
+    }
+}
+
+impl From<NoOpenid> for Failure {
+    fn from(error: NoOpenid) -> Self {
+        Self::Wechat(error)
     }
 }
 
@@ -405,6 +422,8 @@ impl Failure {
                 retry_after_s: Some(*retry_after_s),
                 ..Refused::new(StatusCode::TOO_MANY_REQUESTS, &refusal::TOO_MANY_REQUESTS)
             },
+            Self::SignInRefused => Refused::new(StatusCode::OK, &refusal::SIGN_IN_REFUSED),
+            Self::Wechat(error) => wechat::refused(error, request_id),
             Self::NotErased(error) => {
                 tracing::error!(%error, request_id, "an erasure is in the log but not finished");
                 Refused::unavailable()
@@ -503,20 +522,32 @@ fn request_id(headers: &HeaderMap) -> String {
 }
 
 async fn serve(app: App, route: &'static Route, request: Request) -> Response {
+    let (language, request_id) = (language(request.headers()), request_id(request.headers()));
+    let (metrics, timeout) =
+        (app.ledger.metrics().clone(), app.options.request_timeout * patience(route.takes_a_file()));
+    let answering = answer(app, route, request, request_id.clone());
+    let answering = async move { answering.await.map(|answer| success(&answer)) };
+    respond(&metrics, route.path, (language, request_id), timeout, answering).await
+}
+
+/// Puts on the wire what a call comes to.
+async fn respond(
+    metrics: &Metrics,
+    path: &'static str,
+    (language, request_id): (Language, String),
+    timeout: Duration,
+    answering: impl Future<Output = Result<Response, Failure>> + Send + 'static,
+) -> Response {
     let started = Instant::now();
-    let language = language(request.headers());
-    let request_id = request_id(request.headers());
-    let timeout = app.options.request_timeout * patience(route);
-    let metrics = app.ledger.metrics().clone();
     // A task of its own: what was accepted is finished even if the client goes away.
-    let answering = tokio::spawn(answer(app, route, request, request_id.clone()));
+    let answering = tokio::spawn(answering);
     let outcome = match tokio::time::timeout(timeout, answering).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_)) => Err(Failure::Panicked),
         Err(_) => Err(Failure::TooSlow),
     };
     let (code, mut response) = match outcome {
-        Ok(answer) => (0, success(&answer)),
+        Ok(response) => (0, response),
         Err(failure) => {
             let refused = failure.answer(language, &request_id);
             (refused.wording.code, refusal_response(&refused, language))
@@ -525,8 +556,8 @@ async fn serve(app: App, route: &'static Route, request: Request) -> Response {
     if let Ok(id) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert("x-request-id", id);
     }
-    metrics.count_request(route.path, code, started.elapsed().as_secs_f64());
-    tracing::debug!(request_id, route = route.path, code, elapsed = ?started.elapsed(), "answered");
+    metrics.count_request(path, code, started.elapsed().as_secs_f64());
+    tracing::debug!(request_id, route = path, code, elapsed = ?started.elapsed(), "answered");
     response
 }
 
@@ -541,7 +572,7 @@ async fn answer(
     access::authorize(&who, route.path, Resource::Unknown)?;
     let key = if route.writes { idempotency_key(request.headers())? } else { None };
     let language = language(request.headers());
-    let form = read_form(&app, route, request).await?;
+    let form = read_form(&app, request, route.takes_a_file()).await?;
     let at = app.ledger.now();
     let meta = Meta { caller, at, request_id, receipt: None, job_id: None };
     let (canonical, operation) = (String::new(), route.path);
@@ -564,8 +595,8 @@ async fn run(route: &Route, call: Call) -> Result<Answer, Failure> {
     }
 }
 
-fn patience(route: &Route) -> u32 {
-    if route.takes_a_file() { FILE_PATIENCE } else { 1 }
+fn patience(takes_a_file: bool) -> u32 {
+    if takes_a_file { FILE_PATIENCE } else { 1 }
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Failure> {
@@ -579,18 +610,18 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Failure> {
     }
 }
 
-async fn read_form(app: &App, route: &Route, request: Request) -> Result<Form, Failure> {
+async fn read_form(app: &App, request: Request, takes_a_file: bool) -> Result<Form, Failure> {
     let content_type =
         request.headers().get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?").to_owned());
     let too_large = || Failure::Body(StatusCode::PAYLOAD_TOO_LARGE, Wrong::BodyTooLarge);
-    let limit = if route.takes_a_file() { MAX_FILE_BYTES } else { MAX_BODY_BYTES };
+    let limit = if takes_a_file { MAX_FILE_BYTES } else { MAX_BODY_BYTES };
     let query = request.uri().query().unwrap_or_default().to_owned();
     let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     if announced.and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > limit as u64) {
         return Err(too_large());
     }
     let reading = Limited::new(request.into_body(), limit).collect();
-    let body = match tokio::time::timeout(app.options.body_timeout * patience(route), reading).await {
+    let body = match tokio::time::timeout(app.options.body_timeout * patience(takes_a_file), reading).await {
         Err(_) => return Err(Failure::Body(StatusCode::REQUEST_TIMEOUT, Wrong::BodyTooSlow)),
         Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
         Ok(Err(_)) => return Err(Failure::Body(StatusCode::BAD_REQUEST, Wrong::BodyUnreadable)),
@@ -608,7 +639,7 @@ async fn read_form(app: &App, route: &Route, request: Request) -> Result<Form, F
     let form = match essence.as_str() {
         "application/json" => Form::from_json(&body),
         "application/x-www-form-urlencoded" => Form::from_form(&body),
-        "text/csv" if route.takes_a_file() => Form::from_file(&query, body),
+        "text/csv" if takes_a_file => Form::from_file(&query, body),
         _ => return Err(Failure::Body(StatusCode::UNSUPPORTED_MEDIA_TYPE, Wrong::BodyType)),
     };
     form.map_err(|why| Failure::Fields(vec![("body", why)]))

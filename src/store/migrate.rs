@@ -55,6 +55,7 @@ const STEPS: &[Step] = &[
     both!("0008_tlog", "../../migrations/0008_tlog.sql"),
     both!("0009_rebuilds", "../../migrations/0009_rebuilds.sql"),
     both!("0010_people", "../../migrations/0010_people.sql"),
+    both!("0013_wechat", "../../migrations/0013_wechat.sql"),
 ];
 
 /// The number of the last step.

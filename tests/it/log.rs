@@ -760,7 +760,11 @@ fn golden_order_amounts() -> Vec<OrderAmountEvent> {
 
 fn golden_members() -> Vec<MemberEvent> {
     let at_ms = 1_543_026_701_000;
-    vec![MemberEvent::Erased { reason: "會員要求".to_owned(), employee_id: 1000, at_ms }]
+    vec![
+        MemberEvent::Erased { reason: "會員要求".to_owned(), employee_id: 1000, at_ms },
+        MemberEvent::SignedIn { appid: "wx0123456789abcdef".to_owned(), first: true, at_ms },
+        MemberEvent::WechatUnbound { employee_id: 1000, at_ms },
+    ]
 }
 
 fn golden_goods_groups() -> Vec<GoodsGroupEvent> {
