@@ -35,7 +35,7 @@ pub(super) async fn check(
         return Ok(());
     }
     let mut found = settings(options, gate, listen, is_reachable);
-    found.extend(files(context));
+    found.extend(files(context, options));
     found.extend(database(context).await);
     found.extend(demo_data(context).await);
     if found.is_empty() {
@@ -102,14 +102,18 @@ fn settings(options: &Serve, gate: &GateOptions, listen: &str, is_reachable: boo
     found
 }
 
-fn files(context: &Context) -> Vec<Weakness> {
+fn files(context: &Context, options: &Serve) -> Vec<Weakness> {
     let mut found = Vec::new();
     let mode = |path: &Path| std::fs::metadata(path).ok().map(|data| data.permissions().mode() & 0o777);
     let secret = config::secret_file(&context.place, &context.folder);
     let from_environment = std::env::var("COUPON_LEDGER_SECRET").ok();
     let person_keys = config::person_keys_file(&context.place, &context.folder);
     // What is not there yet is made with the right mode.
-    for (what, path) in [("the secret", &secret), ("the person keys", &person_keys)] {
+    let keys = [("the secret", Some(&secret)), ("the person keys", Some(&person_keys))];
+    let of_wechat = [&options.wechat_secret_file, &options.wechat_h5_secret_file];
+    let of_wechat = of_wechat.map(|path| ("an app's secret", path.as_ref()));
+    for (what, path) in keys.into_iter().chain(of_wechat) {
+        let Some(path) = path else { continue };
         if let Some(mode) = mode(path).filter(|mode| mode & 0o077 != 0) {
             let path = path.display();
             found.push(weak(

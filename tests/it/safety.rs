@@ -83,6 +83,9 @@ async fn everything_that_is_not_safe_is_told_at_once() {
     Server::start(&home, &["--demo"]).await.kill().await;
     let (secret, person_keys) = (home.path().join("secret.key"), home.person_keys_file());
     std::fs::write(&secret, "00".repeat(32)).unwrap();
+    let of_wechat = home.path().join("wechat.secret");
+    std::fs::write(&of_wechat, "0f").unwrap();
+    set_mode(&of_wechat, 0o660);
     set_mode(&secret, 0o640);
     set_mode(&person_keys, 0o604);
     set_mode(home.path(), 0o755);
@@ -97,7 +100,9 @@ async fn everything_that_is_not_safe_is_told_at_once() {
         "--cors-origins",
         "https://app.example,http://app.example",
     ];
-    let found = refused(&home, &unsafe_ones).await;
+    let file = of_wechat.to_str().unwrap();
+    let wechat = ["--wechat-appid", "wx0", "--wechat-secret-file", file];
+    let found = refused(&home, &[unsafe_ones.as_slice(), &wechat].concat()).await;
     let people = person_keys.display();
     assert_says(
         &found,
@@ -113,6 +118,9 @@ async fn everything_that_is_not_safe_is_told_at_once() {
             ),
             &format!(
                 "the person keys in {people} can be read by others than its owner (mode 604): chmod 600 {people}"
+            ),
+            &format!(
+                "an app's secret in {file} can be read by others than its owner (mode 660): chmod 600 {file}"
             ),
             &format!(
                 "everybody on this machine can look into the data folder {} (mode 755): chmod 700 ",
