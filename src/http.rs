@@ -9,6 +9,7 @@ pub mod as_of;
 mod client;
 pub mod counter;
 pub mod directory;
+mod failure;
 pub mod form;
 pub mod gate;
 mod identify;
@@ -39,24 +40,23 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Serialize;
-use serde_json::{Value, json};
 
-use crate::access::{self, Denied, Principal, Resource};
+use crate::access::{self, Principal, Resource};
 use crate::audit::receipt::Patience;
 use crate::directory::{DirectoryKey, Employee, employee, revoked_tokens};
 use crate::entity::Entity;
-use crate::erasure::ErasureError;
 use crate::identity::Caller;
 use crate::import::MAX_FILE_BYTES;
 use crate::ledger::unit::Together;
-use crate::ledger::writer::WriteError;
-use crate::ledger::{ExecuteError, Executed, Ledger, Meta};
+use crate::ledger::{Executed, Ledger, Meta};
 use crate::metrics::Metrics;
-use crate::refusal::{self, Language, Refusal, Wording, Wrong};
-use crate::sign_in::{SignIn, SignInError};
+use crate::refusal::{self, Language, Wrong};
+use crate::sign_in::SignIn;
 use crate::store::{ReceiptKey, StoreError};
 use crate::value::{hex, random};
-use crate::wechat::{NoOpenid, Wechat};
+use crate::wechat::Wechat;
+pub use failure::Failure;
+use failure::{Refused, problem_response, refusal_response};
 use form::Form;
 use gate::GateOptions;
 pub use identify::Proof;
@@ -301,223 +301,6 @@ impl Answer {
     }
 }
 
-/// Why a call has no answer but a refusal.
-#[derive(Debug)]
-pub enum Failure {
-    /// 1001
-    NotSignedIn,
-    /// 1002
-    NotAllowed,
-    /// 1003, with the seconds until another try is let through.
-    SignInRefused(Option<u32>),
-    /// 401 on fields.
-    Fields(Vec<(&'static str, Wrong)>),
-    /// 401 on the body, with the HTTP status that says what is wrong with it.
-    Body(StatusCode, Wrong),
-    /// A code with a sentence of its own.
-    Said(&'static Wording, String),
-    /// A refusal that is the replay of an earlier answer.
-    Replayed(Refusal),
-    /// What the ledger says.
-    Execute(ExecuteError),
-    /// 1003, 9001 or 9003: what WeChat says, or does not.
-    Wechat(NoOpenid),
-    /// 9004: the path names nothing.
-    NotThere,
-    /// 9002: the erasure is in the log, and is finished by and by.
-    NotErased(ErasureError),
-    /// 9002: it goes on, and the same key tells later what became of it.
-    TooSlow,
-    /// 9001, with when to ask again, in seconds.
-    TooOften(u32),
-    /// 9999
-    Panicked,
-}
-
-impl From<ErasureError> for Failure {
-    fn from(error: ErasureError) -> Self {
-        match error {
-            ErasureError::Execute(error) => Self::Execute(error),
-            error => Self::NotErased(error),
-        }
-    }
-}
-
-impl From<NoOpenid> for Failure {
-    fn from(error: NoOpenid) -> Self {
-        Self::Wechat(error)
-    }
-}
-
-impl From<SignInError> for Failure {
-    fn from(error: SignInError) -> Self {
-        match error {
-            SignInError::Refused { retry_after_s } => Self::SignInRefused(retry_after_s),
-            SignInError::Busy => Self::TooSlow,
-            SignInError::Field(field, why) => Self::Fields(vec![(field, why)]),
-            SignInError::Execute(error) => Self::Execute(error),
-        }
-    }
-}
-
-impl From<Denied> for Failure {
-    fn from(Denied: Denied) -> Self {
-        Self::NotAllowed
-    }
-}
-
-impl From<ExecuteError> for Failure {
-    fn from(error: ExecuteError) -> Self {
-        Self::Execute(error)
-    }
-}
-
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Self {
-        Self::Execute(refusal.into())
-    }
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        Self::Execute(error.into())
-    }
-}
-
-/// A refusal on the wire.
-struct Refused {
-    status: StatusCode,
-    wording: &'static Wording,
-    info: Option<Value>,
-    data: Value,
-    retry_after_s: Option<u32>,
-    replayed: bool,
-}
-
-impl Refused {
-    fn new(status: StatusCode, wording: &'static Wording) -> Self {
-        Self { status, wording, info: None, data: Value::Null, retry_after_s: None, replayed: false }
-    }
-
-    fn unavailable() -> Self {
-        Self { retry_after_s: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, &refusal::UNAVAILABLE) }
-    }
-
-    fn business(refusal: &Refusal, language: Language) -> Self {
-        let mut refused = Self::new(StatusCode::OK, refusal.wording());
-        match refusal {
-            Refusal::Field { field, why } => {
-                refused.info = Some(json!({ *field: why.text(field, language) }));
-            }
-            Refusal::AlreadyUsed { redemption_id, at_ms, shop_id } => {
-                refused.data = json!({"id": redemption_id, "create_date": at_ms / 1000, "shop_id": shop_id});
-            }
-            Refusal::WrongGiftCode { attempts_left } => {
-                refused.data = json!({"attempts_left": attempts_left});
-            }
-            Refusal::TooManyAttempts => {
-                refused.status = StatusCode::TOO_MANY_REQUESTS;
-                refused.retry_after_s = Some(600);
-            }
-            _ => {}
-        }
-        refused
-    }
-}
-
-impl Failure {
-    /// The one place where errors become answers; what is our fault is logged here, once.
-    fn answer(&self, language: Language, request_id: &str) -> Refused {
-        match self {
-            Self::NotSignedIn => Refused::new(StatusCode::UNAUTHORIZED, &refusal::NOT_SIGNED_IN),
-            Self::NotAllowed => Refused::new(StatusCode::FORBIDDEN, &refusal::NOT_ALLOWED),
-            Self::SignInRefused(retry_after_s) => Refused {
-                retry_after_s: *retry_after_s,
-                ..Refused::new(StatusCode::OK, &refusal::SIGN_IN_REFUSED)
-            },
-            Self::NotThere => Refused::new(StatusCode::NOT_FOUND, &refusal::NO_SUCH_ROUTE),
-            Self::TooSlow => Refused::unavailable(),
-            Self::TooOften(retry_after_s) => Refused {
-                retry_after_s: Some(*retry_after_s),
-                ..Refused::new(StatusCode::TOO_MANY_REQUESTS, &refusal::TOO_MANY_REQUESTS)
-            },
-            Self::Wechat(error) => wechat::refused(error, request_id),
-            Self::NotErased(error) => {
-                tracing::error!(%error, request_id, "an erasure is in the log but not finished");
-                Refused::unavailable()
-            }
-            Self::Panicked => {
-                tracing::error!(request_id, "a handler panicked");
-                Refused::internal(request_id)
-            }
-            Self::Fields(errors) => {
-                let info =
-                    errors.iter().map(|(field, why)| ((*field).to_owned(), why.text(field, language).into()));
-                Refused {
-                    info: Some(Value::Object(info.collect())),
-                    ..Refused::new(StatusCode::OK, &refusal::BAD_PARAMETERS)
-                }
-            }
-            Self::Body(status, why) => Refused {
-                info: Some(json!({"body": why.text("body", language)})),
-                ..Refused::new(*status, &refusal::BAD_PARAMETERS)
-            },
-            Self::Said(wording, sentence) => {
-                Refused { info: Some(sentence.as_str().into()), ..Refused::new(StatusCode::OK, wording) }
-            }
-            Self::Replayed(refusal) => Refused { replayed: true, ..Refused::business(refusal, language) },
-            Self::Execute(error) => match error {
-                ExecuteError::Refused(refusal) => Refused::business(refusal, language),
-                ExecuteError::Conflict => Refused::new(StatusCode::OK, &refusal::CHANGED_MEANWHILE),
-                ExecuteError::Busy
-                | ExecuteError::ShuttingDown
-                | ExecuteError::Write(
-                    WriteError::Unavailable(_) | WriteError::Unknown(_) | WriteError::Closed,
-                ) => Refused::unavailable(),
-                ExecuteError::Read(source) => {
-                    tracing::error!(request_id, error = %source, "the ledger cannot be read");
-                    match source.as_ref() {
-                        StoreError::Corrupt { .. } => Refused::internal(request_id),
-                        _ => Refused::unavailable(),
-                    }
-                }
-                ExecuteError::Write(WriteError::Rejected(_))
-                | ExecuteError::Corrupt(_)
-                | ExecuteError::Encode(_) => {
-                    tracing::error!(request_id, %error, "internal error");
-                    Refused::internal(request_id)
-                }
-            },
-        }
-    }
-}
-
-impl Refused {
-    /// What it says to people, or field by field.
-    fn info(&self, language: Language) -> Value {
-        self.info.clone().unwrap_or_else(|| self.wording.text(language).into())
-    }
-
-    /// The answer with what it tells clients in its head.
-    fn headed(&self, mut response: Response) -> Response {
-        let headers = response.headers_mut();
-        if let Some(seconds) = self.retry_after_s {
-            headers.insert(header::RETRY_AFTER, seconds.into());
-        }
-        if self.replayed {
-            headers.insert("idempotency-replayed", HeaderValue::from_static("true"));
-        }
-        response
-    }
-
-    fn internal(request_id: &str) -> Self {
-        Self {
-            data: json!({"request_id": request_id}),
-            ..Self::new(StatusCode::INTERNAL_SERVER_ERROR, &refusal::INTERNAL)
-        }
-    }
-}
-
 fn language(headers: &HeaderMap) -> Language {
     let wanted =
         headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -684,27 +467,6 @@ fn success(answer: &Answer) -> Response {
         response.headers_mut().insert(header::SET_COOKIE, cookie.clone());
     }
     response
-}
-
-fn refusal_response(refused: &Refused, language: Language) -> Response {
-    let body = json!({"code": refused.wording.code, "info": refused.info(language), "data": refused.data});
-    refused.headed(json_response(refused.status, body.to_string()))
-}
-
-/// The same as a problem (RFC 9457): what the envelope says stands beside the standard's members.
-fn problem_response(refused: &Refused, language: Language) -> Response {
-    let body = json!({
-        "type": "about:blank",
-        "title": refused.wording.text(language),
-        "status": refused.status.as_u16(),
-        "code": refused.wording.code,
-        "info": refused.info(language),
-        "data": refused.data,
-    });
-    let mut response = json_response(refused.status, body.to_string());
-    let problem = HeaderValue::from_static("application/problem+json");
-    response.headers_mut().insert(header::CONTENT_TYPE, problem);
-    refused.headed(response)
 }
 
 fn json_response(status: StatusCode, body: String) -> Response {

@@ -41,7 +41,7 @@ pub fn document() -> Value {
             "Whether it can take commands: 503 while the database is away or its clock is off",
             "text/plain",
         ),
-        ("/metrics", "Prometheus' text format", "text/plain"),
+        ("/metrics", "Prometheus' text format", "application/openmetrics-text"),
         ("/openapi.json", "This document", "application/json"),
         (
             "/setup",

@@ -413,7 +413,7 @@ on_both_engines! {
         let wrong = world.get(Caller::Auditor, "/v1/consistency?from=1&to=9999").await;
         assert_eq!((wrong.status.as_u16(), wrong.code()), (400, 401));
         let none = world.get(Caller::Auditor, "/v1/checkpoint?witnesses=1").await;
-        assert_eq!((none.status.as_u16(), none.code()), (503, 9002));
+        assert_eq!((none.status.as_u16(), none.code()), (404, 9004));
         world.close().await;
     }
 
@@ -708,7 +708,7 @@ on_both_engines! {
             assert_eq!(trust.open(&text(&found)).unwrap().size, expected, "{witnesses} witnesses");
         }
         let none = world.get(Caller::Auditor, "/v1/checkpoint?witnesses=3").await;
-        assert_eq!((none.status.as_u16(), none.code()), (503, 9002));
+        assert_eq!((none.status.as_u16(), none.code()), (404, 9004));
         world.close().await;
     }
 
