@@ -75,6 +75,15 @@ pub struct Serve {
     /// A witness that is asked to cosign checkpoints; may be given several times
     #[arg(long, value_name = "URL=VKEY", env = "COUPON_LEDGER_WITNESS", value_delimiter = ',')]
     pub witness: Option<Vec<String>>,
+    /// The issuer of a provider of OpenID Connect through which accounts sign in, a URL
+    #[arg(long, value_name = "URL", env = "COUPON_LEDGER_OIDC_ISSUER")]
+    pub oidc_issuer: Option<String>,
+    /// The server's id at that provider
+    #[arg(long, value_name = "ID", env = "COUPON_LEDGER_OIDC_CLIENT_ID")]
+    pub oidc_client_id: Option<String>,
+    /// A file with its secret there, where COUPON_LEDGER_OIDC_SECRET does not hold it
+    #[arg(long, value_name = "FILE", env = "COUPON_LEDGER_OIDC_SECRET_FILE")]
+    pub oidc_secret_file: Option<PathBuf>,
     /// How often the server verifies itself, in the background; 0 = never [default: 24]
     #[arg(long, value_name = "N", env = "COUPON_LEDGER_VERIFY_EVERY_HOURS")]
     pub verify_every_hours: Option<u32>,
@@ -139,6 +148,9 @@ file_part!(
         max_commands: usize,
         max_connections: usize,
         witness: Vec<String>,
+        oidc_issuer: String,
+        oidc_client_id: String,
+        oidc_secret_file: PathBuf,
         verify_every_hours: u32,
         log_format: String,
     }
@@ -155,6 +167,19 @@ impl File {
             None => Ok(file),
         }
     }
+}
+
+/// The secret at the provider of OpenID Connect: from the environment, or from a given file. What is read is in no error.
+pub fn oidc_secret(file: Option<&Path>) -> Result<String, String> {
+    const VARIABLE: &str = "COUPON_LEDGER_OIDC_SECRET";
+    match std::env::var(VARIABLE) {
+        // An empty variable is how a container says that there is none.
+        Ok(secret) if !secret.is_empty() => return Ok(secret),
+        Err(std::env::VarError::NotUnicode(_)) => return Err(format!("{VARIABLE} is no text")),
+        _ => {}
+    }
+    let file = file.ok_or_else(|| format!("--oidc-issuer needs --oidc-secret-file or {VARIABLE}"))?;
+    std::fs::read_to_string(file).map_err(|error| format!("cannot read {}: {error}", file.display()))
 }
 
 /// Where the keys of members' personal texts lie.

@@ -13,6 +13,7 @@ pub mod form;
 mod identify;
 pub mod import;
 pub mod jobs;
+mod oidc;
 pub mod openapi;
 pub mod operator;
 pub mod orders;
@@ -49,6 +50,7 @@ use crate::import::MAX_FILE_BYTES;
 use crate::ledger::unit::Together;
 use crate::ledger::writer::WriteError;
 use crate::ledger::{ExecuteError, Executed, Ledger, Meta};
+use crate::oidc::{OidcOptions, Provider};
 use crate::refusal::{self, Language, Refusal, Wording, Wrong};
 use crate::sign_in::{SignIn, SignInError};
 use crate::store::{ReceiptKey, StoreError};
@@ -84,6 +86,8 @@ pub struct HttpOptions {
     pub request_timeout: Duration,
     /// How long a receipt waits for its event to be signed and cosigned.
     pub receipts: Patience,
+    /// The provider of OpenID Connect whose word lets in.
+    pub oidc: Option<OidcOptions>,
 }
 
 impl Default for HttpOptions {
@@ -98,6 +102,7 @@ impl Default for HttpOptions {
             body_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
             receipts: Patience { signature: Duration::from_secs(3), witnesses: 0 },
+            oidc: None,
         }
     }
 }
@@ -111,6 +116,8 @@ pub struct App {
     pub options: Arc<HttpOptions>,
     /// Who lets people in.
     pub sign_in: Arc<SignIn>,
+    /// The provider of OpenID Connect whose word lets in.
+    provider: Option<Arc<Provider>>,
     revoked: Arc<RwLock<HashSet<String>>>,
     /// Shops are opened one at a time, so that counting them before tells whether there is room.
     opening_shop: Arc<tokio::sync::Mutex<()>>,
@@ -128,7 +135,8 @@ impl App {
     fn with_options(ledger: Ledger, options: Arc<HttpOptions>) -> Self {
         let (revoked, opening_shop, copying) = Default::default();
         let sign_in = Arc::new(SignIn::new(ledger.clone()));
-        Self { ledger, options, sign_in, revoked, opening_shop, copying }
+        let provider = options.oidc.clone().map(|options| Arc::new(Provider::new(options)));
+        Self { ledger, options, sign_in, provider, revoked, opening_shop, copying }
     }
 
     /// Reads the list of revoked tokens again; every process does so twice a minute.
@@ -168,6 +176,7 @@ impl App {
         router
             .merge(site::router())
             .merge(setup::router())
+            .merge(oidc::router())
             .merge(v1::router())
             .fallback(|headers: HeaderMap| async move { no_such_route(StatusCode::NOT_FOUND, &headers) })
             .method_not_allowed_fallback(|headers: HeaderMap| async move {

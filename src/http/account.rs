@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::{Answer, Call, Failure, OpenCall, Proof};
+use super::{Answer, App, Call, Failure, OpenCall, Proof};
 use crate::account::AccountRole;
 use crate::directory;
 use crate::identity::Caller;
 use crate::read_model::accounts::{self, AccountRow};
 use crate::refusal::{Refusal, Wrong};
-use crate::sign_in::{ByCode, Invited, MAX_NAME, MAX_PASSWORD, Shown, totp_url};
+use crate::sign_in::{ByCode, Invited, MAX_NAME, MAX_PASSWORD, Shown, SignedIn, totp_url};
 use crate::value::MAX_ID;
 
 /// Every call that nobody has signed in for yet.
@@ -43,6 +43,8 @@ pub enum Account {
     List,
     /// `/account/state`
     State,
+    /// `/account/subject`
+    Subject,
 }
 
 /// The roles that an account may have, by name.
@@ -67,6 +69,7 @@ pub(super) async fn run(which: Account, call: Call) -> Result<Answer, Failure> {
         Account::Add => add(call).await,
         Account::List => list(call).await,
         Account::State => state(call).await,
+        Account::Subject => subject(call).await,
     }
 }
 
@@ -88,13 +91,18 @@ async fn login(mut call: OpenCall) -> Result<Answer, Failure> {
         "role": signed_in.role.name(),
         "user_id": signed_in.role.employee_id(),
     }))?;
+    Ok(answer.with_cookie(&session_cookie(app, &signed_in)))
+}
+
+/// The cookie of a session that has begun.
+pub(super) fn session_cookie(app: &App, signed_in: &SignedIn) -> String {
     let lasts_s = signed_in.ends_at_ms.saturating_sub(app.ledger.clock().now_ms()) / 1000;
-    Ok(answer.with_cookie(&cookie(&call.app, &token, lasts_s)))
+    cookie(app, &signed_in.token.text(), lasts_s)
 }
 
 /// The cookie of a session. Where the public URL is https no other host and no plain connection sees it; over http a browser
 /// would not send one that is `Secure`.
-fn cookie(app: &super::App, value: &str, lasts_s: i64) -> String {
+fn cookie(app: &App, value: &str, lasts_s: i64) -> String {
     let secure = if app.is_https() { "; Secure" } else { "" };
     format!("{}={value}; Path=/; Max-Age={lasts_s}; HttpOnly; SameSite=Strict{secure}", app.cookie_name())
 }
@@ -269,4 +277,15 @@ async fn state(mut call: Call) -> Result<Answer, Failure> {
     call.checked()?;
     let done = call.app.sign_in.set_active(id, active, &call.meta).await?;
     Answer::of(&done, &json!({"id": done.id, "state": i64::from(done.state.active)}))
+}
+
+async fn subject(mut call: Call) -> Result<Answer, Failure> {
+    let form = &mut call.form;
+    let id = form.id("id");
+    let (issuer, subject) = (form.text("issuer", 255), form.optional_text("subject", 255));
+    call.checked()?;
+    let named = subject.as_deref().filter(|subject| !subject.is_empty());
+    let named = named.map(|subject| (issuer.trim(), subject));
+    let done = call.app.sign_in.link_subject(id, named, &call.meta).await?;
+    Answer::of(&done, &json!({"id": done.id, "linked": i64::from(done.state.subject != 0)}))
 }

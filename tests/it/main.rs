@@ -37,6 +37,7 @@ mod jobs;
 mod log;
 mod model;
 mod moving;
+mod oidc;
 mod orders;
 mod outside;
 mod partners;
