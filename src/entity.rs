@@ -605,4 +605,4 @@ domain_event!(AccountEvent {
     Enabled
 });
 domain_event!(GoodsGroupEvent { Created, Renamed, GoodsSet, Deleted });
-domain_event!(ProvenanceEvent { ImportedFrom, CheckpointKeyRotated });
+domain_event!(ProvenanceEvent { ImportedFrom, CheckpointKeyRotated, KeyRotated });

@@ -22,13 +22,13 @@ use crate::granting::{self, run_granting};
 use crate::http::server::{self, ServerOptions};
 use crate::http::{App, HttpOptions};
 use crate::identity::{Caller, Token};
-use crate::ledger::{Ledger, LedgerOptions};
+use crate::ledger::{Ledger, LedgerOptions, keys};
 use crate::oidc::OidcOptions;
 use crate::runner::{release_leases, run_jobs};
 use crate::store;
 use crate::sweep::{release_lease, sweep};
 
-/// How often the sweep looks, sessions that have ended are cleared, and the list of revoked tokens is read again.
+/// How often the sweep looks, sessions that have ended are cleared, and the revoked tokens and the good keys are read again.
 const HOUSEKEEPING: Duration = Duration::from_secs(20);
 
 pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> {
@@ -54,6 +54,7 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
         clock,
         capacity: options.max_commands.unwrap_or(4_096).clamp(1, 1_000_000),
     });
+    keys::follow(&ledger).await?;
     let erased_until = erasure::begin(&ledger).await?;
     if options.demo == Some(true) {
         let loaded = demo::load(&ledger).await.context("the demo world could not be loaded")?;
@@ -217,7 +218,7 @@ fn print_banner(
     Ok(())
 }
 
-/// Sweeps, and reads the list of revoked tokens again, for as long as the server runs.
+/// Sweeps, and reads the list of revoked tokens and the good keys again, for as long as the server runs.
 async fn keep_house(app: App) {
     loop {
         match sweep(&app.ledger).await {
@@ -237,6 +238,9 @@ async fn keep_house(app: App) {
         }
         if let Err(error) = clear_ended_sessions(app.ledger.store(), app.ledger.clock().now_ms()).await {
             tracing::warn!(%error, "sessions that have ended could not be cleared");
+        }
+        if let Err(error) = keys::follow(&app.ledger).await {
+            tracing::warn!(%error, "which keys are good could not be read");
         }
         if let Err(error) = app.refresh_revoked().await {
             tracing::warn!(%error, "the list of revoked tokens could not be read");

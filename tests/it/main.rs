@@ -34,6 +34,7 @@ mod followers;
 mod full_disk;
 mod import;
 mod jobs;
+mod keys;
 mod log;
 mod model;
 mod moving;

@@ -110,17 +110,12 @@ impl Reads {
         let Some(first) = sets.first() else {
             return Ok(Vec::new());
         };
-        if let [only] = sets.as_slice() {
+        // One is asked as it stands, and so are many that cannot differ.
+        if sets.len() == 1 || first.is_empty() {
             let rows =
-                on_live_connection(&self.pool, || async { bound(sql, only).fetch_all(&self.pool).await })
+                on_live_connection(&self.pool, || async { bound(sql, first).fetch_all(&self.pool).await })
                     .await?;
-            return Ok(vec![rows.iter().map(|row| read_row(row, 0)).collect::<Result<_, _>>()?]);
-        }
-        if first.is_empty() {
-            // All of them ask the same, and there is nothing to walk over.
-            let asked =
-                on_live_connection(&self.pool, || async { bound(sql, &[]).fetch_all(&self.pool).await });
-            let rows: Vec<Row> = asked.await?.iter().map(|row| read_row(row, 0)).collect::<Result<_, _>>()?;
+            let rows = rows.iter().map(|row| read_row(row, 0)).collect::<Result<_, _>>()?;
             return Ok(vec![rows; sets.len()]);
         }
         let text = self.text_for_many(sql, first);
