@@ -561,6 +561,10 @@ async fn answer_open(
     request: Request,
     request_id: String,
 ) -> Result<Answer, Failure> {
+    // A foreign page that sends the browser here with a form would sign its owner in as somebody else.
+    if request.headers().get("sec-fetch-mode").is_some_and(|mode| mode == "navigate") {
+        return Err(Failure::NotAllowed);
+    }
     let key = if route.writes { idempotency_key(request.headers())? } else { None };
     let form = read_form(&app, route, request).await?;
     match route.run {

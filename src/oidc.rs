@@ -119,7 +119,7 @@ impl Begun {
 /// Asks the provider.
 pub struct Provider {
     options: OidcOptions,
-    http: OnceLock<Http>,
+    http: OnceLock<Option<Http>>,
     known: tokio::sync::Mutex<Option<(CoreProviderMetadata, Instant)>>,
 }
 
@@ -216,7 +216,7 @@ impl Provider {
     }
 
     fn http(&self) -> Result<&Http, OidcError> {
-        Ok(self.http.get_or_init(Http::new))
+        self.http.get_or_init(Http::new).as_ref().ok_or(OidcError::Unavailable("there is no TLS"))
     }
 }
 
@@ -255,9 +255,18 @@ impl fmt::Debug for Http {
 }
 
 impl Http {
-    fn new() -> Self {
-        let https = HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().build();
-        Self(Client::builder(TokioExecutor::new()).build(https))
+    fn new() -> Option<Self> {
+        let mut http = HttpConnector::new();
+        http.enforce_http(false);
+        http.set_connect_timeout(Some(PATIENCE));
+        // Named, because the default is whichever the whole program has, and none where it has two.
+        let https = HttpsConnectorBuilder::new()
+            .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())
+            .ok()?
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(http);
+        Some(Self(Client::builder(TokioExecutor::new()).build(https)))
     }
 
     async fn ask(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {

@@ -15,7 +15,9 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use unicode_normalization::UnicodeNormalization as _;
 
-use crate::account::{Account, AccountCommand, AccountRole, Hidden, NewPassword, NewSession};
+use crate::account::{
+    Account, AccountCommand, AccountEvent, AccountRole, Code, Hidden, NewPassword, NewSession,
+};
 use crate::directory::{self, Session, SignInRow, Tries};
 use crate::identity::{Caller, SessionToken};
 use crate::ledger::{ExecuteError, Executed, Ledger, Meta};
@@ -314,7 +316,7 @@ impl SignIn {
         }
         // Looked at before there is any hashing, so that an old code is no means to keep the server busy.
         let (state, _) = self.ledger.load::<Account>(account_id).await?;
-        let holds = |code: crate::account::Code| code.number == number && meta.at.ms < code.lapses_at_ms;
+        let holds = |code: Code| code.number == number && meta.at.ms < code.lapses_at_ms;
         if !state.active || !state.code.is_some_and(holds) {
             return Err(refused());
         }
@@ -401,7 +403,6 @@ impl SignIn {
     }
 
     fn invited(&self, done: &Executed<Account>) -> Result<Invited, SignInError> {
-        use crate::account::AccountEvent;
         let given = done.events.iter().find_map(|event| match event {
             AccountEvent::CodeGiven { number, lapses_at_ms, .. } => Some((*number, *lapses_at_ms)),
             _ => None,

@@ -310,6 +310,7 @@ const ID_FIELDS: &[(&str, &str)] = &[
     ("member_id", "member"),
     ("giver_id", "member"),
     ("employee_id", "employee"),
+    ("employee", "employee"),
     ("redemption_id", "redemption"),
     ("shop_id", "shop"),
     ("level", "member_level"),

@@ -8,9 +8,6 @@ use crate::identity::{Caller, SessionToken};
 use crate::read_model::accounts::role_of;
 use crate::store::{BUCKET, Cell, Statement, Store, StoreError};
 
-/// How many wrong tries lock a name.
-pub const TRIES_BEFORE_LOCK: i64 = 5;
-
 /// How long tries are remembered after the last one.
 const REMEMBERED_MS: i64 = 24 * 3_600_000;
 

@@ -8,7 +8,7 @@ use crate::directory;
 use crate::identity::Caller;
 use crate::read_model::accounts::{self, AccountRow};
 use crate::refusal::{Refusal, Wrong};
-use crate::sign_in::{ByCode, Invited, MAX_NAME, MAX_PASSWORD, Shown, SignedIn, totp_url};
+use crate::sign_in::{ByCode, Invited, MAX_NAME, MAX_PASSWORD, Shown, SignedIn, read_name, totp_url};
 use crate::value::MAX_ID;
 
 /// Every call that nobody has signed in for yet.
@@ -192,7 +192,7 @@ async fn reset_password(mut call: Call) -> Result<Answer, Failure> {
     let store = call.app.ledger.store();
     let account_id = match (employee_id, name) {
         (Some(id), _) => accounts::account_of_employee(store, id).await?.map(|account| account.id),
-        (_, name) => match name.as_deref().and_then(crate::sign_in::read_name) {
+        (_, name) => match name.as_deref().and_then(read_name) {
             Some(name) => directory::account_named(store, &name).await?,
             None => None,
         },
@@ -244,7 +244,7 @@ async fn add(mut call: Call) -> Result<Answer, Failure> {
     call.checked()?;
     if employee_id.is_some() && role != Some("employee") {
         // A key that was used for another request is told first.
-        call.app.ledger.replay::<crate::account::Account>(&call.meta).await?;
+        call.app.ledger.replay::<Stream>(&call.meta).await?;
         return Err(Failure::Fields(vec![("user_id", Wrong::NotTogetherWith("role"))]));
     }
     let role = role.and_then(|role| AccountRole::named(role, employee_id.unwrap_or_default()));

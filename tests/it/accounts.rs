@@ -477,6 +477,11 @@ on_both_engines! {
         assert!(out.headers["set-cookie"].to_str().unwrap().starts_with("session=; Path=/; Max-Age=0;"));
         assert!(!holds(&world, value).await);
 
+        // A foreign page cannot sign the browser's owner in as somebody else by a form.
+        let form = [("content-type", "application/x-www-form-urlencoded"), ("sec-fetch-mode", "navigate")];
+        let sent = world.request("/user/login", &form, "name=boss&password=correct+horse+battery").await;
+        assert_eq!((sent.code(), sent.headers.contains_key("set-cookie")), (1002, false));
+
         let public_url = "https://coupons.example".to_owned();
         world.set_options(HttpOptions { public_url, ..HttpOptions::default() });
         let session = sign_in(&world, "boss", PASSWORD).await;
