@@ -18,10 +18,12 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use openidconnect::core::{CoreAuthenticationFlow, CoreClient, CoreJwsSigningAlgorithm, CoreProviderMetadata};
+use openidconnect::core::{
+    CoreAuthenticationFlow, CoreClient, CoreJwsSigningAlgorithm, CoreProviderMetadata,
+};
 use openidconnect::{
-    AsyncHttpClient, AuthorizationCode, ClientId, ClientSecret, CsrfToken, HttpRequest, HttpResponse, IssuerUrl,
-    Nonce, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, TokenResponse as _,
+    AsyncHttpClient, AuthorizationCode, ClientId, ClientSecret, CsrfToken, HttpRequest, HttpResponse,
+    IssuerUrl, Nonce, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, TokenResponse as _,
 };
 use serde::{Deserialize, Serialize};
 
@@ -67,7 +69,8 @@ impl OidcOptions {
     pub fn new(issuer: &str, client_id: &str, client_secret: &str) -> Result<Self, String> {
         let url = IssuerUrl::new(issuer.to_owned()).map_err(|error| format!("{issuer}: {error}"))?;
         let host = url.url().host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-        let is_here = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        let is_here =
+            host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
         if url.url().scheme() != "https" && !(url.url().scheme() == "http" && is_here) {
             return Err(format!("{issuer} must begin with https://, or with http:// on this machine"));
         }

@@ -233,7 +233,8 @@ pub fn account_secrets(
                 AccountEvent::SubjectLinked { number, .. } => Some(i64::from(*number)),
                 _ => None,
             });
-            let parameters: [Cell; 3] = [key.as_str().into(), account_id.into(), number.unwrap_or_default().into()];
+            let parameters: [Cell; 3] =
+                [key.as_str().into(), account_id.into(), number.unwrap_or_default().into()];
             let link = "INSERT INTO subjects (subject_mac, account_id, number) VALUES ($1, $2, $3)
                         ON CONFLICT (subject_mac) DO NOTHING";
             vec![unlink_subject(account_id), Statement::new(link, parameters)]

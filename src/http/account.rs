@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Answer, App, Call, Failure, OpenCall, Proof};
-use crate::account::AccountRole;
+use crate::account::{Account as Stream, AccountRole};
 use crate::directory;
 use crate::identity::Caller;
 use crate::read_model::accounts::{self, AccountRow};

@@ -42,7 +42,9 @@ async fn login(State(app): State<App>, headers: HeaderMap) -> Response {
         let (url, begun) = provider.begin(&redirect_url(&app), now_ms).await.map_err(told)?;
         let signed = app.ledger.secrets().sign_begun(&begun.text());
         let cookie = begun_cookie(&app, &signed, SIGN_IN_LASTS_MS / 1000);
-        Ok::<_, Failure>((StatusCode::FOUND, [(header::LOCATION, url), (header::SET_COOKIE, cookie)]).into_response())
+        Ok::<_, Failure>(
+            (StatusCode::FOUND, [(header::LOCATION, url), (header::SET_COOKIE, cookie)]).into_response(),
+        )
     };
     finish(answer.await, &headers)
 }

@@ -49,7 +49,8 @@ fn encode(value: &Value) -> String {
 }
 
 fn jwt(script: &Script) -> String {
-    let unsigned = format!("{}.{}", encode(&json!({"alg": script.algorithm, "kid": "k"})), encode(&script.claims));
+    let unsigned =
+        format!("{}.{}", encode(&json!({"alg": script.algorithm, "kid": "k"})), encode(&script.claims));
     let signature = match script.algorithm {
         "none" => Vec::new(),
         "HS256" => {
@@ -91,13 +92,19 @@ impl Provider {
         let jwks = async |State(script): State<Shared>| {
             let key = SigningKey::from_bytes(&script.lock().unwrap().shown_key);
             let x = URL_SAFE_NO_PAD.encode(key.verifying_key().to_bytes());
-            Json(json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": "k", "x": x}]}))
+            Json(
+                json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": "k", "x": x}]}),
+            )
         };
         let token = async |State(script): State<Shared>, body: String| {
             let mut script = script.lock().unwrap();
             script.asked = form_urlencoded::parse(body.as_bytes()).into_owned().collect();
             if let Some((status, kind, body)) = script.instead.clone() {
-                return (axum::http::StatusCode::from_u16(status).unwrap(), [(header::CONTENT_TYPE, kind)], body);
+                return (
+                    axum::http::StatusCode::from_u16(status).unwrap(),
+                    [(header::CONTENT_TYPE, kind)],
+                    body,
+                );
             }
             let answer = json!({"access_token": "x", "token_type": "Bearer", "id_token": jwt(&script)});
             script.shown_key = script.key;
@@ -118,7 +125,12 @@ impl Provider {
 
     fn asked(&self, name: &str) -> String {
         let script = self.script.lock().unwrap();
-        script.asked.iter().find(|(found, _)| found == name).map(|(_, value)| value.clone()).unwrap_or_default()
+        script
+            .asked
+            .iter()
+            .find(|(found, _)| found == name)
+            .map(|(_, value)| value.clone())
+            .unwrap_or_default()
     }
 }
 
@@ -143,13 +155,17 @@ async fn go(world: &World) -> Gone {
     assert_eq!(sent.status, 302, "{}", sent.body);
     let (_, query) = sent.headers["location"].to_str().unwrap().split_once('?').unwrap();
     let parts: Vec<(String, String)> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
-    let part = |name: &str| parts.iter().find(|(found, _)| found == name).map(|(_, value)| value.clone()).unwrap();
+    let part =
+        |name: &str| parts.iter().find(|(found, _)| found == name).map(|(_, value)| value.clone()).unwrap();
     assert_eq!((part("response_type"), part("client_id")), ("code".to_owned(), "coupons".to_owned()));
     assert_eq!(part("redirect_uri"), "http://127.0.0.1:8787/oidc/callback");
     assert_eq!(part("code_challenge_method"), "S256");
     assert!(part("scope").split(' ').any(|scope| scope == "openid"));
     let set = sent.headers["set-cookie"].to_str().unwrap();
-    assert!(set.starts_with("oidc=") && set.ends_with("; Path=/; Max-Age=600; HttpOnly; SameSite=Lax"), "{set}");
+    assert!(
+        set.starts_with("oidc=") && set.ends_with("; Path=/; Max-Age=600; HttpOnly; SameSite=Lax"),
+        "{set}"
+    );
     let cookie = set.split(';').next().unwrap().to_owned();
     Gone { cookie, state: part("state"), nonce: part("nonce"), challenge: part("code_challenge") }
 }
@@ -315,7 +331,9 @@ on_both_engines! {
 
 #[test]
 fn a_provider_is_reached_by_https_and_its_secret_is_shown_to_nobody() {
-    for good in ["https://login.example", "https://login.example/realm/x", "http://localhost:1", "http://127.0.0.1:8"] {
+    for good in
+        ["https://login.example", "https://login.example/realm/x", "http://localhost:1", "http://127.0.0.1:8"]
+    {
         let options = OidcOptions::new(good, "coupons", SECRET).unwrap();
         assert!(!format!("{options:?}").contains(SECRET));
     }

@@ -25,7 +25,11 @@ pub async fn cases(world: &World) -> Vec<Case> {
         case("/user/totpoff", EMPLOYEE, json!({"password": other})),
         case("/account/add", OPERATOR, json!({"name": "clerk2", "role": "employee", "user_id": 1001})),
         case("/account/list", Caller::Auditor, json!({"page": 1, "limit": 10})),
-        case("/account/subject", OPERATOR, json!({"id": boss, "issuer": "https://login.example", "subject": "248289761001"})),
+        case(
+            "/account/subject",
+            OPERATOR,
+            json!({"id": boss, "issuer": "https://login.example", "subject": "248289761001"}),
+        ),
         case("/account/state", OPERATOR, json!({"id": boss, "state": 0})),
         case("/user/resetpassword", OPERATOR, json!({"id": 1000, "totp_off": 1})),
     ]
