@@ -81,7 +81,7 @@ pub struct Serve {
     /// The server's id at that provider
     #[arg(long, value_name = "ID", env = "COUPON_LEDGER_OIDC_CLIENT_ID")]
     pub oidc_client_id: Option<String>,
-    /// A file with its secret there, where COUPON_LEDGER_OIDC_SECRET does not hold it
+    /// A file with its secret there, where the environment has not the secret itself
     #[arg(long, value_name = "FILE", env = "COUPON_LEDGER_OIDC_SECRET_FILE")]
     pub oidc_secret_file: Option<PathBuf>,
     /// How often the server verifies itself, in the background; 0 = never [default: 24]

@@ -39,7 +39,7 @@ async fn login(State(app): State<App>, headers: HeaderMap) -> Response {
     let answer = async {
         let provider = app.provider.as_deref().ok_or(Failure::NotThere)?;
         let now_ms = app.ledger.clock().now_ms();
-        let (url, begun) = provider.begin(&redirect_url(&app), now_ms).await.map_err(told)?;
+        let (url, begun) = provider.begin(&redirect_url(&app), now_ms).await.map_err(|error| told(&error))?;
         let signed = app.ledger.secrets().sign_begun(&begun.text());
         let cookie = begun_cookie(&app, &signed, SIGN_IN_LASTS_MS / 1000);
         Ok::<_, Failure>(
@@ -89,10 +89,10 @@ async fn subject_of(
     came: (&str, &str),
 ) -> Result<String, Failure> {
     let now_ms = app.ledger.clock().now_ms();
-    provider.finish(&redirect_url(app), begun, came, now_ms).await.map_err(told)
+    provider.finish(&redirect_url(app), begun, came, now_ms).await.map_err(|error| told(&error))
 }
 
-fn told(error: OidcError) -> Failure {
+fn told(error: &OidcError) -> Failure {
     tracing::warn!(%error, "nobody was signed in through the provider");
     match error {
         OidcError::Unavailable(_) => Failure::TooSlow,

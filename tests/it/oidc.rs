@@ -183,8 +183,8 @@ async fn come_back(world: &World, cookie: &str, state: &str) -> Reply {
 
 /// The session in an answer's cookies, if there is one.
 fn session(reply: &Reply) -> Option<String> {
-    let set = reply.headers.get_all("set-cookie").into_iter().map(|set| set.to_str().unwrap());
-    let session = set.filter_map(|set| set.strip_prefix("session=cs1.")).next()?;
+    let mut set = reply.headers.get_all("set-cookie").into_iter().map(|set| set.to_str().unwrap());
+    let session = set.find_map(|set| set.strip_prefix("session=cs1."))?;
     Some(format!("cs1.{}", session.split(';').next().unwrap()))
 }
 
