@@ -10,6 +10,7 @@ mod client;
 pub mod counter;
 pub mod directory;
 pub mod form;
+pub mod gate;
 mod identify;
 pub mod import;
 pub mod jobs;
@@ -56,6 +57,7 @@ use crate::sign_in::{SignIn, SignInError};
 use crate::store::{ReceiptKey, StoreError};
 use crate::value::{hex, random};
 use form::Form;
+use gate::GateOptions;
 pub use identify::Proof;
 use routes::{Route, Run};
 
@@ -86,6 +88,8 @@ pub struct HttpOptions {
     pub request_timeout: Duration,
     /// How long a receipt waits for its event to be signed and cosigned.
     pub receipts: Patience,
+    /// Who may come through, and how often.
+    pub gate: GateOptions,
     /// The provider of OpenID Connect whose word lets in.
     pub oidc: Option<OidcOptions>,
 }
@@ -102,6 +106,7 @@ impl Default for HttpOptions {
             body_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
             receipts: Patience { signature: Duration::from_secs(3), witnesses: 0 },
+            gate: GateOptions::default(),
             oidc: None,
         }
     }
@@ -173,7 +178,7 @@ impl App {
         if !self.options.base_path.is_empty() {
             router = router.nest(&self.options.base_path, api);
         }
-        router
+        let router = router
             .merge(site::router())
             .merge(setup::router())
             .merge(oidc::router())
@@ -183,7 +188,8 @@ impl App {
                 no_such_route(StatusCode::METHOD_NOT_ALLOWED, &headers)
             })
             .with_state(self.clone())
-            .merge(site::docs())
+            .merge(site::docs());
+        gate::closed(router, self)
     }
 }
 
@@ -322,6 +328,8 @@ pub enum Failure {
     NotErased(ErasureError),
     /// 9002: it goes on, and the same key tells later what became of it.
     TooSlow,
+    /// 9001, with when to ask again, in seconds.
+    TooOften(u32),
     /// 9999
     Panicked,
 }
@@ -423,6 +431,10 @@ impl Failure {
             },
             Self::NotThere => Refused::new(StatusCode::NOT_FOUND, &refusal::NO_SUCH_ROUTE),
             Self::TooSlow => Refused::unavailable(),
+            Self::TooOften(retry_after_s) => Refused {
+                retry_after_s: Some(*retry_after_s),
+                ..Refused::new(StatusCode::TOO_MANY_REQUESTS, &refusal::TOO_MANY_REQUESTS)
+            },
             Self::NotErased(error) => {
                 tracing::error!(%error, request_id, "an erasure is in the log but not finished");
                 Refused::unavailable()
@@ -474,6 +486,23 @@ impl Failure {
 }
 
 impl Refused {
+    /// What it says to people, or field by field.
+    fn info(&self, language: Language) -> Value {
+        self.info.clone().unwrap_or_else(|| self.wording.text(language).into())
+    }
+
+    /// The answer with what it tells clients in its head.
+    fn headed(&self, mut response: Response) -> Response {
+        let headers = response.headers_mut();
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if self.replayed {
+            headers.insert("idempotency-replayed", HeaderValue::from_static("true"));
+        }
+        response
+    }
+
     fn internal(request_id: &str) -> Self {
         Self {
             data: json!({"request_id": request_id}),
@@ -520,7 +549,7 @@ async fn serve(app: App, route: &'static Route, request: Request) -> Response {
         Ok(answer) => (0, success(&answer)),
         Err(failure) => {
             let refused = failure.answer(language, &request_id);
-            (refused.wording.code, refusal_response(refused, language))
+            (refused.wording.code, refusal_response(&refused, language))
         }
     };
     if let Ok(id) = HeaderValue::from_str(&request_id) {
@@ -538,7 +567,7 @@ async fn answer(
     request_id: String,
 ) -> Result<Answer, Failure> {
     if access::is_open(route.path) {
-        return answer_open(app, route, request, request_id).await;
+        return account::answer_open(app, route, request, request_id).await;
     }
     let (caller, proof) = app.identify(request.headers(), true).await?;
     let (who, employee) = app.principal(caller).await?;
@@ -552,38 +581,6 @@ async fn answer(
     let proof = Some(proof);
     let call = Call { app, caller, who, proof, employee, form, meta, key, operation, canonical, language };
     run(route, call).await
-}
-
-/// Answers whoever asks, signed in or not.
-async fn answer_open(
-    app: App,
-    route: &'static Route,
-    request: Request,
-    request_id: String,
-) -> Result<Answer, Failure> {
-    // A foreign page that sends the browser here with a form would sign its owner in as somebody else.
-    if request.headers().get("sec-fetch-mode").is_some_and(|mode| mode == "navigate") {
-        return Err(Failure::NotAllowed);
-    }
-    let key = if route.writes { idempotency_key(request.headers())? } else { None };
-    let form = read_form(&app, route, request).await?;
-    match route.run {
-        Run::Open(run) => {
-            account::open(run, OpenCall { app, form, request_id, key, operation: route.path }).await
-        }
-        _ => Err(Failure::NotSignedIn),
-    }
-}
-
-/// A request of whom nobody knows who he is.
-pub struct OpenCall {
-    /// Everything it may touch.
-    pub app: App,
-    /// Its fields.
-    pub form: Form,
-    request_id: String,
-    key: Option<String>,
-    operation: &'static str,
 }
 
 /// Hands a call to the handler of its route.
@@ -655,7 +652,7 @@ async fn read_form(app: &App, route: &Route, request: Request) -> Result<Form, F
 }
 
 fn no_such_route(status: StatusCode, headers: &HeaderMap) -> Response {
-    refusal_response(Refused::new(status, &refusal::NO_SUCH_ROUTE), language(headers))
+    refusal_response(&Refused::new(status, &refusal::NO_SUCH_ROUTE), language(headers))
 }
 
 fn success(answer: &Answer) -> Response {
@@ -670,19 +667,25 @@ fn success(answer: &Answer) -> Response {
     response
 }
 
-fn refusal_response(refused: Refused, language: Language) -> Response {
-    let Refused { status, wording, info, data, retry_after_s, replayed } = refused;
-    let info = info.unwrap_or_else(|| wording.text(language).into());
-    let body = json!({"code": wording.code, "info": info, "data": data}).to_string();
-    let mut response = json_response(status, body);
-    let headers = response.headers_mut();
-    if let Some(seconds) = retry_after_s {
-        headers.insert(header::RETRY_AFTER, seconds.into());
-    }
-    if replayed {
-        headers.insert("idempotency-replayed", HeaderValue::from_static("true"));
-    }
-    response
+fn refusal_response(refused: &Refused, language: Language) -> Response {
+    let body = json!({"code": refused.wording.code, "info": refused.info(language), "data": refused.data});
+    refused.headed(json_response(refused.status, body.to_string()))
+}
+
+/// The same as a problem (RFC 9457): what the envelope says stands beside the standard's members.
+fn problem_response(refused: &Refused, language: Language) -> Response {
+    let body = json!({
+        "type": "about:blank",
+        "title": refused.wording.text(language),
+        "status": refused.status.as_u16(),
+        "code": refused.wording.code,
+        "info": refused.info(language),
+        "data": refused.data,
+    });
+    let mut response = json_response(refused.status, body.to_string());
+    let problem = HeaderValue::from_static("application/problem+json");
+    response.headers_mut().insert(header::CONTENT_TYPE, problem);
+    refused.headed(response)
 }
 
 fn json_response(status: StatusCode, body: String) -> Response {

@@ -1,8 +1,11 @@
 //! Signing in and out, passwords, second factors, and the accounts of operators, auditors and employees.
 
+use axum::extract::Request;
 use serde_json::{Value, json};
 
-use super::{Answer, App, Call, Failure, OpenCall, Proof};
+use super::form::Form;
+use super::routes::{Route, Run};
+use super::{Answer, App, Call, Failure, Proof, idempotency_key, read_form};
 use crate::account::{Account as Stream, AccountRole};
 use crate::directory;
 use crate::identity::Caller;
@@ -50,7 +53,37 @@ pub enum Account {
 /// The roles that an account may have, by name.
 pub(super) const ROLES: &[&str] = &["operator", "auditor", "employee"];
 
-pub(super) async fn open(which: Open, call: OpenCall) -> Result<Answer, Failure> {
+/// Answers whoever asks, signed in or not.
+pub(super) async fn answer_open(
+    app: App,
+    route: &'static Route,
+    request: Request,
+    request_id: String,
+) -> Result<Answer, Failure> {
+    // A foreign page that sends the browser here with a form would sign its owner in as somebody else.
+    if request.headers().get("sec-fetch-mode").is_some_and(|mode| mode == "navigate") {
+        return Err(Failure::NotAllowed);
+    }
+    let key = if route.writes { idempotency_key(request.headers())? } else { None };
+    let form = read_form(&app, route, request).await?;
+    match route.run {
+        Run::Open(run) => open(run, OpenCall { app, form, request_id, key, operation: route.path }).await,
+        _ => Err(Failure::NotSignedIn),
+    }
+}
+
+/// A request of whom nobody knows who he is.
+struct OpenCall {
+    /// Everything it may touch.
+    app: App,
+    /// Its fields.
+    form: Form,
+    request_id: String,
+    key: Option<String>,
+    operation: &'static str,
+}
+
+async fn open(which: Open, call: OpenCall) -> Result<Answer, Failure> {
     match which {
         Open::Login => login(call).await,
         Open::SetPassword => set_password(call).await,

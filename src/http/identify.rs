@@ -4,6 +4,7 @@ use std::sync::PoisonError;
 
 use axum::http::{HeaderMap, header};
 
+use super::gate::limits::Who;
 use super::{App, Failure};
 use crate::directory::Session;
 use crate::identity::{Caller, SessionToken, Token};
@@ -26,26 +27,27 @@ impl App {
         headers: &HeaderMap,
         changes: bool,
     ) -> Result<(Caller, Proof), Failure> {
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let bearer = text("authorization").and_then(|value| {
-            let (scheme, token) = value.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then_some(token)
-        });
-        let in_header = bearer.or_else(|| text("token"));
-        if let Some(token) = in_header.filter(|token| !token.trim().starts_with("cs1.")) {
-            let token = self.token(token).ok_or(Failure::NotSignedIn)?;
+        let shown = shown(headers, self.cookie_name()).ok_or(Failure::NotSignedIn)?;
+        let Some(token) = SessionToken::parse(shown.text) else {
+            let token = self.token(shown.text).filter(|_| !shown.in_cookie).ok_or(Failure::NotSignedIn)?;
             self.refuse_ended_account(token.caller).await?;
             return Ok((token.caller, Proof::Token(token)));
-        }
-        let has_header = headers.contains_key("authorization") || headers.contains_key("token");
-        let in_cookie = if has_header { None } else { cookie(headers, self.cookie_name()) };
-        let token = in_header.or(in_cookie).and_then(SessionToken::parse).ok_or(Failure::NotSignedIn)?;
+        };
         let session = self.sign_in.session(&token).await?.ok_or(Failure::NotSignedIn)?;
-        let shown = text("x-csrf-token").unwrap_or_default();
-        if changes && in_cookie.is_some() && !self.ledger.secrets().is_csrf_token(&session.id, shown) {
+        let csrf = headers.get("x-csrf-token").and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if changes && shown.in_cookie && !self.ledger.secrets().is_csrf_token(&session.id, csrf) {
             return Err(Failure::NotAllowed);
         }
         Ok((session.caller, Proof::Session(session)))
+    }
+
+    /// By what a limit counts whoever calls, without asking the database; None = by nothing that he has shown.
+    pub(super) fn who(&self, headers: &HeaderMap) -> Option<Who> {
+        let shown = shown(headers, self.cookie_name())?;
+        match SessionToken::parse(shown.text) {
+            Some(session) => u64::from_str_radix(&session.id, 16).ok().map(Who::Session),
+            None => self.token(shown.text).map(|token| Who::Caller(token.caller)),
+        }
     }
 
     fn token(&self, text: &str) -> Option<Token> {
@@ -71,6 +73,25 @@ impl App {
     pub(super) fn is_https(&self) -> bool {
         self.options.public_url.starts_with("https://")
     }
+}
+
+/// What somebody shows.
+struct Shown<'a> {
+    text: &'a str,
+    in_cookie: bool,
+}
+
+/// The token or session in a header; where neither header is there, the session in a cookie.
+fn shown<'a>(headers: &'a HeaderMap, cookie_name: &str) -> Option<Shown<'a>> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let bearer = text("authorization").and_then(|value| {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(token)
+    });
+    if headers.contains_key("authorization") || headers.contains_key("token") {
+        return bearer.or_else(|| text("token")).map(|text| Shown { text, in_cookie: false });
+    }
+    cookie(headers, cookie_name).map(|text| Shown { text, in_cookie: true })
 }
 
 /// A cookie of this name.
