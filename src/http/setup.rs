@@ -24,8 +24,8 @@ if (code && location.hash.length > 1) {
 ";
 
 /// Nothing but our own script, and no page around it.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; form-action 'self'; \
-                      base-uri 'none'; frame-ancestors 'none'";
+const POLICY: &str =
+    "default-src 'none'; script-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 pub(super) fn router() -> Router<App> {
     let script = || async { ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], SCRIPT) };
@@ -130,11 +130,5 @@ pub(super) fn page(status: StatusCode, title: &str, body: &str) -> Response {
         "<!doctype html><html><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
          <title>{title}</title><h1>{title}</h1>{body}</html>"
     );
-    let headers = [
-        (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::CACHE_CONTROL, "no-store"),
-        (header::REFERRER_POLICY, "no-referrer"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    ];
-    (status, headers, Html(page)).into_response()
+    (status, [(header::CONTENT_SECURITY_POLICY, POLICY)], Html(page)).into_response()
 }

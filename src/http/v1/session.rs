@@ -24,11 +24,10 @@ pub(super) fn session(mut ask: Ask) -> Result<Page, Failure> {
         Proof::Session(session) => ask.app.ledger.secrets().csrf_token(&session.id),
         Proof::Token(_) => String::new(),
     };
-    let page = Page::json(&json!({
+    Page::json(&json!({
         "caller": ask.caller.to_string(),
         "role": Principal::plain(ask.caller).role.name(),
         "user_id": ask.caller.employee_id(),
         "csrf": csrf,
-    }))?;
-    Ok(page.with_text("cache-control", "no-store"))
+    }))
 }
