@@ -56,13 +56,21 @@ impl AccountRole {
 }
 
 /// How somebody has shown who he is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SignInBy {
     /// By his password.
+    #[default]
     Password,
     /// By a provider's word.
     Provider,
+}
+
+impl SignInBy {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+    fn is_password(&self) -> bool {
+        *self == Self::Password
+    }
 }
 
 /// What happened to an account. Stored as JSON; docs/events.md gives each shape.
@@ -94,7 +102,8 @@ pub enum AccountEvent {
     },
     /// Its owner signed in.
     SignedIn {
-        /// By what.
+        /// By what. Left out of the event where it is a password.
+        #[serde(default, skip_serializing_if = "SignInBy::is_password")]
         by: SignInBy,
         /// The step of time of the second factor's code, which does not come again; 0 = none was asked.
         totp_step: i64,

@@ -61,6 +61,7 @@ struct Environment {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it, once")]
 enum Command {
     /// Run the server (what happens without a subcommand)
     Serve(Serve),

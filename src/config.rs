@@ -94,6 +94,30 @@ pub struct Serve {
     /// A witness that is asked to cosign checkpoints; may be given several times
     #[arg(long, value_name = "URL=VKEY", env = "COUPON_LEDGER_WITNESS", value_delimiter = ',')]
     pub witness: Option<Vec<String>>,
+    /// The appid of the mini program through which members sign in
+    #[arg(long, value_name = "APPID", env = "COUPON_LEDGER_WECHAT_APPID")]
+    pub wechat_appid: Option<String>,
+    /// A file with its secret, where the environment has not the secret itself
+    #[arg(long, value_name = "FILE", env = "COUPON_LEDGER_WECHAT_SECRET_FILE")]
+    pub wechat_secret_file: Option<PathBuf>,
+    /// The appid of the official account behind pages in WeChat's browser [default: the mini program's]
+    #[arg(long, value_name = "APPID", env = "COUPON_LEDGER_WECHAT_H5_APPID")]
+    pub wechat_h5_appid: Option<String>,
+    /// A file with its secret, where the environment has not the secret itself
+    #[arg(long, value_name = "FILE", env = "COUPON_LEDGER_WECHAT_H5_SECRET_FILE")]
+    pub wechat_h5_secret_file: Option<PathBuf>,
+    /// Where WeChat's servers are asked, a URL [default: its own]
+    #[arg(long, value_name = "URL", env = "COUPON_LEDGER_WECHAT_BASE_URL")]
+    pub wechat_base_url: Option<String>,
+    /// Where pages in WeChat's browser are sent to sign in, a URL [default: its own]
+    #[arg(long, value_name = "URL", env = "COUPON_LEDGER_WECHAT_AUTHORIZE_URL")]
+    pub wechat_authorize_url: Option<String>,
+    /// Whether somebody whom nobody knows becomes a member by signing in through WeChat [default: false]
+    #[arg(long, env = "COUPON_LEDGER_WECHAT_CREATE_MEMBERS", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub wechat_create_members: Option<bool>,
+    /// An origin of the merchant's pages, beside the public URL's, that a sign-in may return to; may be given several times
+    #[arg(long, value_name = "ORIGIN", env = "COUPON_LEDGER_WECHAT_RETURN_ORIGIN", value_delimiter = ',')]
+    pub wechat_return_origin: Option<Vec<String>>,
     /// The issuer of a provider of OpenID Connect through which accounts sign in, a URL
     #[arg(long, value_name = "URL", env = "COUPON_LEDGER_OIDC_ISSUER")]
     pub oidc_issuer: Option<String>,
@@ -173,6 +197,14 @@ file_part!(
         cors_origins: Vec<String>,
         production: bool,
         witness: Vec<String>,
+        wechat_appid: String,
+        wechat_secret_file: PathBuf,
+        wechat_h5_appid: String,
+        wechat_h5_secret_file: PathBuf,
+        wechat_base_url: String,
+        wechat_authorize_url: String,
+        wechat_create_members: bool,
+        wechat_return_origin: Vec<String>,
         oidc_issuer: String,
         oidc_client_id: String,
         oidc_secret_file: PathBuf,
@@ -243,6 +275,21 @@ pub fn find_secrets(place: &Place, folder: &Path) -> Result<Option<Secrets>, Str
 #[must_use]
 pub fn secret_file(place: &Place, folder: &Path) -> PathBuf {
     place.secret_file.clone().unwrap_or_else(|| folder.join(SECRET_FILE))
+}
+
+/// The secret of an app at WeChat: from the environment, or from a given file; None where there is neither. What is read is
+/// in no error.
+pub fn wechat_secret(variable: &str, file: Option<&Path>) -> Result<Option<String>, String> {
+    // An empty variable is how a container says that there is none.
+    match std::env::var(variable) {
+        Ok(secret) if !secret.is_empty() => return Ok(Some(secret)),
+        Err(std::env::VarError::NotUnicode(_)) => return Err(format!("{variable} is no text")),
+        _ => {}
+    }
+    let read = |file: &Path| {
+        std::fs::read_to_string(file).map_err(|error| format!("cannot read {}: {error}", file.display()))
+    };
+    file.map(read).transpose()
 }
 
 /// Makes a data folder that only its owner can read: it holds people's data and the secret.

@@ -15,6 +15,7 @@ mod levels_reached;
 mod member_list;
 mod members;
 pub mod seal;
+mod wechat;
 
 pub use accounts::{
     Session, SignInRow, Tries, account_named, account_of_subject, account_secrets, claim_name,
@@ -36,6 +37,9 @@ pub use members::{
     membership, memberships,
 };
 pub use seal::{Seal, SealError};
+pub use wechat::{
+    Binding, bind_wechat, drop_binding, has_wechat, openids, unbind_wechat, use_up_state, wechat_binding,
+};
 
 use crate::store::{Cell, Statement, Store, StoreError};
 use crate::value::MAX_ID;

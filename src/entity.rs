@@ -425,8 +425,7 @@ impl Entity for OrderAmount {
 
 impl Entity for Member {
     fn needs(command: &MemberCommand) -> Needs<'_> {
-        let MemberCommand::Erase { member_id, .. } = command;
-        Needs { member_id: Some(*member_id), ..Needs::default() }
+        Needs { member_id: Some(command.member_id()), ..Needs::default() }
     }
 
     fn rows(&self, _id: i64) -> Vec<LiveRow> {
@@ -589,7 +588,7 @@ domain_event!(AllotmentEvent { Allotted, EndChanged, StockChanged });
 domain_event!(JobEvent { Started, Paused, Resumed, Cancelled, Finished });
 domain_event!(GrantEvent { Added, Changed, Removed });
 domain_event!(OrderAmountEvent { Defined, Changed, Deleted });
-domain_event!(MemberEvent { Erased });
+domain_event!(MemberEvent { Erased, SignedIn, WechatUnbound });
 domain_event!(AccountEvent {
     Created,
     CodeGiven,

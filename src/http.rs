@@ -19,12 +19,14 @@ pub mod openapi;
 pub mod operator;
 pub mod orders;
 pub mod partners;
+mod render;
 pub mod routes;
 pub mod rules;
 pub mod server;
 mod setup;
 mod site;
 pub mod v1;
+pub mod wechat;
 pub mod witness;
 
 use std::collections::HashSet;
@@ -51,14 +53,17 @@ use crate::import::MAX_FILE_BYTES;
 use crate::ledger::unit::Together;
 use crate::ledger::writer::WriteError;
 use crate::ledger::{ExecuteError, Executed, Ledger, Meta};
+use crate::metrics::Metrics;
 use crate::oidc::{OidcOptions, Provider};
 use crate::refusal::{self, Language, Refusal, Wording, Wrong};
-use crate::sign_in::{SignIn, SignInError};
+use crate::sign_in::SignIn;
 use crate::store::{ReceiptKey, StoreError};
 use crate::value::{hex, random};
+use crate::wechat::{NoOpenid, Wechat};
 use form::Form;
 use gate::GateOptions;
 pub use identify::Proof;
+use render::{problem_response, refusal_response, success};
 use routes::{Route, Run};
 
 /// The largest body that is accepted, files excepted.
@@ -90,6 +95,8 @@ pub struct HttpOptions {
     pub receipts: Patience,
     /// Who may come through, and how often.
     pub gate: GateOptions,
+    /// Through which members sign in; None = not through WeChat.
+    pub wechat: Option<Arc<Wechat>>,
     /// The provider of OpenID Connect whose word lets in.
     pub oidc: Option<OidcOptions>,
 }
@@ -107,6 +114,7 @@ impl Default for HttpOptions {
             request_timeout: Duration::from_secs(30),
             receipts: Patience { signature: Duration::from_secs(3), witnesses: 0 },
             gate: GateOptions::default(),
+            wechat: None,
             oidc: None,
         }
     }
@@ -174,6 +182,7 @@ impl App {
             let serve = move |State(app): State<Self>, request: Request| serve(app, route, request);
             router.route(route.path, post(serve))
         });
+        let api = api.merge(wechat::router());
         let mut router = Router::new().merge(api.clone());
         if !self.options.base_path.is_empty() {
             router = router.nest(&self.options.base_path, api);
@@ -322,6 +331,8 @@ pub enum Failure {
     Replayed(Refusal),
     /// What the ledger says.
     Execute(ExecuteError),
+    /// 1003, 9001 or 9003: what WeChat says, or does not.
+    Wechat(NoOpenid),
     /// 9004: the path names nothing.
     NotThere,
     /// 9002: the erasure is in the log, and is finished by and by.
@@ -343,14 +354,9 @@ impl From<ErasureError> for Failure {
     }
 }
 
-impl From<SignInError> for Failure {
-    fn from(error: SignInError) -> Self {
-        match error {
-            SignInError::Refused { retry_after_s } => Self::SignInRefused(retry_after_s),
-            SignInError::Busy => Self::TooSlow,
-            SignInError::Field(field, why) => Self::Fields(vec![(field, why)]),
-            SignInError::Execute(error) => Self::Execute(error),
-        }
+impl From<NoOpenid> for Failure {
+    fn from(error: NoOpenid) -> Self {
+        Self::Wechat(error)
     }
 }
 
@@ -435,6 +441,7 @@ impl Failure {
                 retry_after_s: Some(*retry_after_s),
                 ..Refused::new(StatusCode::TOO_MANY_REQUESTS, &refusal::TOO_MANY_REQUESTS)
             },
+            Self::Wechat(error) => wechat::refused(error, request_id),
             Self::NotErased(error) => {
                 tracing::error!(%error, request_id, "an erasure is in the log but not finished");
                 Refused::unavailable()
@@ -533,20 +540,32 @@ fn request_id(headers: &HeaderMap) -> String {
 }
 
 async fn serve(app: App, route: &'static Route, request: Request) -> Response {
+    let (language, request_id) = (language(request.headers()), request_id(request.headers()));
+    let (metrics, timeout) =
+        (app.ledger.metrics().clone(), app.options.request_timeout * patience(route.takes_a_file()));
+    let answering = answer(app, route, request, request_id.clone());
+    let answering = async move { answering.await.map(|answer| success(&answer)) };
+    respond(&metrics, route.path, (language, request_id), timeout, answering).await
+}
+
+/// Puts on the wire what a call comes to.
+async fn respond(
+    metrics: &Metrics,
+    path: &'static str,
+    (language, request_id): (Language, String),
+    timeout: Duration,
+    answering: impl Future<Output = Result<Response, Failure>> + Send + 'static,
+) -> Response {
     let started = Instant::now();
-    let language = language(request.headers());
-    let request_id = request_id(request.headers());
-    let timeout = app.options.request_timeout * patience(route);
-    let metrics = app.ledger.metrics().clone();
     // A task of its own: what was accepted is finished even if the client goes away.
-    let answering = tokio::spawn(answer(app, route, request, request_id.clone()));
+    let answering = tokio::spawn(answering);
     let outcome = match tokio::time::timeout(timeout, answering).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_)) => Err(Failure::Panicked),
         Err(_) => Err(Failure::TooSlow),
     };
     let (code, mut response) = match outcome {
-        Ok(answer) => (0, success(&answer)),
+        Ok(response) => (0, response),
         Err(failure) => {
             let refused = failure.answer(language, &request_id);
             (refused.wording.code, refusal_response(&refused, language))
@@ -555,8 +574,8 @@ async fn serve(app: App, route: &'static Route, request: Request) -> Response {
     if let Ok(id) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert("x-request-id", id);
     }
-    metrics.count_request(route.path, code, started.elapsed().as_secs_f64());
-    tracing::debug!(request_id, route = route.path, code, elapsed = ?started.elapsed(), "answered");
+    metrics.count_request(path, code, started.elapsed().as_secs_f64());
+    tracing::debug!(request_id, route = path, code, elapsed = ?started.elapsed(), "answered");
     response
 }
 
@@ -574,7 +593,7 @@ async fn answer(
     access::authorize(&who, route.path, Resource::Unknown)?;
     let key = if route.writes { idempotency_key(request.headers())? } else { None };
     let language = language(request.headers());
-    let form = read_form(&app, route, request).await?;
+    let form = read_form(&app, request, route.takes_a_file()).await?;
     let at = app.ledger.now();
     let meta = Meta { caller, at, request_id, receipt: None, job_id: None };
     let (canonical, operation) = (String::new(), route.path);
@@ -601,8 +620,8 @@ async fn run(route: &Route, call: Call) -> Result<Answer, Failure> {
     }
 }
 
-fn patience(route: &Route) -> u32 {
-    if route.takes_a_file() { FILE_PATIENCE } else { 1 }
+fn patience(takes_a_file: bool) -> u32 {
+    if takes_a_file { FILE_PATIENCE } else { 1 }
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Failure> {
@@ -616,18 +635,18 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Failure> {
     }
 }
 
-async fn read_form(app: &App, route: &Route, request: Request) -> Result<Form, Failure> {
+async fn read_form(app: &App, request: Request, takes_a_file: bool) -> Result<Form, Failure> {
     let content_type =
         request.headers().get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?").to_owned());
     let too_large = || Failure::Body(StatusCode::PAYLOAD_TOO_LARGE, Wrong::BodyTooLarge);
-    let limit = if route.takes_a_file() { MAX_FILE_BYTES } else { MAX_BODY_BYTES };
+    let limit = if takes_a_file { MAX_FILE_BYTES } else { MAX_BODY_BYTES };
     let query = request.uri().query().unwrap_or_default().to_owned();
     let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     if announced.and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > limit as u64) {
         return Err(too_large());
     }
     let reading = Limited::new(request.into_body(), limit).collect();
-    let body = match tokio::time::timeout(app.options.body_timeout * patience(route), reading).await {
+    let body = match tokio::time::timeout(app.options.body_timeout * patience(takes_a_file), reading).await {
         Err(_) => return Err(Failure::Body(StatusCode::REQUEST_TIMEOUT, Wrong::BodyTooSlow)),
         Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
         Ok(Err(_)) => return Err(Failure::Body(StatusCode::BAD_REQUEST, Wrong::BodyUnreadable)),
@@ -645,7 +664,7 @@ async fn read_form(app: &App, route: &Route, request: Request) -> Result<Form, F
     let form = match essence.as_str() {
         "application/json" => Form::from_json(&body),
         "application/x-www-form-urlencoded" => Form::from_form(&body),
-        "text/csv" if route.takes_a_file() => Form::from_file(&query, body),
+        "text/csv" if takes_a_file => Form::from_file(&query, body),
         _ => return Err(Failure::Body(StatusCode::UNSUPPORTED_MEDIA_TYPE, Wrong::BodyType)),
     };
     form.map_err(|why| Failure::Fields(vec![("body", why)]))
@@ -653,42 +672,4 @@ async fn read_form(app: &App, route: &Route, request: Request) -> Result<Form, F
 
 fn no_such_route(status: StatusCode, headers: &HeaderMap) -> Response {
     refusal_response(&Refused::new(status, &refusal::NO_SUCH_ROUTE), language(headers))
-}
-
-fn success(answer: &Answer) -> Response {
-    let body = format!(r#"{{"code":0,"info":"成功","data":{}}}"#, answer.data);
-    let mut response = json_response(StatusCode::OK, body);
-    if answer.replayed {
-        response.headers_mut().insert("idempotency-replayed", HeaderValue::from_static("true"));
-    }
-    if let Some(cookie) = &answer.cookie {
-        response.headers_mut().insert(header::SET_COOKIE, cookie.clone());
-    }
-    response
-}
-
-fn refusal_response(refused: &Refused, language: Language) -> Response {
-    let body = json!({"code": refused.wording.code, "info": refused.info(language), "data": refused.data});
-    refused.headed(json_response(refused.status, body.to_string()))
-}
-
-/// The same as a problem (RFC 9457): what the envelope says stands beside the standard's members.
-fn problem_response(refused: &Refused, language: Language) -> Response {
-    let body = json!({
-        "type": "about:blank",
-        "title": refused.wording.text(language),
-        "status": refused.status.as_u16(),
-        "code": refused.wording.code,
-        "info": refused.info(language),
-        "data": refused.data,
-    });
-    let mut response = json_response(refused.status, body.to_string());
-    let problem = HeaderValue::from_static("application/problem+json");
-    response.headers_mut().insert(header::CONTENT_TYPE, problem);
-    refused.headed(response)
-}
-
-fn json_response(status: StatusCode, body: String) -> Response {
-    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
-    (status, headers, Body::from(body)).into_response()
 }

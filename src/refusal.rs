@@ -219,6 +219,8 @@ pub enum Wrong {
         /// The most.
         max: i64,
     },
+    /// Not an address of the merchant's own pages.
+    NotOurPage,
     /// Members have it.
     InUse,
     /// The personal data of whom it names was erased.
@@ -439,6 +441,11 @@ impl Wrong {
                 format!("门店已达上限{max}家"),
                 format!("there are {max} shops already, the most that may be opened"),
             ],
+            Self::NotOurPage => [
+                format!("{field}不是本商家的頁面"),
+                format!("{field}不是本商家的页面"),
+                format!("{field} must be a page of the merchant's own"),
+            ],
             Self::InUse => [
                 "仍有會員使用，不能刪除".to_owned(),
                 "仍有会员使用，不能删除".to_owned(),
@@ -552,7 +559,7 @@ wordings! {
     BAD_PARAMETERS = 401, "參數錯誤", "参数错误", "bad parameters";
     NOT_SIGNED_IN = 1001, "未登錄或登錄已過期", "未登录或登录已过期", "not signed in, or the token has expired";
     NOT_ALLOWED = 1002, "無權限", "无权限", "not allowed for this caller";
-    SIGN_IN_REFUSED = 1003, "登錄失敗或已鎖定", "登录失败或已锁定", "sign-in refused or locked";
+    SIGN_IN_REFUSED = 1003, "登錄被拒絕或已鎖定", "登录被拒绝或已锁定", "sign-in refused or locked";
     NO_SUCH_COUPON = 2001, "電子券不存在", "电子券不存在", "no such coupon, or not yours";
     NO_SUCH_DEFINITION = 2002, "電子券定義不存在", "电子券定义不存在", "no such coupon definition";
     NO_SUCH_SHOP = 2003, "門店不存在、已關閉或二維碼無效", "门店不存在、已关闭或二维码无效", "no such shop, shop closed, or not our QR";
@@ -590,6 +597,7 @@ wordings! {
     WRONG_COUNTER_CODE = 7005, "核銷碼錯誤、已使用或已失效", "核销码错误、已使用或已失效", "counter code wrong, used or lapsed";
     TOO_MANY_REQUESTS = 9001, "請求過於頻繁", "请求过于频繁", "too many requests";
     UNAVAILABLE = 9002, "服務暫時不可用，請以相同冪等鍵重試", "服务暂时不可用，请以相同幂等键重试", "temporarily unavailable, retry with the same key";
+    WECHAT_UNAVAILABLE = 9003, "微信服務不可用", "微信服务不可用", "WeChat unavailable";
     NO_SUCH_ROUTE = 9004, "接口不存在", "接口不存在", "no such route or method";
     INTERNAL = 9999, "系統錯誤", "系统错误", "internal error";
 }

@@ -149,6 +149,7 @@ pub struct Secrets {
     partners: Line,
     counter: Line,
     search: Key,
+    wechat: Key,
     accounts: Key,
     second_factors: Key,
     csrf: Key,
@@ -179,6 +180,7 @@ impl Secrets {
             partners: line(Purpose::Qr, "partner pages"),
             counter: line(Purpose::Token, "counter codes"),
             search: root.derive("member search"),
+            wechat: root.derive("wechat sign-in"),
             accounts: root.derive("account codes"),
             second_factors: root.derive("second factors"),
             csrf: root.derive("csrf tokens"),
@@ -254,6 +256,27 @@ impl Secrets {
     #[must_use]
     pub fn search_token(&self, field: &str, beginning: &str) -> i64 {
         i64::from_be_bytes(self.search.short(&[field.as_bytes(), beginning.as_bytes()]))
+    }
+
+    /// What stands in the database for an openid: equal for equal ones of one app, and nothing to whoever has not this key.
+    #[must_use]
+    pub fn openid_hash(&self, appid: &str, openid: &str) -> String {
+        hex(&self.wechat.digest(&[b"openid", appid.as_bytes(), openid.as_bytes()]))
+    }
+
+    /// The `state` that goes to WeChat's page and back for a browser that keeps this cookie: letters and digits, as WeChat
+    /// wants them.
+    #[must_use]
+    pub fn wechat_state(&self, cookie: &str) -> String {
+        hex(&self.wechat.digest(&[b"state", cookie.as_bytes()]))
+    }
+
+    /// Whether a `state` belongs to this cookie, in constant time.
+    #[must_use]
+    pub fn is_wechat_state(&self, cookie: &str, state: &str) -> bool {
+        let expected = self.wechat_state(cookie);
+        let difference = expected.bytes().zip(state.bytes()).fold(0, |all, (one, other)| all | (one ^ other));
+        expected.len() == state.len() && difference == 0
     }
 
     /// The signature of a token's payload.
@@ -495,6 +518,26 @@ mod tests {
             }
         }
         assert_eq!(Secrets::from_root([8; 32]).signed_shop(&url), None);
+    }
+
+    #[test]
+    fn a_state_belongs_to_its_cookie_and_an_openid_to_its_app() {
+        let secrets = Secrets::from_root([7; 32]);
+        let state = secrets.wechat_state("cookie");
+        assert!(state.len() <= 128 && state.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{state}");
+        assert!(secrets.is_wechat_state("cookie", &state));
+        for (cookie, state) in
+            [("cookie2", state.as_str()), ("cookie", &state[1..]), ("cookie", ""), ("", &state)]
+        {
+            assert!(!secrets.is_wechat_state(cookie, state), "{cookie} {state}");
+        }
+        let others = [
+            secrets.openid_hash("wx2", "o1"),
+            secrets.openid_hash("wx1", "o2"),
+            secrets.openid_hash("wx1o", "1"),
+        ];
+        assert!(!others.contains(&secrets.openid_hash("wx1", "o1")));
+        assert!(!Secrets::from_root([8; 32]).is_wechat_state("cookie", &state));
     }
 
     #[test]

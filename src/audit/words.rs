@@ -455,6 +455,13 @@ impl Told for Member {
             MemberEvent::Erased { reason, employee_id, at_ms: _ } => {
                 format!("personal data erased{}{}", by(*employee_id), because(reason))
             }
+            MemberEvent::SignedIn { appid, first, at_ms: _ } => {
+                let how = if *first { " for the first time" } else { "" };
+                format!("signed in through WeChat{how}, app {}", quoted(appid))
+            }
+            MemberEvent::WechatUnbound { employee_id, at_ms: _ } => {
+                format!("unbound from WeChat{}", by(*employee_id))
+            }
         }
     }
 }

@@ -1,6 +1,8 @@
 //! `coupon-ledger serve`: opens the ledger, listens, says where everything is, and ends cleanly.
 
 use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -13,7 +15,7 @@ use crate::audit::receipt::Patience;
 use crate::audit::tlog::{TlogOptions, Witness, release_tlog_lease, run_tlog};
 use crate::audit::verify::run_verify;
 use crate::clock::Clock;
-use crate::config::{RunningServer, Serve, announce_server, oidc_secret, withdraw_server};
+use crate::config::{RunningServer, Serve, announce_server, oidc_secret, wechat_secret, withdraw_server};
 use crate::demo;
 use crate::directory::clear_ended_sessions;
 use crate::erasure::{self, follow_erasures};
@@ -31,6 +33,7 @@ use crate::oidc::OidcOptions;
 use crate::runner::{release_leases, run_jobs};
 use crate::store;
 use crate::sweep::{release_lease, sweep};
+use crate::wechat::{Wechat, WechatApp, WechatOptions};
 
 /// How often the sweep looks, sessions that have ended are cleared, and the revoked tokens and the good keys are read again.
 const HOUSEKEEPING: Duration = Duration::from_secs(20);
@@ -177,6 +180,7 @@ fn http_options(options: &Serve, url: &str, gate: GateOptions) -> Result<HttpOpt
         gift_lapse_ms: hours(options.gift_lapse_hours),
         reverse_within_ms: hours(options.reverse_within_hours),
         counter_codes_only: options.counter_codes_only.unwrap_or(false),
+        wechat: wechat(options)?,
         max_shops: options.max_shops.map_or(HttpOptions::default().max_shops, i64::from),
         receipts: Patience {
             witnesses: options.witness.iter().flatten().count(),
@@ -194,6 +198,57 @@ fn oidc_options(options: &Serve) -> Result<Option<OidcOptions>, Failed> {
     let secret = oidc_secret(options.oidc_secret_file.as_deref()).map_err(anyhow::Error::msg)?;
     let provider = OidcOptions::new(issuer, id, &secret);
     Ok(Some(provider.map_err(|error| anyhow::anyhow!("--oidc-issuer: {error}"))?))
+}
+
+/// How members sign in through WeChat; None where no app of theirs is given.
+fn wechat(options: &Serve) -> Result<Option<Arc<Wechat>>, Failed> {
+    let app = |flag: &str, appid: Option<&String>, variable: &str, file: Option<&PathBuf>| {
+        let Some(appid) = appid.filter(|appid| !appid.is_empty()) else { return Ok(None) };
+        let secret = wechat_secret(variable, file.map(PathBuf::as_path)).map_err(anyhow::Error::msg)?;
+        let secret = secret.ok_or_else(|| {
+            anyhow::anyhow!("{flag} needs the app's secret: give it as a file or as {variable}")
+        })?;
+        WechatApp::new(appid, &secret).map(Some).map_err(|error| anyhow::anyhow!("{flag}: {error}"))
+    };
+    let mini = app(
+        "--wechat-appid",
+        options.wechat_appid.as_ref(),
+        "COUPON_LEDGER_WECHAT_SECRET",
+        options.wechat_secret_file.as_ref(),
+    )?;
+    let h5 = app(
+        "--wechat-h5-appid",
+        options.wechat_h5_appid.as_ref(),
+        "COUPON_LEDGER_WECHAT_H5_SECRET",
+        options.wechat_h5_secret_file.as_ref(),
+    )?;
+    let defaults = WechatOptions::default();
+    let address = |flag: &str, given: Option<&String>, default: String| match given {
+        Some(given) => WechatOptions::address(given).map_err(|error| anyhow::anyhow!("{flag}: {error}")),
+        None => Ok(default),
+    };
+    let origin = |given: &String| {
+        WechatOptions::origin(given).map_err(|error| anyhow::anyhow!("--wechat-return-origin: {error}"))
+    };
+    let return_origins =
+        options.wechat_return_origin.iter().flatten().map(origin).collect::<Result<_, _>>()?;
+    let options = WechatOptions {
+        h5: h5.or_else(|| mini.clone()),
+        mini,
+        base_url: address("--wechat-base-url", options.wechat_base_url.as_ref(), defaults.base_url)?,
+        authorize_url: address(
+            "--wechat-authorize-url",
+            options.wechat_authorize_url.as_ref(),
+            defaults.authorize_url,
+        )?,
+        create_members: options.wechat_create_members.unwrap_or(false),
+        return_origins,
+        ..WechatOptions::default()
+    };
+    if options.h5.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(Arc::new(Wechat::new(options)?)))
 }
 
 pub(super) fn start_logging(format: Option<&str>) -> Result<(), Failed> {

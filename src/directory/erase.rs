@@ -4,13 +4,14 @@
 use super::keys::{Written, write};
 use super::members::{Texts, add_tokens, remove_tokens, set_texts, still, texts};
 use super::seal::{self, Seal};
+use super::wechat::unbinding;
 use crate::store::{BUCKET, Cell, Row, Statement, Store, StoreError};
 
 /// How often a change of a member is tried again because another one came between.
 const MAX_TRIES: usize = 16;
 
-/// Clears a member's personal data, his search tokens and the texts of his reviews; his row with id, level, shop and card
-/// stays, so that what the ledger says of him is said of someone. Whoever is cleared already, or is not here, is left as he
+/// Clears a member's personal data, his search tokens, his WeChat and the texts of his reviews; his row with id, level, shop
+/// and card stays, so that what the ledger says of him is said of someone. Whoever is cleared already, or is not here, is left as he
 /// is; false where others change him all the time.
 ///
 /// His key should still be there: by what it opens his tokens are found without reading all of them.
@@ -24,6 +25,7 @@ pub async fn clear_member(store: &Store, seal: &Seal, id: i64, at_ms: i64) -> Re
         let blank = "UPDATE members SET birthday = 0, sex = 0, erased_at_ms = $2 WHERE member_id = $1";
         statements.push(Statement::new(blank, [id.into(), at_ms.max(1).into()]));
         statements.push(Statement::new("DELETE FROM member_tags WHERE member_id = $1", [id.into()]));
+        statements.push(unbinding(id));
         statements.extend(forget_tokens(store, seal, id, &stored).await?);
         // A score stands in the reviewer's row only.
         let reviews = "DELETE FROM reviews WHERE coupon_id IN

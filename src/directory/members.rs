@@ -212,7 +212,7 @@ pub(super) fn remove_tokens(member_id: i64, tokens: &BTreeSet<i64>) -> Option<St
 }
 
 /// The statements that add a member: the first returns a row unless the id is taken.
-fn addition(member: &Member, seal: &Seal) -> Vec<Statement> {
+pub(super) fn addition(member: &Member, seal: &Seal) -> Vec<Statement> {
     let id = member.id;
     let texts = Texts::of(member);
     let mut cells = vec![Cell::from(id)];

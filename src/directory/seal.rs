@@ -44,6 +44,8 @@ pub const MEMBER_NAME: Place = place("members", "member_name");
 pub const PHONE: Place = place("members", "phone");
 /// See [`super::Member::member_card`].
 pub const MEMBER_CARD: Place = place("members", "member_card");
+/// Who he is to WeChat.
+pub const OPENID: Place = place("wechat_bindings", "openid");
 /// What a member wrote of a coupon.
 pub const REVIEW_TEXT: Place = place("reviews", "text");
 /// What the hash of it was made with.

@@ -11,7 +11,9 @@ use crate::directory;
 use crate::identity::Caller;
 use crate::read_model::accounts::{self, AccountRow};
 use crate::refusal::{Refusal, Wrong};
-use crate::sign_in::{ByCode, Invited, MAX_NAME, MAX_PASSWORD, Shown, SignedIn, read_name, totp_url};
+use crate::sign_in::{
+    ByCode, Invited, MAX_NAME, MAX_PASSWORD, Shown, SignInError, SignedIn, read_name, totp_url,
+};
 use crate::value::MAX_ID;
 
 /// Every call that nobody has signed in for yet.
@@ -50,6 +52,17 @@ pub enum Account {
     Subject,
 }
 
+impl From<SignInError> for Failure {
+    fn from(error: SignInError) -> Self {
+        match error {
+            SignInError::Refused { retry_after_s } => Self::SignInRefused(retry_after_s),
+            SignInError::Busy => Self::TooSlow,
+            SignInError::Field(field, why) => Self::Fields(vec![(field, why)]),
+            SignInError::Execute(error) => Self::Execute(error),
+        }
+    }
+}
+
 /// The roles that an account may have, by name.
 pub(super) const ROLES: &[&str] = &["operator", "auditor", "employee"];
 
@@ -65,7 +78,7 @@ pub(super) async fn answer_open(
         return Err(Failure::NotAllowed);
     }
     let key = if route.writes { idempotency_key(request.headers())? } else { None };
-    let form = read_form(&app, route, request).await?;
+    let form = read_form(&app, request, route.takes_a_file()).await?;
     match route.run {
         Run::Open(run) => open(run, OpenCall { app, form, request_id, key, operation: route.path }).await,
         _ => Err(Failure::NotSignedIn),

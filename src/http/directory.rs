@@ -6,6 +6,7 @@
 mod employees;
 mod labels;
 mod members;
+mod wechat;
 
 use serde_json::{Value, json};
 
@@ -35,6 +36,10 @@ pub enum Directory {
     MemberList,
     /// `/member/erase`
     MemberErase,
+    /// `/member/unbindwechat`
+    WechatUnbind,
+    /// `/wechat/openid`
+    WechatOpenids,
     /// `/memberlevel/getlist`
     LevelList,
     /// `/memberlevel/info`
@@ -75,6 +80,8 @@ pub(super) async fn run(which: Directory, call: Call) -> Result<Answer, Failure>
         Directory::MemberInfo => members::info(call).await,
         Directory::MemberList => members::list(call).await,
         Directory::MemberErase => members::erase(call).await,
+        Directory::WechatUnbind => wechat::unbind(call).await,
+        Directory::WechatOpenids => wechat::openids(call).await,
         Directory::LevelList => labels::level_list(call).await,
         Directory::LevelInfo => labels::level_info(call).await,
         Directory::LevelAdd => labels::level_add(call).await,

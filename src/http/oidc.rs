@@ -103,7 +103,7 @@ fn told(error: &OidcError) -> Failure {
 fn finish(answer: Result<Response, Failure>, headers: &HeaderMap) -> Response {
     let mut response = answer.unwrap_or_else(|failure| {
         let language = language(headers);
-        refusal_response(failure.answer(language, &request_id(headers)), language)
+        refusal_response(&failure.answer(language, &request_id(headers)), language)
     });
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response

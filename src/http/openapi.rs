@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::routes::{ALL, Field, Holds, Route};
 use super::v1::{self, Method, Resource};
+use super::wechat::{OPEN, Open};
 use crate::access;
 use crate::refusal::{ALL_WORDINGS, Language};
 use crate::value::MAX_ID;
@@ -16,6 +17,13 @@ pub fn document() -> Value {
     let mut paths = Map::new();
     for route in ALL.iter() {
         paths.insert(route.path.to_owned(), json!({"post": operation(route)}));
+    }
+    for open in OPEN {
+        let method = match open.method {
+            Method::Get => "get",
+            Method::Post => "post",
+        };
+        paths.insert(open.path.to_owned(), json!({ method: open_operation(open) }));
     }
     for resource in v1::ALL.iter() {
         let method = match resource.method {
@@ -76,12 +84,64 @@ pub fn document() -> Value {
     })
 }
 
+/// The fields of a body, and the names of those that are required.
+fn body_schema(fields: &[Field]) -> (Value, Vec<&'static str>) {
+    let properties: Map<_, _> = fields.iter().map(|field| (field.name.to_owned(), schema(field))).collect();
+    let required: Vec<_> = fields.iter().filter(|field| field.required).map(|field| field.name).collect();
+    (json!({"type": "object", "properties": properties, "required": required}), required)
+}
+
+/// A route that is asked without a token.
+fn open_operation(open: &Open) -> Value {
+    let codes = crate::value::list_text(open.refusals).replace(',', " ");
+    let mut answer = json!({"schema": {"type": "object", "required": ["code", "info", "data"]}});
+    let mut responses = Map::new();
+    let mut operation = Map::new();
+    let mut put = |name: &str, value: Value| operation.insert(name.to_owned(), value);
+    put("summary", open.about.into());
+    put("description", format!("Callers: anybody. Refusals in order of precedence: {codes}.").into());
+    put("operationId", open.path.trim_start_matches('/').replace('/', "_").into());
+    put("tags", json!(["wechat"]));
+    match open.method {
+        Method::Post => {
+            let (schema, _) = body_schema(open.fields);
+            let example: Value = serde_json::from_str(open.request).unwrap_or_default();
+            let data: Value = serde_json::from_str(open.answer).unwrap_or_default();
+            put("security", json!([{}, {"bearer": []}, {"token": []}]));
+            let content = json!({
+                "application/json": {"schema": schema, "example": example},
+                "application/x-www-form-urlencoded": {"schema": schema},
+            });
+            put("requestBody", json!({"required": true, "content": content}));
+            answer =
+                json!({"schema": answer.get("schema"), "example": {"code": 0, "info": "成功", "data": data}});
+            for (status, about) in
+                [("401", "1001: a token is needed here"), ("403", "1002: not for this kind of caller")]
+            {
+                responses.insert(status.to_owned(), json!({"description": about}));
+            }
+        }
+        Method::Get => {
+            put("security", json!([]));
+            put("parameters", open.fields.iter().map(|field| parameter("query", field)).collect());
+            responses.insert("302".to_owned(), json!({"description": open.answer}));
+        }
+    }
+    for (status, about) in [
+        ("429", "9001: try again after Retry-After seconds"),
+        ("503", "9002: try again after Retry-After seconds"),
+    ] {
+        responses.insert(status.to_owned(), json!({"description": about}));
+    }
+    let about = "success (code 0), or a refusal with its code";
+    responses
+        .insert("200".to_owned(), json!({"description": about, "content": {"application/json": answer}}));
+    put("responses", Value::Object(responses));
+    Value::Object(operation)
+}
+
 fn operation(route: &Route) -> Value {
-    let properties: Map<_, _> =
-        route.fields.iter().map(|field| (field.name.to_owned(), schema(field))).collect();
-    let required: Vec<_> =
-        route.fields.iter().filter(|field| field.required).map(|field| field.name).collect();
-    let schema = json!({"type": "object", "properties": properties, "required": required});
+    let (schema, required) = body_schema(route.fields);
     let request: Value = serde_json::from_str(route.request).unwrap_or_default();
     let data: Value = serde_json::from_str(route.data).unwrap_or_default();
     let answer = json!({"code": 0, "info": "成功", "data": data});
@@ -144,13 +204,15 @@ fn operation(route: &Route) -> Value {
     operation
 }
 
+/// A field in a path or a query.
+fn parameter(place: &str, field: &Field) -> Value {
+    json!({
+        "name": field.name, "in": place, "required": field.required, "schema": schema(field),
+        "description": field.about,
+    })
+}
+
 fn resource_operation(resource: &Resource) -> Value {
-    let parameter = |place: &str, field: &Field| {
-        json!({
-            "name": field.name, "in": place, "required": field.required, "schema": schema(field),
-            "description": field.about,
-        })
-    };
     let parts = resource.parts.iter().map(|field| parameter("path", field));
     let parameters: Vec<_> =
         parts.chain(resource.query.iter().map(|field| parameter("query", field))).collect();
@@ -242,6 +304,24 @@ fn holds(field: &Field) -> String {
     }
 }
 
+fn method_name(method: Method) -> &'static str {
+    match method {
+        Method::Get => "GET",
+        Method::Post => "POST",
+    }
+}
+
+fn write_fields<'a>(text: &mut String, fields: impl IntoIterator<Item = &'a Field>) {
+    let mut fields = fields.into_iter().peekable();
+    if fields.peek().is_some() {
+        text.push_str("| field | holds | |\n|---|---|---|\n");
+    }
+    for field in fields {
+        let star = if field.required { "\\*" } else { "" };
+        let _ = writeln!(text, "| {star}{} | {} | {} |", field.name, holds(field), field.about);
+    }
+}
+
 /// The part of docs/api.md that follows from the tables: codes and routes. A test keeps the file equal to it.
 #[must_use]
 pub fn markdown() -> String {
@@ -263,35 +343,31 @@ pub fn markdown() -> String {
             callers,
             refusals(route)
         );
-        if !route.fields.is_empty() {
-            text.push_str("| field | holds | |\n|---|---|---|\n");
-        }
-        for field in route.fields {
-            let star = if field.required { "\\*" } else { "" };
-            let _ = writeln!(text, "| {star}{} | {} | {} |", field.name, holds(field), field.about);
-        }
+        write_fields(&mut text, route.fields);
         let _ = write!(text, "\n```json\n{}\n{}\n```\n", route.request, route.data);
+    }
+    text.push_str("\n## Without a token\n");
+    for open in OPEN {
+        let method = method_name(open.method);
+        let codes = crate::value::list_text(open.refusals).replace(',', " ");
+        let _ = write!(
+            text,
+            "\n### {method} {}\n\n{}. Callers: anybody.\n\nRefusals in order: {codes}.\n\n",
+            open.path, open.about
+        );
+        write_fields(&mut text, open.fields);
+        let _ = write!(text, "\n```\n{}\n{}\n```\n", open.request, open.answer);
     }
     text.push_str("\n## Resources\n");
     for resource in v1::ALL.iter() {
         let callers = access::names_of_roles(&resource.action());
-        let method = match resource.method {
-            Method::Get => "GET",
-            Method::Post => "POST",
-        };
+        let method = method_name(resource.method);
         let _ = write!(
             text,
             "\n### {method} {}\n\n{}. Callers: {}. Answers `{}`.\n\n",
             resource.path, resource.about, callers, resource.produces
         );
-        let fields: Vec<&Field> = resource.parts.iter().chain(resource.query).collect();
-        if !fields.is_empty() {
-            text.push_str("| field | holds | |\n|---|---|---|\n");
-        }
-        for field in fields {
-            let star = if field.required { "\\*" } else { "" };
-            let _ = writeln!(text, "| {star}{} | {} | {} |", field.name, holds(field), field.about);
-        }
+        write_fields(&mut text, resource.parts.iter().chain(resource.query));
         let _ = write!(text, "\n```\n{}\n```\n", resource.example.trim_end());
     }
     text

@@ -176,6 +176,8 @@ impl Copy {
 pub async fn full_life(world: &World) -> Life {
     world.add_people().await;
     world.operator("/member/add", json!({"id": 900, "nickname": "老王"})).await.ok();
+    crate::wechat::bind(world, 900, "oGZUI0egBJY1zhBYw2KhdUfwVJJE").await;
+    world.operator("/member/unbindwechat", json!({"id": 900})).await.ok();
     world.operator("/member/erase", json!({"id": 900, "reason": "會員要求"})).await.ok();
     let day = |number: i64| json!({"id": number});
     let definition = world.define(json!({"num": 20, "is_claim": 1, "use_limit": 1})).await;

@@ -11,6 +11,7 @@ use coupon_ledger::grant::{Grant, GrantEvent};
 use coupon_ledger::http::openapi;
 use coupon_ledger::http::routes::ALL;
 use coupon_ledger::http::v1;
+use coupon_ledger::http::wechat::OPEN;
 use coupon_ledger::job::{Job, JobEvent};
 use coupon_ledger::member::{Member, MemberEvent};
 use coupon_ledger::order::{Order, OrderEvent};
@@ -217,7 +218,8 @@ on_both_engines! {
             document["paths"][path].get("post").is_some()
         }).collect();
         let posted = v1::ALL.iter().filter(|resource| resource.method == v1::Method::Post);
-        let posted: Vec<_> = ALL.iter().map(|route| route.path).chain(posted.map(|r| r.path)).collect();
+        let open = OPEN.iter().filter(|open| open.method == v1::Method::Post).map(|open| open.path);
+        let posted: Vec<_> = ALL.iter().map(|route| route.path).chain(open).chain(posted.map(|r| r.path)).collect();
         assert_eq!(documented, posted);
         for route in ALL.iter() {
             let content = &document["paths"][route.path]["post"]["requestBody"]["content"]["application/json"];

@@ -27,6 +27,8 @@ pub async fn everything(engine: Engine) -> World {
     rules(&world, definition_id).await;
     accounts(&world).await;
     new_key(&world).await;
+    crate::wechat::bind(&world, 442, "oGZUI0egBJY1zhBYw2KhdUfwVJJE").await;
+    world.operator("/member/unbindwechat", json!({"id": 442})).await.ok();
     world.operator("/member/add", json!({"id": 900, "nickname": "老王"})).await.ok();
     world.operator("/member/erase", json!({"id": 900, "reason": "會員要求"})).await.ok();
     world

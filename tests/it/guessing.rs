@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use coupon_ledger::identity::Caller;
 use serde_json::{Value, json};
 
-use crate::harness::{EMPLOYEE, Engine, FRIEND, Home, MEMBER, Reply, Server, World, definition};
+use crate::harness::{EMPLOYEE, FRIEND, Home, MEMBER, Reply, Server, World, definition};
 use crate::outside::{Api, events, until};
 
 /// In each wave a hundred members guess five times each, fewer than the ten that would end their own hour.

@@ -761,7 +761,11 @@ fn golden_order_amounts() -> Vec<OrderAmountEvent> {
 
 fn golden_members() -> Vec<MemberEvent> {
     let at_ms = 1_543_026_701_000;
-    vec![MemberEvent::Erased { reason: "會員要求".to_owned(), employee_id: 1000, at_ms }]
+    vec![
+        MemberEvent::Erased { reason: "會員要求".to_owned(), employee_id: 1000, at_ms },
+        MemberEvent::SignedIn { appid: "wx0123456789abcdef".to_owned(), first: true, at_ms },
+        MemberEvent::WechatUnbound { employee_id: 1000, at_ms },
+    ]
 }
 
 fn golden_accounts() -> Vec<AccountEvent> {
@@ -775,15 +779,16 @@ fn golden_accounts() -> Vec<AccountEvent> {
         AccountEvent::PasswordSet { by_code: true, at_ms },
         AccountEvent::PasswordSet { by_code: false, at_ms },
         AccountEvent::SignedIn { by: SignInBy::Password, totp_step: 0, at_ms },
-        AccountEvent::SignedIn { by: SignInBy::Provider, totp_step: 51_434_223, at_ms },
+        AccountEvent::SignedIn { by: SignInBy::Password, totp_step: 51_434_223, at_ms },
         AccountEvent::Locked { until_ms: at_ms + 60_000, at_ms },
         AccountEvent::TotpEnabled { number: 1, totp_step: 51_434_223, at_ms },
         AccountEvent::TotpDisabled { at_ms },
-        AccountEvent::SubjectLinked { number: 1, at_ms },
-        AccountEvent::SubjectUnlinked { at_ms },
         AccountEvent::SignedOutEverywhere { at_ms },
         AccountEvent::Disabled { at_ms },
         AccountEvent::Enabled { at_ms },
+        AccountEvent::SignedIn { by: SignInBy::Provider, totp_step: 0, at_ms },
+        AccountEvent::SubjectLinked { number: 1, at_ms },
+        AccountEvent::SubjectUnlinked { at_ms },
     ]
 }
 

@@ -66,4 +66,5 @@ mod tlog;
 mod tlog_crash;
 mod v1;
 mod verify;
+mod wechat;
 mod witness;

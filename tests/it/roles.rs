@@ -7,6 +7,7 @@ use crate::harness::{Engine, Home, MEMBER, NOON, World};
 use coupon_ledger::audit::rebuild::Running;
 use coupon_ledger::audit::tlog;
 use coupon_ledger::clock::{Clock, Zone};
+use coupon_ledger::directory::use_up_state;
 use coupon_ledger::followers::{self, EXPIRY};
 use coupon_ledger::identity::Caller;
 use coupon_ledger::store;
@@ -52,6 +53,9 @@ async fn a_server_under_the_documented_grants_serves_and_cannot_change_the_log()
         7003
     );
     world.operator("/member/add", json!({"nickname": "新"})).await.ok();
+    crate::wechat::bind(&world, 442, "oGZUI0egBJY1zhBYw2KhdUfwVJJE").await;
+    world.operator("/member/unbindwechat", json!({"id": 442})).await.ok();
+    assert!(use_up_state(world.store(), "state", NOON + 1, NOON).await.unwrap());
     for (route, body) in [
         ("/memberlevel/add", json!({"name": "金卡", "remark": "滿千"})),
         ("/memberlevel/edit", json!({"id": 1, "name": "銀卡"})),

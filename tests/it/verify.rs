@@ -195,7 +195,8 @@ on_both_engines! {
         let first = |found: &[Finding]| found.first().map(|finding| (finding.position, finding.table.clone()));
         // One in the middle, and the last with the head put back: what was signed tells.
         let gone = damaged(&world, &format!("DELETE FROM events WHERE position = {middle}"), restore).await;
-        assert_eq!(first(&gone), Some((middle, "events".to_owned())), "{gone:?}");
+        // What follows from it may be missed at an earlier event, the last that is left of its stream.
+        assert!(gone.iter().any(|finding| finding.position == middle && finding.table == "events"), "{gone:?}");
         world.home.sql(&format!("DELETE FROM events WHERE position = {last}")).await.unwrap();
         let back = format!(
             "UPDATE log_head SET position = {}, last_ms = (SELECT max(recorded_at_ms) FROM events)", last - 1

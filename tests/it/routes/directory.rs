@@ -4,7 +4,8 @@ use coupon_ledger::identity::Caller;
 use serde_json::json;
 
 use super::{Case, Refused, case, refused};
-use crate::harness::{EMPLOYEE, World};
+use crate::harness::{EMPLOYEE, MEMBER, World};
+use crate::wechat::bind;
 
 const OPERATOR: Caller = Caller::Operator;
 
@@ -31,6 +32,10 @@ pub async fn cases(world: &World) -> Vec<Case> {
     let sorted = json!({"page": 1, "limit": 10, "shop_id": 1, "key": "name", "order": "asc"});
     let shops = json!({"page": 1, "limit": 10, "key": "shop_name", "order": "asc"});
     let id = |id: i64| json!({"id": id});
+    for (member_id, openid) in [(439, "oGZUI0egBJY1zhBYw2KhdUfwVJJE"), (442, "oGZUI0egBJY1zhBYw2KhdUfwVJJF")]
+    {
+        bind(world, member_id, openid).await;
+    }
     vec![
         case("/memberlevel/add", OPERATOR, level.clone()),
         case("/memberlevel/edit", OPERATOR, level),
@@ -44,6 +49,8 @@ pub async fn cases(world: &World) -> Vec<Case> {
         case("/member/get", EMPLOYEE, id(600)),
         case("/member/info", Caller::Auditor, json!({"member_id": 600})),
         case("/member/list", EMPLOYEE, find),
+        case("/wechat/openid", MEMBER, json!({})),
+        case("/member/unbindwechat", OPERATOR, id(442)),
         case("/member/erase", OPERATOR, json!({"id": 439, "reason": "會員要求"})),
         case("/user/add", OPERATOR, employee.clone()),
         case("/user/edit", OPERATOR, employee),
@@ -65,6 +72,7 @@ pub async fn refusals(_world: &World) -> Vec<Refused> {
         refused("/member/get", 310, OPERATOR, id.clone()),
         refused("/member/info", 310, OPERATOR, json!({"member_id": 999})),
         refused("/member/erase", 310, OPERATOR, json!({"id": 999, "reason": "會員要求"})),
+        refused("/member/unbindwechat", 310, OPERATOR, id.clone()),
         refused("/memberlevel/info", 2005, OPERATOR, id.clone()),
         refused("/memberlevel/edit", 2005, OPERATOR, level),
         refused("/memberlevel/del", 2005, OPERATOR, id.clone()),
