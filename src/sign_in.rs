@@ -240,6 +240,10 @@ impl SignIn {
         let Some((issuer, subject)) = named else {
             return self.execute(account_id, &AccountCommand::UnlinkSubject, meta).await;
         };
+        // A key that was used is told what it did, whoever has the subject now.
+        if let Some(replayed) = self.ledger.replay::<Account>(meta).await? {
+            return Ok(replayed);
+        }
         let key = self.ledger.secrets().subject(issuer, subject);
         let linked = directory::account_of_subject(self.ledger.store(), &key).await?;
         if linked.is_some_and(|(other, _)| other != account_id) {
