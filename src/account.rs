@@ -55,6 +55,24 @@ impl AccountRole {
     }
 }
 
+/// How somebody has shown who he is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SignInBy {
+    /// By his password.
+    #[default]
+    Password,
+    /// By a provider's word.
+    Provider,
+}
+
+impl SignInBy {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+    fn is_password(&self) -> bool {
+        *self == Self::Password
+    }
+}
+
 /// What happened to an account. Stored as JSON; docs/events.md gives each shape.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AccountEvent {
@@ -84,6 +102,9 @@ pub enum AccountEvent {
     },
     /// Its owner signed in.
     SignedIn {
+        /// By what. Left out of the event where it is a password.
+        #[serde(default, skip_serializing_if = "SignInBy::is_password")]
+        by: SignInBy,
         /// The step of time of the second factor's code, which does not come again; 0 = none was asked.
         totp_step: i64,
         /// Unix milliseconds.
@@ -107,6 +128,18 @@ pub enum AccountEvent {
     },
     /// None is asked any more.
     TotpDisabled {
+        /// Unix milliseconds.
+        at_ms: i64,
+    },
+    /// From now on a provider's word of one of its own lets in.
+    SubjectLinked {
+        /// The link's number, from 1.
+        number: u32,
+        /// Unix milliseconds.
+        at_ms: i64,
+    },
+    /// No provider's word lets in any more; every session ended.
+    SubjectUnlinked {
         /// Unix milliseconds.
         at_ms: i64,
     },
@@ -203,6 +236,20 @@ pub enum AccountCommand {
         /// The session.
         session: NewSession,
     },
+    /// Begin a session for whom a provider has named.
+    SignInBySubject {
+        /// The link's number by which he was found.
+        number: u32,
+        /// The session.
+        session: NewSession,
+    },
+    /// Let in whom a provider names so, and nobody else whom it names.
+    LinkSubject {
+        /// What the name is found by.
+        key: String,
+    },
+    /// Let in nobody whom a provider names.
+    UnlinkSubject,
     /// Write down that nobody can sign in until then.
     Lock {
         /// Unix milliseconds.
@@ -256,6 +303,10 @@ pub struct Account {
     pub totps: u32,
     /// The last step of time whose code was used.
     pub totp_step: i64,
+    /// The number of the link to a provider's subject, 0 = none.
+    pub subject: u32,
+    /// How many links there were.
+    pub subjects: u32,
 }
 
 impl Account {
@@ -279,6 +330,8 @@ impl Account {
                 self.totp_step = self.totp_step.max(*totp_step);
             }
             AccountEvent::TotpDisabled { .. } => self.totp = 0,
+            AccountEvent::SubjectLinked { number, .. } => (self.subject, self.subjects) = (*number, *number),
+            AccountEvent::SubjectUnlinked { .. } => self.subject = 0,
             AccountEvent::Disabled { .. } => self.active = false,
             AccountEvent::Enabled { .. } => self.active = true,
             AccountEvent::Locked { .. } | AccountEvent::SignedOutEverywhere { .. } => {}
@@ -327,8 +380,21 @@ impl Account {
                 if (self.totp != 0 || *totp_step != 0) && *totp_step <= self.totp_step {
                     return Err(Refusal::SignInRefused);
                 }
-                Ok(vec![AccountEvent::SignedIn { totp_step: *totp_step, at_ms }])
+                let by = SignInBy::Password;
+                Ok(vec![AccountEvent::SignedIn { by, totp_step: *totp_step, at_ms }])
             }
+            AccountCommand::SignInBySubject { number, .. } => {
+                if !self.active || self.subject == 0 || self.subject != *number {
+                    return Err(Refusal::SignInRefused);
+                }
+                let by = SignInBy::Provider;
+                Ok(vec![AccountEvent::SignedIn { by, totp_step: 0, at_ms }])
+            }
+            AccountCommand::LinkSubject { .. } => {
+                Ok(vec![AccountEvent::SubjectLinked { number: self.subjects.saturating_add(1), at_ms }])
+            }
+            AccountCommand::UnlinkSubject if self.subject == 0 => Ok(Vec::new()),
+            AccountCommand::UnlinkSubject => Ok(vec![AccountEvent::SubjectUnlinked { at_ms }]),
             AccountCommand::Lock { until_ms } => {
                 Ok(vec![AccountEvent::Locked { until_ms: *until_ms, at_ms }])
             }

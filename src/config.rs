@@ -118,6 +118,15 @@ pub struct Serve {
     /// An origin of the merchant's pages, beside the public URL's, that a sign-in may return to; may be given several times
     #[arg(long, value_name = "ORIGIN", env = "COUPON_LEDGER_WECHAT_RETURN_ORIGIN", value_delimiter = ',')]
     pub wechat_return_origin: Option<Vec<String>>,
+    /// The issuer of a provider of OpenID Connect through which accounts sign in, a URL
+    #[arg(long, value_name = "URL", env = "COUPON_LEDGER_OIDC_ISSUER")]
+    pub oidc_issuer: Option<String>,
+    /// The server's id at that provider
+    #[arg(long, value_name = "ID", env = "COUPON_LEDGER_OIDC_CLIENT_ID")]
+    pub oidc_client_id: Option<String>,
+    /// A file with its secret there, where the environment has not the secret itself
+    #[arg(long, value_name = "FILE", env = "COUPON_LEDGER_OIDC_SECRET_FILE")]
+    pub oidc_secret_file: Option<PathBuf>,
     /// How often the server verifies itself, in the background; 0 = never [default: 24]
     #[arg(long, value_name = "N", env = "COUPON_LEDGER_VERIFY_EVERY_HOURS")]
     pub verify_every_hours: Option<u32>,
@@ -196,6 +205,9 @@ file_part!(
         wechat_authorize_url: String,
         wechat_create_members: bool,
         wechat_return_origin: Vec<String>,
+        oidc_issuer: String,
+        oidc_client_id: String,
+        oidc_secret_file: PathBuf,
         verify_every_hours: u32,
         log_format: String,
     }
@@ -212,6 +224,19 @@ impl File {
             None => Ok(file),
         }
     }
+}
+
+/// The secret at the provider of OpenID Connect: from the environment, or from a given file. What is read is in no error.
+pub fn oidc_secret(file: Option<&Path>) -> Result<String, String> {
+    const VARIABLE: &str = "COUPON_LEDGER_OIDC_SECRET";
+    match std::env::var(VARIABLE) {
+        // An empty variable is how a container says that there is none.
+        Ok(secret) if !secret.is_empty() => return Ok(secret),
+        Err(std::env::VarError::NotUnicode(_)) => return Err(format!("{VARIABLE} is no text")),
+        _ => {}
+    }
+    let file = file.ok_or_else(|| format!("--oidc-issuer needs --oidc-secret-file or {VARIABLE}"))?;
+    std::fs::read_to_string(file).map_err(|error| format!("cannot read {}: {error}", file.display()))
 }
 
 /// Where the keys of members' personal texts lie.

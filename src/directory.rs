@@ -18,8 +18,8 @@ pub mod seal;
 mod wechat;
 
 pub use accounts::{
-    Session, SignInRow, Tries, account_named, account_secrets, claim_name, clear_ended_sessions, count_try,
-    end_session, locked_until, name_of, session, sign_in_row, touch_session,
+    Session, SignInRow, Tries, account_named, account_of_subject, account_secrets, claim_name,
+    clear_ended_sessions, count_try, end_session, locked_until, name_of, session, sign_in_row, touch_session,
 };
 pub use employees::{Employee, EmployeeEdit, NEVER, add_employee, edit_employee, employee, employees};
 pub use erase::{

@@ -452,8 +452,8 @@ impl Entity for Account {
         account_rows(id, self)
     }
 
-    fn guard(command: &AccountCommand, _events: &[AccountEvent], facts: &Facts, effects: &mut Effects) {
-        effects.beside = account_secrets(facts.id, command, facts.at.ms);
+    fn guard(command: &AccountCommand, events: &[AccountEvent], facts: &Facts, effects: &mut Effects) {
+        effects.beside = account_secrets(facts.id, command, events, facts.at.ms);
     }
 }
 
@@ -597,6 +597,8 @@ domain_event!(AccountEvent {
     Locked,
     TotpEnabled,
     TotpDisabled,
+    SubjectLinked,
+    SubjectUnlinked,
     SignedOutEverywhere,
     Disabled,
     Enabled

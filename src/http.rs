@@ -15,10 +15,12 @@ pub mod gate;
 mod identify;
 pub mod import;
 pub mod jobs;
+mod oidc;
 pub mod openapi;
 pub mod operator;
 pub mod orders;
 pub mod partners;
+mod render;
 pub mod routes;
 pub mod rules;
 pub mod server;
@@ -33,10 +35,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::post;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Serialize;
@@ -50,16 +51,18 @@ use crate::import::MAX_FILE_BYTES;
 use crate::ledger::unit::Together;
 use crate::ledger::{Executed, Ledger, Meta};
 use crate::metrics::Metrics;
+use crate::oidc::{OidcOptions, Provider};
 use crate::refusal::{self, Language, Wrong};
 use crate::sign_in::SignIn;
 use crate::store::{ReceiptKey, StoreError};
 use crate::value::{hex, random};
 use crate::wechat::Wechat;
 pub use failure::Failure;
-use failure::{Refused, problem_response, refusal_response};
+use failure::Refused;
 use form::Form;
 use gate::GateOptions;
 pub use identify::Proof;
+use render::{problem_response, refusal_response, success};
 use routes::{Route, Run};
 
 /// The largest body that is accepted, files excepted.
@@ -93,6 +96,8 @@ pub struct HttpOptions {
     pub gate: GateOptions,
     /// Through which members sign in; None = not through WeChat.
     pub wechat: Option<Arc<Wechat>>,
+    /// The provider of OpenID Connect whose word lets in.
+    pub oidc: Option<OidcOptions>,
 }
 
 impl Default for HttpOptions {
@@ -109,6 +114,7 @@ impl Default for HttpOptions {
             receipts: Patience { signature: Duration::from_secs(3), witnesses: 0 },
             gate: GateOptions::default(),
             wechat: None,
+            oidc: None,
         }
     }
 }
@@ -122,6 +128,8 @@ pub struct App {
     pub options: Arc<HttpOptions>,
     /// Who lets people in.
     pub sign_in: Arc<SignIn>,
+    /// The provider of OpenID Connect whose word lets in.
+    provider: Option<Arc<Provider>>,
     revoked: Arc<RwLock<HashSet<String>>>,
     /// Shops are opened one at a time, so that counting them before tells whether there is room.
     opening_shop: Arc<tokio::sync::Mutex<()>>,
@@ -139,7 +147,8 @@ impl App {
     fn with_options(ledger: Ledger, options: Arc<HttpOptions>) -> Self {
         let (revoked, opening_shop, copying) = Default::default();
         let sign_in = Arc::new(SignIn::new(ledger.clone()));
-        Self { ledger, options, sign_in, revoked, opening_shop, copying }
+        let provider = options.oidc.clone().map(|options| Arc::new(Provider::new(options)));
+        Self { ledger, options, sign_in, provider, revoked, opening_shop, copying }
     }
 
     /// Reads the list of revoked tokens again; every process does so twice a minute.
@@ -180,6 +189,7 @@ impl App {
         let router = router
             .merge(site::router())
             .merge(setup::router())
+            .merge(oidc::router())
             .merge(v1::router())
             .fallback(|headers: HeaderMap| async move { no_such_route(StatusCode::NOT_FOUND, &headers) })
             .method_not_allowed_fallback(|headers: HeaderMap| async move {
@@ -455,21 +465,4 @@ async fn read_form(app: &App, request: Request, takes_a_file: bool) -> Result<Fo
 
 fn no_such_route(status: StatusCode, headers: &HeaderMap) -> Response {
     refusal_response(&Refused::new(status, &refusal::NO_SUCH_ROUTE), language(headers))
-}
-
-fn success(answer: &Answer) -> Response {
-    let body = format!(r#"{{"code":0,"info":"成功","data":{}}}"#, answer.data);
-    let mut response = json_response(StatusCode::OK, body);
-    if answer.replayed {
-        response.headers_mut().insert("idempotency-replayed", HeaderValue::from_static("true"));
-    }
-    if let Some(cookie) = &answer.cookie {
-        response.headers_mut().insert(header::SET_COOKIE, cookie.clone());
-    }
-    response
-}
-
-fn json_response(status: StatusCode, body: String) -> Response {
-    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
-    (status, headers, Body::from(body)).into_response()
 }

@@ -7,7 +7,7 @@
 //! value, durable, clock, refusal ← secrets, person_keys ← account, coupon, definition, shop, allotment, job, grant, rule, order, member, provenance, facts
 //!   ← identity ← access, config
 //!   ← store ← read_model, directory ← entity ← metrics ← ledger
-//!   ← lease, followers, bulk, import, sign_in, sweep, runner, rulebook, granting, ordering, erasure, wechat, replay, backup, demo ← audit ← http ← cli ← main
+//!   ← lease, followers, bulk, import, oidc, sign_in, sweep, runner, rulebook, granting, ordering, erasure, wechat, replay, backup, demo ← audit ← http ← cli ← main
 //! ```
 
 // It panics where nothing more can be written: `cli` has a way to say so instead.
@@ -41,6 +41,7 @@ pub mod lease;
 pub mod ledger;
 pub mod member;
 pub mod metrics;
+pub mod oidc;
 pub mod order;
 pub mod ordering;
 pub mod person_keys;

@@ -154,6 +154,8 @@ pub struct Secrets {
     second_factors: Key,
     csrf: Key,
     names: Key,
+    subjects: Key,
+    begun: Key,
     gifts: GiftCodes,
     ring: Ring,
 }
@@ -183,6 +185,8 @@ impl Secrets {
             second_factors: root.derive("second factors"),
             csrf: root.derive("csrf tokens"),
             names: root.derive("sign-in names"),
+            subjects: root.derive("subjects"),
+            begun: root.derive("sign-ins begun"),
             gifts: GiftCodes(line(Purpose::Gift, "gift codes")),
             ring,
             root,
@@ -404,6 +408,27 @@ impl Secrets {
         URL_SAFE_NO_PAD.decode(token).is_ok_and(|token| {
             token.len() == 16 && self.csrf.mac(&[session_id.as_bytes()]).verify_truncated_left(&token).is_ok()
         })
+    }
+
+    /// What stands in the database for whom a provider names.
+    #[must_use]
+    pub fn subject(&self, issuer: &str, subject: &str) -> String {
+        hex(&self.subjects.short::<16>(&[issuer.as_bytes(), subject.as_bytes()]))
+    }
+
+    /// A sign-in that was begun, signed for its way through a browser.
+    #[must_use]
+    pub fn sign_begun(&self, text: &str) -> String {
+        format!("{text}.{}", URL_SAFE_NO_PAD.encode(self.begun.short::<16>(&[text.as_bytes()])))
+    }
+
+    /// What was signed, if it was by this ledger.
+    #[must_use]
+    pub fn read_begun(&self, signed: &str) -> Option<String> {
+        let (text, signature) = signed.rsplit_once('.')?;
+        let signature = URL_SAFE_NO_PAD.decode(signature).ok().filter(|bytes| bytes.len() == 16)?;
+        self.begun.mac(&[text.as_bytes()]).verify_truncated_left(&signature).ok()?;
+        Some(text.to_owned())
     }
 
     /// What stands in the database for a name that somebody tried to sign in with, whether there is such an account or not.

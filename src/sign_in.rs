@@ -174,29 +174,82 @@ impl SignIn {
     pub async fn sign_in(&self, shown: Shown<'_>, request_id: String) -> Result<SignedIn, SignInError> {
         let known = self.check(shown, &request_id).await?;
         let (account_id, role) = (known.row.account_id, known.row.role);
+        let (passwords, totp_step) = (known.row.passwords, known.totp_step);
+        let begun = self
+            .begin_session(account_id, (role, known.name), request_id, known.tries_key, |session| {
+                AccountCommand::SignIn { passwords, totp_step, session }
+            })
+            .await?;
+        begun.ok_or_else(|| self.refused(known.tries))
+    }
+
+    /// Begins a session; None = who has left does not, nor whoever the account refuses.
+    async fn begin_session(
+        &self,
+        account_id: i64,
+        (role, name): (AccountRole, String),
+        request_id: String,
+        tries_key: String,
+        command: impl FnOnce(NewSession) -> AccountCommand,
+    ) -> Result<Option<SignedIn>, SignInError> {
         if let AccountRole::Employee(id) = role
             && directory::employee(self.ledger.store(), id).await?.is_some_and(|employee| !employee.active)
         {
-            return Err(self.refused(known.tries));
+            return Ok(None);
         }
         let token = SessionToken::random();
         let at = self.ledger.now();
         let ends_at_ms = at.ms.saturating_add(SESSION_LASTS_MS);
-        let session = NewSession {
-            id: token.id.clone(),
-            secret_hash: token.secret_hash(),
-            ends_at_ms,
-            tries_key: known.tries_key,
-        };
-        let (passwords, totp_step) = (known.row.passwords, known.totp_step);
-        let command = AccountCommand::SignIn { passwords, totp_step, session };
+        let (id, secret_hash) = (token.id.clone(), token.secret_hash());
+        let command = command(NewSession { id, secret_hash, ends_at_ms, tries_key });
         let caller = Caller::of_account(role, account_id);
         let meta = Meta { caller, at, request_id, receipt: None, job_id: None };
         match self.ledger.execute::<Account>(account_id, &command, &meta).await {
-            Ok(_) => Ok(SignedIn { token, account_id, role, name: known.name, ends_at_ms }),
-            Err(ExecuteError::Refused(Refusal::SignInRefused)) => Err(self.refused(known.tries)),
+            Ok(_) => Ok(Some(SignedIn { token, account_id, role, name, ends_at_ms })),
+            Err(ExecuteError::Refused(Refusal::SignInRefused)) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Signs in whom a provider has named, if he is linked to an account.
+    pub async fn sign_in_subject(
+        &self,
+        issuer: &str,
+        subject: &str,
+        request_id: String,
+    ) -> Result<SignedIn, SignInError> {
+        let refused = || SignInError::Refused { retry_after_s: None };
+        let store = self.ledger.store();
+        let key = self.ledger.secrets().subject(issuer, subject);
+        let (account_id, number) = directory::account_of_subject(store, &key).await?.ok_or_else(refused)?;
+        let account = accounts::account(store, account_id).await?.ok_or_else(refused)?;
+        self.begin_session(account_id, (account.role, account.name), request_id, String::new(), |session| {
+            AccountCommand::SignInBySubject { number, session }
+        })
+        .await?
+        .ok_or_else(refused)
+    }
+
+    /// Lets in whom a provider names so; None = nobody whom it names.
+    pub async fn link_subject(
+        &self,
+        account_id: i64,
+        named: Option<(&str, &str)>,
+        meta: &Meta,
+    ) -> Result<Executed<Account>, SignInError> {
+        let Some((issuer, subject)) = named else {
+            return self.execute(account_id, &AccountCommand::UnlinkSubject, meta).await;
+        };
+        // A key that was used is told what it did, whoever has the subject now.
+        if let Some(replayed) = self.ledger.replay::<Account>(meta).await? {
+            return Ok(replayed);
+        }
+        let key = self.ledger.secrets().subject(issuer, subject);
+        let linked = directory::account_of_subject(self.ledger.store(), &key).await?;
+        if linked.is_some_and(|(other, _)| other != account_id) {
+            return Err(SignInError::Field("subject", Wrong::Taken));
+        }
+        self.execute(account_id, &AccountCommand::LinkSubject { key }, meta).await
     }
 
     /// Chooses another password for who knows the old one. Every session ends.

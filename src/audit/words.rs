@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use crate::account::{Account, AccountEvent, AccountRole};
+use crate::account::{Account, AccountEvent, AccountRole, SignInBy};
 use crate::allotment::{Allotment, AllotmentEvent};
 use crate::clock::Zone;
 use crate::coupon::{Coupon, CouponEvent, Issue, Past, Source};
@@ -483,9 +483,13 @@ impl Told for Account {
                 let by = if *by_code { "by a code" } else { "by who knew the old one" };
                 format!("password chosen {by}; every session ended")
             }
-            AccountEvent::SignedIn { totp_step, at_ms: _ } => {
-                let factor = if *totp_step == 0 { "" } else { " with a second factor" };
-                format!("signed in{factor}")
+            AccountEvent::SignedIn { by, totp_step, at_ms: _ } => {
+                let by = match by {
+                    SignInBy::Password => "by password",
+                    SignInBy::Provider => "by the provider's word",
+                };
+                let factor = if *totp_step == 0 { "" } else { " and second factor" };
+                format!("signed in {by}{factor}")
             }
             AccountEvent::Locked { until_ms, at_ms: _ } => {
                 format!("locked after wrong tries until {}", zone.date_time(*until_ms))
@@ -494,6 +498,12 @@ impl Told for Account {
                 format!("second factor {number} is asked from now on")
             }
             AccountEvent::TotpDisabled { at_ms: _ } => "no second factor is asked any more".to_owned(),
+            AccountEvent::SubjectLinked { number, at_ms: _ } => {
+                format!("link {number} to whom the provider names lets in from now on")
+            }
+            AccountEvent::SubjectUnlinked { at_ms: _ } => {
+                "nobody whom the provider names is let in any more; every session ended".to_owned()
+            }
             AccountEvent::SignedOutEverywhere { at_ms: _ } => "every session ended".to_owned(),
             AccountEvent::Disabled { at_ms: _ } => "disabled; every session ended".to_owned(),
             AccountEvent::Enabled { at_ms: _ } => "enabled again".to_owned(),

@@ -15,7 +15,7 @@ use crate::audit::receipt::Patience;
 use crate::audit::tlog::{TlogOptions, Witness, release_tlog_lease, run_tlog};
 use crate::audit::verify::run_verify;
 use crate::clock::Clock;
-use crate::config::{RunningServer, Serve, announce_server, wechat_secret, withdraw_server};
+use crate::config::{RunningServer, Serve, announce_server, oidc_secret, wechat_secret, withdraw_server};
 use crate::demo;
 use crate::directory::clear_ended_sessions;
 use crate::erasure::{self, follow_erasures};
@@ -29,6 +29,7 @@ use crate::http::server::{self, ServerOptions};
 use crate::http::{App, HttpOptions};
 use crate::identity::{Caller, Token};
 use crate::ledger::{Ledger, LedgerOptions, keys};
+use crate::oidc::OidcOptions;
 use crate::runner::{release_leases, run_jobs};
 use crate::store;
 use crate::sweep::{release_lease, sweep};
@@ -186,8 +187,17 @@ fn http_options(options: &Serve, url: &str, gate: GateOptions) -> Result<HttpOpt
             ..HttpOptions::default().receipts
         },
         gate,
+        oidc: oidc_options(options)?,
         ..HttpOptions::default()
     })
+}
+
+fn oidc_options(options: &Serve) -> Result<Option<OidcOptions>, Failed> {
+    let Some(issuer) = &options.oidc_issuer else { return Ok(None) };
+    let id = options.oidc_client_id.as_deref().unwrap_or_default();
+    let secret = oidc_secret(options.oidc_secret_file.as_deref()).map_err(anyhow::Error::msg)?;
+    let provider = OidcOptions::new(issuer, id, &secret);
+    Ok(Some(provider.map_err(|error| anyhow::anyhow!("--oidc-issuer: {error}"))?))
 }
 
 /// How members sign in through WeChat; None where no app of theirs is given.

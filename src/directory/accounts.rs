@@ -3,7 +3,7 @@
 //! What goes with an account's events is written in their transaction ([`account_secrets`]): there is no session without its
 //! `SignedIn`, and no password without its `PasswordSet`.
 
-use crate::account::{AccountCommand, AccountRole, NewPassword};
+use crate::account::{AccountCommand, AccountEvent, AccountRole, NewPassword};
 use crate::identity::{Caller, SessionToken};
 use crate::read_model::accounts::role_of;
 use crate::store::{BUCKET, Cell, Statement, Store, StoreError};
@@ -75,6 +75,13 @@ pub async fn sign_in_row(store: &Store, name: &str) -> Result<Option<SignInRow>,
         totp: u32::try_from(row.int(5)).unwrap_or(u32::MAX),
         password: row.take_text(6),
     }))
+}
+
+/// The account that a provider's subject is linked to, and the link's number.
+pub async fn account_of_subject(store: &Store, key: &str) -> Result<Option<(i64, u32)>, StoreError> {
+    let sql = "SELECT account_id, number FROM subjects WHERE subject_mac = $1";
+    let rows = store.query(Statement::new(sql, [key.into()])).await?;
+    Ok(rows.first().map(|row| (row.int(0), u32::try_from(row.int(1)).unwrap_or_default())))
 }
 
 /// A try that was let through.
@@ -193,7 +200,12 @@ pub async fn clear_ended_sessions(store: &Store, now_ms: i64) -> Result<(), Stor
 
 /// What a command on an account writes beside its events.
 #[must_use]
-pub fn account_secrets(account_id: i64, command: &AccountCommand, now_ms: i64) -> Vec<Statement> {
+pub fn account_secrets(
+    account_id: i64,
+    command: &AccountCommand,
+    events: &[AccountEvent],
+    now_ms: i64,
+) -> Vec<Statement> {
     match command {
         AccountCommand::Create { password: Some(password), .. }
         | AccountCommand::UseCode { password, .. }
@@ -202,7 +214,7 @@ pub fn account_secrets(account_id: i64, command: &AccountCommand, now_ms: i64) -
             Statement::new("UPDATE credentials SET password = '' WHERE account_id = $1", [account_id.into()]),
             end_sessions(account_id),
         ],
-        AccountCommand::SignIn { session, .. } => vec![
+        AccountCommand::SignIn { session, .. } | AccountCommand::SignInBySubject { session, .. } => vec![
             Statement::new(
                 "INSERT INTO sessions (session_id, account_id, secret_hash, seen_at_ms, ends_at_ms)
                  VALUES ($1, $2, $3, $4, $5)",
@@ -216,6 +228,18 @@ pub fn account_secrets(account_id: i64, command: &AccountCommand, now_ms: i64) -
             ),
             forget_tries(&session.tries_key),
         ],
+        AccountCommand::LinkSubject { key } => {
+            let number = events.iter().find_map(|event| match event {
+                AccountEvent::SubjectLinked { number, .. } => Some(i64::from(*number)),
+                _ => None,
+            });
+            let parameters: [Cell; 3] =
+                [key.as_str().into(), account_id.into(), number.unwrap_or_default().into()];
+            let link = "INSERT INTO subjects (subject_mac, account_id, number) VALUES ($1, $2, $3)
+                        ON CONFLICT (subject_mac) DO NOTHING";
+            vec![unlink_subject(account_id), Statement::new(link, parameters)]
+        }
+        AccountCommand::UnlinkSubject => vec![unlink_subject(account_id), end_sessions(account_id)],
         AccountCommand::DisableTotp { tries_key, .. } => vec![forget_tries(tries_key)],
         AccountCommand::SignOutEverywhere | AccountCommand::SetActive(false) => {
             vec![end_sessions(account_id)]
@@ -243,6 +267,10 @@ fn set_password(account_id: i64, password: &NewPassword) -> Vec<Statement> {
         end_sessions(account_id),
         forget_tries(&password.tries_key),
     ]
+}
+
+fn unlink_subject(account_id: i64) -> Statement {
+    Statement::new("DELETE FROM subjects WHERE account_id = $1", [account_id.into()])
 }
 
 fn end_sessions(account_id: i64) -> Statement {

@@ -11,7 +11,9 @@ use crate::directory;
 use crate::identity::Caller;
 use crate::read_model::accounts::{self, AccountRow};
 use crate::refusal::{Refusal, Wrong};
-use crate::sign_in::{ByCode, Invited, MAX_NAME, MAX_PASSWORD, Shown, read_name, totp_url};
+use crate::sign_in::{
+    ByCode, Invited, MAX_NAME, MAX_PASSWORD, Shown, SignInError, SignedIn, read_name, totp_url,
+};
 use crate::value::MAX_ID;
 
 /// Every call that nobody has signed in for yet.
@@ -46,6 +48,19 @@ pub enum Account {
     List,
     /// `/account/state`
     State,
+    /// `/account/subject`
+    Subject,
+}
+
+impl From<SignInError> for Failure {
+    fn from(error: SignInError) -> Self {
+        match error {
+            SignInError::Refused { retry_after_s } => Self::SignInRefused(retry_after_s),
+            SignInError::Busy => Self::TooSlow,
+            SignInError::Field(field, why) => Self::Fields(vec![(field, why)]),
+            SignInError::Execute(error) => Self::Execute(error),
+        }
+    }
 }
 
 /// The roles that an account may have, by name.
@@ -100,6 +115,7 @@ pub(super) async fn run(which: Account, call: Call) -> Result<Answer, Failure> {
         Account::Add => add(call).await,
         Account::List => list(call).await,
         Account::State => state(call).await,
+        Account::Subject => subject(call).await,
     }
 }
 
@@ -121,8 +137,13 @@ async fn login(mut call: OpenCall) -> Result<Answer, Failure> {
         "role": signed_in.role.name(),
         "user_id": signed_in.role.employee_id(),
     }))?;
+    Ok(answer.with_cookie(&session_cookie(app, &signed_in)))
+}
+
+/// The cookie of a session that has begun.
+pub(super) fn session_cookie(app: &App, signed_in: &SignedIn) -> String {
     let lasts_s = signed_in.ends_at_ms.saturating_sub(app.ledger.clock().now_ms()) / 1000;
-    Ok(answer.with_cookie(&cookie(&call.app, &token, lasts_s)))
+    cookie(app, &signed_in.token.text(), lasts_s)
 }
 
 /// The cookie of a session. Where the public URL is https no other host and no plain connection sees it; over http a browser
@@ -302,4 +323,15 @@ async fn state(mut call: Call) -> Result<Answer, Failure> {
     call.checked()?;
     let done = call.app.sign_in.set_active(id, active, &call.meta).await?;
     Answer::of(&done, &json!({"id": done.id, "state": i64::from(done.state.active)}))
+}
+
+async fn subject(mut call: Call) -> Result<Answer, Failure> {
+    let form = &mut call.form;
+    let id = form.id("id");
+    let (issuer, subject) = (form.text("issuer", 255), form.optional_text("subject", 255));
+    call.checked()?;
+    let named = subject.as_deref().filter(|subject| !subject.is_empty());
+    let named = named.map(|subject| (issuer.trim(), subject));
+    let done = call.app.sign_in.link_subject(id, named, &call.meta).await?;
+    Answer::of(&done, &json!({"id": done.id, "linked": i64::from(done.state.subject != 0)}))
 }

@@ -4,13 +4,12 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use super::{json_response, wechat};
+use super::wechat;
 use crate::access::Denied;
 use crate::erasure::ErasureError;
 use crate::ledger::ExecuteError;
 use crate::ledger::writer::WriteError;
 use crate::refusal::{self, Language, Refusal, Wording, Wrong};
-use crate::sign_in::SignInError;
 use crate::store::StoreError;
 use crate::wechat::NoOpenid;
 
@@ -59,17 +58,6 @@ impl From<ErasureError> for Failure {
 impl From<NoOpenid> for Failure {
     fn from(error: NoOpenid) -> Self {
         Self::Wechat(error)
-    }
-}
-
-impl From<SignInError> for Failure {
-    fn from(error: SignInError) -> Self {
-        match error {
-            SignInError::Refused { retry_after_s } => Self::SignInRefused(retry_after_s),
-            SignInError::Busy => Self::TooSlow,
-            SignInError::Field(field, why) => Self::Fields(vec![(field, why)]),
-            SignInError::Execute(error) => Self::Execute(error),
-        }
     }
 }
 
@@ -229,25 +217,4 @@ impl Refused {
             ..Self::new(StatusCode::INTERNAL_SERVER_ERROR, &refusal::INTERNAL)
         }
     }
-}
-
-pub(super) fn refusal_response(refused: &Refused, language: Language) -> Response {
-    let body = json!({"code": refused.wording.code, "info": refused.info(language), "data": refused.data});
-    refused.headed(json_response(refused.status, body.to_string()))
-}
-
-/// The same as a problem (RFC 9457): what the envelope says stands beside the standard's members.
-pub(super) fn problem_response(refused: &Refused, language: Language) -> Response {
-    let body = json!({
-        "type": "about:blank",
-        "title": refused.wording.text(language),
-        "status": refused.status.as_u16(),
-        "code": refused.wording.code,
-        "info": refused.info(language),
-        "data": refused.data,
-    });
-    let mut response = json_response(refused.status, body.to_string());
-    let problem = HeaderValue::from_static("application/problem+json");
-    response.headers_mut().insert(header::CONTENT_TYPE, problem);
-    refused.headed(response)
 }

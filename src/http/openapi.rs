@@ -43,6 +43,12 @@ pub fn document() -> Value {
         ),
         ("/metrics", "Prometheus' text format", "application/openmetrics-text"),
         ("/openapi.json", "This document", "application/json"),
+        ("/oidc/login", "Sends a browser to the provider of OpenID Connect, to sign in there", "text/html"),
+        (
+            "/oidc/callback",
+            "Where it comes back to: the session is in a cookie then, and /v1/session tells of it",
+            "text/html",
+        ),
         (
             "/setup",
             "The page behind a one-time link, where somebody chooses his name and his password",

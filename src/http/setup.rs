@@ -125,7 +125,7 @@ fn form(status: StatusCode, headers: &HeaderMap, complaint: Option<&str>) -> Res
     page(status, words.title, &body)
 }
 
-fn page(status: StatusCode, title: &str, body: &str) -> Response {
+pub(super) fn page(status: StatusCode, title: &str, body: &str) -> Response {
     let page = format!(
         "<!doctype html><html><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
          <title>{title}</title><h1>{title}</h1>{body}</html>"

@@ -58,6 +58,7 @@ const STEPS: &[Step] = &[
     both!("0011_accounts", "../../migrations/0011_accounts.sql"),
     both!("accounts_v1", "../../projections/accounts.sql"),
     both!("0013_wechat", "../../migrations/0013_wechat.sql"),
+    both!("0016_subjects", "../../migrations/0016_subjects.sql"),
 ];
 
 /// The number of the last step.

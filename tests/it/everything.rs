@@ -61,6 +61,10 @@ pub async fn accounts(world: &World) {
     world.call(me, "/user/totpoff", json!({"password": PASSWORD})).await.ok();
     world.call(me, "/user/logouteverywhere", json!({})).await.ok();
     world.call(me, "/user/editpassword", json!({"old": PASSWORD, "new": "wrong horse battery"})).await.ok();
+    for subject in ["248289761001", ""] {
+        let link = json!({"id": id, "issuer": "https://login.example", "subject": subject});
+        world.operator("/account/subject", link).await.ok();
+    }
     for _ in 0..5 {
         assert_eq!(sign_in(world, "boss", PASSWORD).await.code(), 1003);
     }

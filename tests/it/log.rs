@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use chrono::NaiveDate;
-use coupon_ledger::account::{Account, AccountEvent, AccountRole};
+use coupon_ledger::account::{Account, AccountEvent, AccountRole, SignInBy};
 use coupon_ledger::allotment::{Allotment, AllotmentEvent};
 use coupon_ledger::clock::Zone;
 use coupon_ledger::coupon::{Coupon, CouponEvent, Issue, Past, Source};
@@ -778,14 +778,17 @@ fn golden_accounts() -> Vec<AccountEvent> {
         AccountEvent::CodeGiven { number: 1, lapses_at_ms: at_ms + 1_800_000, at_ms },
         AccountEvent::PasswordSet { by_code: true, at_ms },
         AccountEvent::PasswordSet { by_code: false, at_ms },
-        AccountEvent::SignedIn { totp_step: 0, at_ms },
-        AccountEvent::SignedIn { totp_step: 51_434_223, at_ms },
+        AccountEvent::SignedIn { by: SignInBy::Password, totp_step: 0, at_ms },
+        AccountEvent::SignedIn { by: SignInBy::Password, totp_step: 51_434_223, at_ms },
         AccountEvent::Locked { until_ms: at_ms + 60_000, at_ms },
         AccountEvent::TotpEnabled { number: 1, totp_step: 51_434_223, at_ms },
         AccountEvent::TotpDisabled { at_ms },
         AccountEvent::SignedOutEverywhere { at_ms },
         AccountEvent::Disabled { at_ms },
         AccountEvent::Enabled { at_ms },
+        AccountEvent::SignedIn { by: SignInBy::Provider, totp_step: 0, at_ms },
+        AccountEvent::SubjectLinked { number: 1, at_ms },
+        AccountEvent::SubjectUnlinked { at_ms },
     ]
 }
 

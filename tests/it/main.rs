@@ -40,6 +40,7 @@ mod keys;
 mod log;
 mod model;
 mod moving;
+mod oidc;
 mod orders;
 mod outside;
 mod partners;

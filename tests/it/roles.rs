@@ -104,6 +104,8 @@ async fn a_server_under_the_documented_grants_serves_and_cannot_change_the_log()
     world.advance(60_000);
     world.request("/shop/list", &[("token", &session)], "{}").await.ok();
     world.request("/user/logout", &[("token", &session)], "{}").await.ok();
+    let link = json!({"id": boss, "issuer": "https://login.example", "subject": "248289761001"});
+    world.operator("/account/subject", link).await.ok();
     world.operator("/account/state", json!({"id": boss, "state": 0})).await.ok();
     coupon_ledger::directory::clear_ended_sessions(world.store(), world.clock.now_ms()).await.unwrap();
 

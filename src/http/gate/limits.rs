@@ -20,7 +20,15 @@ pub const MAX_KEYS: usize = 65_536;
 pub const ADDRESS_FACTOR: u64 = 10;
 
 /// Where people sign in, and so where passwords are guessed.
-const SIGN_IN: &[&str] = &["/user/login", "/user/setpassword", "/wechat/login", "/wechat/callback", "/setup"];
+const SIGN_IN: &[&str] = &[
+    "/user/login",
+    "/user/setpassword",
+    "/wechat/login",
+    "/wechat/callback",
+    "/setup",
+    "/oidc/login",
+    "/oidc/callback",
+];
 
 /// Where gift codes are guessed. Failures are counted in the database besides.
 const GIFT_CODES: &[&str] = &["/client/getcoupon", "/client/giftinfo"];

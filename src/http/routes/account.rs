@@ -181,4 +181,19 @@ pub(super) const ROUTES: &[Route] = &[
         data: r#"{"id":7,"state":1}"#,
         run: Run::Account(Account::State),
     },
+    Route {
+        path: "/account/subject",
+        about: "Lets in whom a provider of OpenID Connect names so, by /oidc/login; without subject nobody any more. An account has \
+                one link at a time, and a subject one account [ours]",
+        writes: true,
+        fields: &[
+            required("id", Holds::Id, "the account's id"),
+            required("issuer", Holds::Text(255), "the provider's issuer, as --oidc-issuer says it"),
+            optional("subject", Holds::Text(255), "sub in the provider's id tokens"),
+        ],
+        refusals: &[310],
+        request: r#"{"id":7,"issuer":"https://login.example","subject":"248289761001"}"#,
+        data: r#"{"id":7,"linked":1}"#,
+        run: Run::Account(Account::Subject),
+    },
 ];

@@ -25,6 +25,11 @@ pub async fn cases(world: &World) -> Vec<Case> {
         case("/user/totpoff", EMPLOYEE, json!({"password": other})),
         case("/account/add", OPERATOR, json!({"name": "clerk2", "role": "employee", "user_id": 1001})),
         case("/account/list", Caller::Auditor, json!({"page": 1, "limit": 10})),
+        case(
+            "/account/subject",
+            OPERATOR,
+            json!({"id": boss, "issuer": "https://login.example", "subject": "248289761001"}),
+        ),
         case("/account/state", OPERATOR, json!({"id": boss, "state": 0})),
         case("/user/resetpassword", OPERATOR, json!({"id": 1000, "totp_off": 1})),
     ]
@@ -58,6 +63,8 @@ pub async fn refusals(world: &World) -> Vec<Refused> {
         OPERATOR,
         json!({"name": "x", "role": "employee", "user_id": 999}),
     ));
+    let link = json!({"id": 999, "issuer": "https://login.example", "subject": "x"});
+    all.push(refused("/account/subject", 310, OPERATOR, link));
     all.push(refused("/account/state", 310, OPERATOR, json!({"id": 999, "state": 0})));
     all
 }
