@@ -14,8 +14,12 @@ use crate::facts::Facts;
 use crate::grant::{Grant, GrantCommand, GrantEvent};
 use crate::job::{Job, JobCommand, JobEvent};
 use crate::member::{Member, MemberCommand, MemberEvent};
+use crate::office::{
+    Appointment, AppointmentCommand, AppointmentEvent, Office, OfficeCommand, OfficeEvent,
+};
 use crate::order::{Order, OrderCommand, OrderEvent};
 use crate::provenance::{Provenance, ProvenanceCommand, ProvenanceEvent};
+use crate::read_model::offices::{appointment_rows, office_rows};
 use crate::read_model::orders::order_rows;
 use crate::read_model::rules::{goods_group_rows, grant_rows, order_amount_rows};
 use crate::read_model::{allotment_rows, coupon_rows, definition_rows, job_rows, shop_rows};
@@ -441,6 +445,22 @@ impl Entity for GoodsGroup {
     }
 }
 
+impl Entity for Office {
+    fn begins(command: &OfficeCommand) -> bool {
+        matches!(command, OfficeCommand::Add { .. })
+    }
+
+    fn rows(&self, id: i64) -> Vec<LiveRow> {
+        office_rows(id, self)
+    }
+}
+
+impl Entity for Appointment {
+    fn rows(&self, id: i64) -> Vec<LiveRow> {
+        appointment_rows(id, self)
+    }
+}
+
 impl Entity for Provenance {
     fn rows(&self, _id: i64) -> Vec<LiveRow> {
         Vec::new()
@@ -500,6 +520,8 @@ macro_rules! for_each_aggregate {
             $crate::rule::OrderAmount,
             $crate::rule::GoodsGroup,
             $crate::member::Member,
+            $crate::office::Office,
+            $crate::office::Appointment,
             $crate::provenance::Provenance
         );
     };
@@ -527,6 +549,8 @@ aggregate!(OrderAmount, "order_amount", OrderAmountCommand, OrderAmountEvent);
 aggregate!(GoodsGroup, "goods_group", GoodsGroupCommand, GoodsGroupEvent);
 aggregate!(Provenance, "ledger", ProvenanceCommand, ProvenanceEvent);
 aggregate!(Member, "member", MemberCommand, MemberEvent);
+aggregate!(Office, "office", OfficeCommand, OfficeEvent);
+aggregate!(Appointment, "appointment", AppointmentCommand, AppointmentEvent);
 
 macro_rules! domain_event {
     ($event:ident { $($name:ident),* }) => {
@@ -571,5 +595,7 @@ domain_event!(JobEvent { Started, Paused, Resumed, Cancelled, Finished });
 domain_event!(GrantEvent { Added, Changed, Removed });
 domain_event!(OrderAmountEvent { Defined, Changed, Deleted });
 domain_event!(MemberEvent { Erased });
+domain_event!(OfficeEvent { Added, Edited, RightsSet, Deleted });
+domain_event!(AppointmentEvent { Appointed });
 domain_event!(GoodsGroupEvent { Created, Renamed, GoodsSet, Deleted });
 domain_event!(ProvenanceEvent { ImportedFrom, CheckpointKeyRotated });

@@ -11,6 +11,7 @@ pub mod directory;
 pub mod form;
 pub mod import;
 pub mod jobs;
+pub mod offices;
 pub mod openapi;
 pub mod operator;
 pub mod orders;
@@ -146,20 +147,21 @@ impl App {
         (!revoked.contains(&token.id)).then_some(token.caller)
     }
 
-    /// Whoever calls, with where he works, and what the directory knows of an employee. That he has left is part of who
+    /// Whoever calls, with what he was given, and what the directory knows of an employee. That he has left is part of who
     /// may call, on every route and before anything else is asked: his token may hold for long. That the directory does
-    /// not know him is asked with what exists.
+    /// not know him is asked with what exists. Read anew with every request, so that what is given or taken counts with the
+    /// next one on every server.
     async fn principal(&self, caller: Caller) -> Result<(Principal, Option<Employee>), Failure> {
-        let mut who = Principal::plain(caller);
-        let Caller::Employee(id) = caller else { return Ok((who, None)) };
-        let employee = employee(self.ledger.store(), id).await?;
-        if let Some(employee) = &employee {
-            if !employee.active {
-                return Err(Failure::NotAllowed);
-            }
-            who.shop_id = Some(employee.shop_id);
+        let Caller::Employee(id) = caller else { return Ok((Principal::plain(caller), None)) };
+        let Some(employee) = employee(self.ledger.store(), id).await? else {
+            return Ok((Principal::plain(caller), None));
+        };
+        if !employee.active {
+            return Err(Failure::NotAllowed);
         }
-        Ok((who, employee))
+        let place = &employee.place;
+        let who = Principal::employee(id, employee.shop_id, place.manager, place.rights.clone());
+        Ok((who, Some(employee)))
     }
 
     /// Every route, at the root and under the base path.
@@ -190,7 +192,7 @@ pub struct Call {
     pub app: App,
     /// Who calls.
     pub caller: Caller,
-    /// The same, with his role and where he works.
+    /// The same, with his role, where he works, and what he was given.
     pub who: Principal,
     /// The employee who calls, where one does and the directory knows him.
     pub employee: Option<Employee>,
@@ -375,6 +377,7 @@ impl Refused {
             Refusal::WrongGiftCode { attempts_left } => {
                 refused.data = json!({"attempts_left": attempts_left});
             }
+            Refusal::RightNotHeld => refused.status = StatusCode::FORBIDDEN,
             Refusal::TooManyAttempts => {
                 refused.status = StatusCode::TOO_MANY_REQUESTS;
                 refused.retry_after_s = Some(600);
@@ -532,6 +535,7 @@ async fn run(route: &Route, call: Call) -> Result<Answer, Failure> {
         Run::Directory(run) => directory::run(run, call).await,
         Run::Rules(run) => rules::run(run, call).await,
         Run::Partners(run) => partners::run(run, call).await,
+        Run::Offices(run) => offices::run(run, call).await,
     }
 }
 

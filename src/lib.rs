@@ -4,7 +4,7 @@
 //! computed from those streams. Imports go one way:
 //!
 //! ```text
-//! value, durable, clock, refusal ← secrets, person_keys ← coupon, definition, shop, allotment, job, grant, rule, order, member, provenance, facts
+//! value, durable, clock, refusal ← secrets, person_keys ← coupon, definition, shop, allotment, job, grant, rule, order, member, office, provenance, facts
 //!   ← identity ← access, config
 //!   ← store ← read_model, directory ← entity ← metrics ← ledger
 //!   ← lease, followers, bulk, import, sweep, runner, rulebook, granting, ordering, erasure, replay, backup, demo ← audit ← http ← cli ← main
@@ -40,6 +40,7 @@ pub mod lease;
 pub mod ledger;
 pub mod member;
 pub mod metrics;
+pub mod office;
 pub mod order;
 pub mod ordering;
 pub mod person_keys;

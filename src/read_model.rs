@@ -4,6 +4,7 @@
 //! replaying the stream, and comparing them is a diff.
 
 pub mod jobs;
+pub mod offices;
 pub mod orders;
 pub mod pages;
 pub mod partners;
@@ -267,8 +268,31 @@ pub static PARTNER_COUPONS: LiveTable = LiveTable {
     key_columns: 1,
 };
 
+/// `projections/offices.sql`
+pub static OFFICES: LiveTable = LiveTable {
+    name: "offices_v1",
+    written_by: &["office"],
+    columns: &[
+        Int("office_id"),
+        Text("title"),
+        Text("rights"),
+        Int("employee_id"),
+        Int("added_at_ms"),
+        Int("deleted"),
+    ],
+    key_columns: 1,
+};
+
+/// `projections/appointments.sql`
+pub static APPOINTMENTS: LiveTable = LiveTable {
+    name: "appointments_v1",
+    written_by: &["appointment"],
+    columns: &[Int("employee_id"), Int("office_id"), Int("manager")],
+    key_columns: 1,
+};
+
 /// Every live table that is made of streams alone.
-pub static LIVE_TABLES: [&LiveTable; 14] = [
+pub static LIVE_TABLES: [&LiveTable; 16] = [
     &WALLET,
     &REDEMPTIONS,
     &DEFINITIONS,
@@ -283,6 +307,8 @@ pub static LIVE_TABLES: [&LiveTable; 14] = [
     &ALLOTMENTS,
     &ALLOTMENT_CHANGES,
     &PARTNER_COUPONS,
+    &OFFICES,
+    &APPOINTMENTS,
 ];
 
 /// The manual's number of a definition's type.

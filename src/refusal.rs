@@ -31,6 +31,8 @@ pub enum Refusal {
     NoSuchOrder,
     /// 1002: a partner's coupon is returned by an operator's word only.
     ReturnNotAllowed,
+    /// 1002: nobody gives a right that he has not himself.
+    RightNotHeld,
     /// 3001
     AlreadyUsed {
         /// The redemption that used it.
@@ -212,6 +214,10 @@ pub enum Wrong {
     },
     /// Members have it.
     InUse,
+    /// Somebody who works here holds it.
+    Held,
+    /// Not the number of a right.
+    NotARight,
     /// The personal data of whom it names was erased.
     Erased,
     /// It has come to its end.
@@ -423,6 +429,16 @@ impl Wrong {
                 "仍有会员使用，不能删除".to_owned(),
                 "members have it: it cannot be deleted".to_owned(),
             ],
+            Self::Held => [
+                "仍有員工擔任，不能刪除".to_owned(),
+                "仍有员工担任，不能删除".to_owned(),
+                "employees hold it: it cannot be deleted".to_owned(),
+            ],
+            Self::NotARight => [
+                format!("{field}含有不存在的權限"),
+                format!("{field}含有不存在的权限"),
+                format!("{field} names a right that does not exist"),
+            ],
             Self::Erased => [
                 "會員資料已刪除，不能修改".to_owned(),
                 "会员资料已删除，不能修改".to_owned(),
@@ -585,7 +601,7 @@ impl Refusal {
             Self::NoSuchRedemption => &NO_SUCH_REDEMPTION,
             Self::NoSuchRule => &NO_SUCH_RULE,
             Self::NoSuchOrder => &NO_SUCH_ORDER,
-            Self::ReturnNotAllowed => &NOT_ALLOWED,
+            Self::ReturnNotAllowed | Self::RightNotHeld => &NOT_ALLOWED,
             Self::AlreadyUsed { .. } => &ALREADY_USED,
             Self::NotAtThisShop => &NOT_AT_THIS_SHOP,
             Self::BeingGiven => &BEING_GIVEN,

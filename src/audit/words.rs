@@ -13,6 +13,7 @@ use crate::entity::Entity;
 use crate::grant::{Cause, Grant, GrantEvent};
 use crate::job::{Coupons, Job, JobEvent, Recipients, Work};
 use crate::member::{Member, MemberEvent};
+use crate::office::{Appointment, AppointmentEvent, Office, OfficeEvent};
 use crate::order::{Line, LineState, Order, OrderEvent, Placement};
 use crate::provenance::{ImportedFrom, Provenance, ProvenanceEvent};
 use crate::rule::{GoodsGroup, GoodsGroupEvent, OrderAmount, OrderAmountEvent};
@@ -455,6 +456,35 @@ impl Told for Member {
                 format!("personal data erased{}{}", by(*employee_id), because(reason))
             }
         }
+    }
+}
+
+impl Told for Office {
+    fn words(event: &OfficeEvent, _zone: Zone) -> String {
+        match event {
+            OfficeEvent::Added { title, employee_id, at_ms: _ } => {
+                format!("office {} added{}", quoted(title), by(*employee_id))
+            }
+            OfficeEvent::Edited { title, employee_id, at_ms: _ } => {
+                format!("renamed to {}{}", quoted(title), by(*employee_id))
+            }
+            OfficeEvent::RightsSet { rights, employee_id, at_ms: _ } => {
+                let rights = if rights.is_empty() { "none".to_owned() } else { ids(rights) };
+                format!("rights set to {rights}{}", by(*employee_id))
+            }
+            OfficeEvent::Deleted { employee_id, at_ms: _ } => {
+                format!("deleted with its rights{}", by(*employee_id))
+            }
+        }
+    }
+}
+
+impl Told for Appointment {
+    fn words(event: &AppointmentEvent, _zone: Zone) -> String {
+        let AppointmentEvent::Appointed { office_id, manager, employee_id, at_ms: _ } = event;
+        let office = if *office_id == 0 { "no office".to_owned() } else { format!("office {office_id}") };
+        let manager = if *manager { ", manages his shop" } else { ", manages no shop" };
+        format!("holds {office}{manager}{}", by(*employee_id))
     }
 }
 

@@ -3,12 +3,11 @@
 use clap::Subcommand;
 use serde_json::Value;
 
-use super::remote::Holder;
+use super::remote::{Holder, as_operator};
 use super::{Context, Failed, say};
 use crate::audit::tlog::{ROTATE_KEY, rotate_key, verifier_key_of, verifier_keys};
 use crate::clock::Clock;
 use crate::entity::{fold, stream_of};
-use crate::identity::Caller;
 use crate::ledger::{ExecuteError, Meta};
 use crate::provenance::{LEDGER_ID, Provenance};
 use crate::store::{self, ReceiptKey};
@@ -72,7 +71,8 @@ async fn rotate(context: &Context) -> Result<(), Failed> {
     let holder = Holder::find(context, secrets).await?;
     let rotated = match &holder {
         Holder::Ledger(ledger) => {
-            let (caller, request_id) = (Caller::Operator, hex(&random::<8>()));
+            let caller = as_operator(&format!("POST {ROTATE_KEY}"))?;
+            let request_id = hex(&random::<8>());
             let receipt = ReceiptKey { caller: caller.to_string(), operation: ROTATE_KEY, key };
             let receipt = Some((receipt, ledger.secrets().request_mac("")));
             let meta = Meta { caller, at: ledger.now(), request_id, receipt, job_id: None };

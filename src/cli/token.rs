@@ -1,6 +1,6 @@
 //! `coupon-ledger token`: prints a token, or cuts one short.
 
-use super::remote::Remote;
+use super::remote::{Remote, as_operator};
 use super::{Context, Failed, say};
 use crate::clock::Clock;
 use crate::config::running_server;
@@ -108,6 +108,7 @@ async fn revoke(context: &Context, secrets: &Secrets, text: &str) -> Result<(), 
             }
         }
     }
+    as_operator("/token/revoke")?;
     let store: Store = store::open(&context.store_options(secrets, Clock::System.now_ms())).await?;
     let _ = directory::revoke_token(&store, &token.id, token.expires_at_s, None).await?;
     store.close().await;

@@ -238,7 +238,7 @@ async fn get(mut call: Call) -> Result<Answer, Failure> {
     call.checked()?;
     refuse_unknown(&call)?;
     let row = pages::order(call.app.ledger.store(), id).await?;
-    let here = |row: &OrderRow| call.employee.as_ref().is_none_or(|employee| employee.shop_id == row.shop_id);
+    let here = |row: &OrderRow| call.may(Resource::InShop(row.shop_id)).is_ok();
     let row = row.filter(here).ok_or(Refusal::NoSuchOrder)?;
     Answer::new(&order_json(&call, &row)?)
 }

@@ -6,6 +6,7 @@ mod counter;
 mod directory;
 mod import;
 mod jobs;
+mod offices;
 mod operator;
 mod orders;
 mod partners;
@@ -18,6 +19,7 @@ use super::counter::Counter;
 use super::directory::Directory;
 use super::import::Import;
 use super::jobs::Jobs;
+use super::offices::Offices;
 use super::operator::Operator;
 use super::orders::Orders;
 use super::partners::Partners;
@@ -84,6 +86,8 @@ pub enum Run {
     Rules(Rules),
     /// Of partners.
     Partners(Partners),
+    /// Of offices and their rights.
+    Offices(Offices),
 }
 
 /// A route.
@@ -154,6 +158,7 @@ pub static ALL: LazyLock<Vec<Route>> = LazyLock::new(|| {
         import::ROUTES,
         rules::ROUTES,
         partners::ROUTES,
+        offices::ROUTES,
     ]
     .concat()
 });

@@ -55,6 +55,8 @@ const STEPS: &[Step] = &[
     both!("0008_tlog", "../../migrations/0008_tlog.sql"),
     both!("0009_rebuilds", "../../migrations/0009_rebuilds.sql"),
     both!("0010_people", "../../migrations/0010_people.sql"),
+    both!("offices_v1", "../../projections/offices.sql"),
+    both!("appointments_v1", "../../projections/appointments.sql"),
 ];
 
 /// The number of the last step.

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use coupon_ledger::access::{Principal, Reach, Resource, Role, actions, authorize, reach};
+use coupon_ledger::access::{
+    Principal, RIGHTS, Reach, Resource, Role, actions, authorize, reaches, right_for,
+};
 use coupon_ledger::http::{routes, v1};
 use coupon_ledger::identity::Caller;
 
@@ -34,10 +36,22 @@ fn every_route_has_its_row_and_every_row_its_route() {
 #[test]
 fn auditors_and_members_change_nothing_that_is_not_theirs() {
     for route in routes::ALL.iter().filter(|route| route.writes) {
-        assert_eq!(reach(Role::Auditor, route.path), None, "{}: an auditor writes", route.path);
+        assert_eq!(reaches(Role::Auditor, route.path), [], "{}: an auditor writes", route.path);
         for role in [Role::Member, Role::Partner] {
-            let reach = reach(role, route.path);
-            assert!(matches!(reach, None | Some(Reach::Own)), "{}: {reach:?}", route.path);
+            let reaches = reaches(role, route.path);
+            assert!(reaches.iter().all(|reach| *reach == Reach::Own), "{}: {reaches:?}", route.path);
         }
     }
+}
+
+#[test]
+fn every_right_opens_something_and_no_row_names_one_for_nothing() {
+    let mut opening = BTreeSet::new();
+    for action in actions().unwrap() {
+        let by_right = Role::ALL.into_iter().any(|role| reaches(role, action).contains(&Reach::Right));
+        assert_eq!(by_right, right_for(action).is_some(), "{action}: its right opens it to nobody");
+        opening.extend(right_for(action).map(|right| right.id));
+    }
+    assert_eq!(opening, RIGHTS.iter().map(|right| right.id).collect());
+    assert_eq!(opening.len(), RIGHTS.len(), "two rights have one number");
 }

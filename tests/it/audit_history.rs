@@ -13,6 +13,7 @@ use coupon_ledger::grant::Grant;
 use coupon_ledger::identity::Caller;
 use coupon_ledger::job::Job;
 use coupon_ledger::member::Member;
+use coupon_ledger::office::{Appointment, Office};
 use coupon_ledger::order::Order;
 use coupon_ledger::provenance::Provenance;
 use coupon_ledger::rule::{GoodsGroup, OrderAmount};
@@ -44,6 +45,8 @@ fn words(event: &StoredEvent) -> String {
         "goods_group" => of::<GoodsGroup>(event),
         "ledger" => of::<Provenance>(event),
         "member" => of::<Member>(event),
+        "office" => of::<Office>(event),
+        "appointment" => of::<Appointment>(event),
         other => panic!("a kind of stream without words: {other}"),
     }
 }

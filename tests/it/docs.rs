@@ -12,6 +12,7 @@ use coupon_ledger::http::routes::ALL;
 use coupon_ledger::http::v1;
 use coupon_ledger::job::{Job, JobEvent};
 use coupon_ledger::member::{Member, MemberEvent};
+use coupon_ledger::office::{Appointment, AppointmentEvent, Office, OfficeEvent};
 use coupon_ledger::order::{Order, OrderEvent};
 use coupon_ledger::provenance::{Provenance, ProvenanceEvent};
 use coupon_ledger::rule::{GoodsGroup, GoodsGroupEvent, OrderAmount, OrderAmountEvent};
@@ -154,6 +155,12 @@ fn every_event_of_the_ledger_itself_is_documented_as_it_is_stored() {
 #[test]
 fn every_event_of_a_member_is_documented_as_it_is_stored() {
     documents::<Member>(MemberEvent::NAMES);
+}
+
+#[test]
+fn every_event_of_an_office_and_of_who_holds_it_is_documented_as_it_is_stored() {
+    documents::<Office>(OfficeEvent::NAMES);
+    documents::<Appointment>(AppointmentEvent::NAMES);
 }
 
 #[test]

@@ -22,6 +22,7 @@ pub async fn everything(engine: Engine) -> World {
     jobs(&world, definition_id).await;
     partners(&world, definition_id).await;
     rules(&world, definition_id).await;
+    offices(&world).await;
     new_key(&world).await;
     world.operator("/member/add", json!({"id": 900, "nickname": "老王"})).await.ok();
     world.operator("/member/erase", json!({"id": 900, "reason": "會員要求"})).await.ok();
@@ -155,6 +156,18 @@ async fn rules(world: &World, definition_id: i64) {
     world.operator("/goodselecoupon/del", json!({"id": granted})).await.ok();
     world.operator("/goodsgroup/del", json!({"id": group})).await.ok();
     world.operator("/orderamount/del", json!({"id": rule})).await.ok();
+}
+
+async fn offices(world: &World) {
+    let id = world.operator("/office/add", json!({"title": "店長"})).await.ok()["id"].clone();
+    world.operator("/office/edit", json!({"id": id, "title": "副店長"})).await.ok();
+    world.operator("/office/setcompetence", json!({"id": id, "competence_ids": "5,9"})).await.ok();
+    for place in [json!({"office_id": id, "is_manager": 1}), json!({"office_id": 0})] {
+        let mut edit = place;
+        edit["id"] = 1000.into();
+        world.operator("/user/edit", edit).await.ok();
+    }
+    world.operator("/office/del", json!({"id": id})).await.ok();
 }
 
 /// What happened, as `kind name`.

@@ -16,6 +16,7 @@ use coupon_ledger::ledger::Ledger;
 use coupon_ledger::member::{Member, MemberEvent};
 use coupon_ledger::order::{KeptCoupon, Line, LineState, Order, OrderEvent, Placement, UsedCoupon};
 use coupon_ledger::provenance::{ImportedFrom, Provenance, ProvenanceEvent};
+use coupon_ledger::office::{Appointment, AppointmentEvent, Office, OfficeEvent};
 use coupon_ledger::rule::{GoodsGroup, GoodsGroupEvent, OrderAmount, OrderAmountEvent};
 use coupon_ledger::secrets::review_hash;
 use coupon_ledger::shop::{Shop, ShopDetails, ShopEvent};
@@ -763,6 +764,24 @@ fn golden_members() -> Vec<MemberEvent> {
     vec![MemberEvent::Erased { reason: "會員要求".to_owned(), employee_id: 1000, at_ms }]
 }
 
+fn golden_offices() -> Vec<OfficeEvent> {
+    let at_ms = 1_543_026_701_000;
+    vec![
+        OfficeEvent::Added { title: "店長".to_owned(), employee_id: 0, at_ms },
+        OfficeEvent::Edited { title: "副店長".to_owned(), employee_id: 1000, at_ms },
+        OfficeEvent::RightsSet { rights: vec![5, 9], employee_id: 0, at_ms },
+        OfficeEvent::Deleted { employee_id: 0, at_ms },
+    ]
+}
+
+fn golden_appointments() -> Vec<AppointmentEvent> {
+    let at_ms = 1_543_026_701_000;
+    vec![
+        AppointmentEvent::Appointed { office_id: 1, manager: true, employee_id: 0, at_ms },
+        AppointmentEvent::Appointed { office_id: 0, manager: false, employee_id: 1000, at_ms },
+    ]
+}
+
 fn golden_goods_groups() -> Vec<GoodsGroupEvent> {
     let at_ms = 1_543_026_701_000;
     vec![
@@ -842,4 +861,6 @@ fn every_event_ever_written_is_read_as_what_it_meant() {
     assert_golden::<GoodsGroup>(&golden_goods_groups(), GoodsGroupEvent::NAMES);
     assert_golden::<Provenance>(&golden_provenance(), ProvenanceEvent::NAMES);
     assert_golden::<Member>(&golden_members(), MemberEvent::NAMES);
+    assert_golden::<Office>(&golden_offices(), OfficeEvent::NAMES);
+    assert_golden::<Appointment>(&golden_appointments(), AppointmentEvent::NAMES);
 }

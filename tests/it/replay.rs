@@ -13,6 +13,7 @@ use coupon_ledger::member::Member;
 use coupon_ledger::order::Order;
 use coupon_ledger::provenance::Provenance;
 use coupon_ledger::read_model::LIVE_TABLES;
+use coupon_ledger::office::{Appointment, Office};
 use coupon_ledger::rule::{GoodsGroup, OrderAmount};
 use coupon_ledger::shop::Shop;
 use coupon_ledger::store::{BUCKET, Cell, Column, LiveTable, Statement, Store, StoredEvent};
@@ -136,6 +137,12 @@ fn replayed_rows(streams: &BTreeMap<(String, i64), Vec<StoredEvent>>) -> Rows {
             }
             "member" => {
                 rows_of::<Member>(*id, events, &mut rows);
+            }
+            "office" => {
+                rows_of::<Office>(*id, events, &mut rows);
+            }
+            "appointment" => {
+                rows_of::<Appointment>(*id, events, &mut rows);
             }
             other => panic!("a stream of an unknown type: {other} {id}"),
         }

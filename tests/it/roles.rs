@@ -51,6 +51,9 @@ async fn a_server_under_the_documented_grants_serves_and_cannot_change_the_log()
         ("/tag/del", json!({"id": 1})),
         ("/memberlevel/del", json!({"id": 1})),
         ("/user/edit", json!({"id": 1000, "phone": "139"})),
+        ("/office/add", json!({"title": "店長"})),
+        ("/office/setcompetence", json!({"id": 1, "competence_ids": "9"})),
+        ("/user/edit", json!({"id": 1000, "office_id": 1})),
         ("/member/erase", json!({"id": 439, "reason": "會員要求"})),
     ] {
         world.operator(route, body).await.ok();

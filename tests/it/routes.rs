@@ -8,6 +8,7 @@ mod counter;
 mod directory;
 mod import;
 mod jobs;
+mod offices;
 mod operator;
 mod orders;
 mod partners;
@@ -70,6 +71,7 @@ pub const PAGES: &[Page] = &[
     page!(rules),
     page!(partners),
     page!(import),
+    page!(offices),
 ];
 
 /// Keyed calls that succeed and write nothing, so that their key is not used up. The reason is the contract's.

@@ -16,6 +16,7 @@ use crate::definition::DefinitionEvent;
 use crate::grant::GrantEvent;
 use crate::job::JobEvent;
 use crate::member::MemberEvent;
+use crate::office::{AppointmentEvent, OfficeEvent};
 use crate::order::OrderEvent;
 use crate::provenance::{LEDGER_ID, ProvenanceEvent};
 use crate::rule::{GoodsGroupEvent, OrderAmountEvent};
@@ -34,6 +35,8 @@ const KINDS: &[(&str, &[&str])] = &[
     ("order_amount", OrderAmountEvent::NAMES),
     ("goods_group", GoodsGroupEvent::NAMES),
     ("member", MemberEvent::NAMES),
+    ("office", OfficeEvent::NAMES),
+    ("appointment", AppointmentEvent::NAMES),
     ("ledger", ProvenanceEvent::NAMES),
 ];
 
