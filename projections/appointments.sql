@@ -2,11 +2,11 @@
 -- appointment_rows). Whoever has no row holds none. Read with every request of an employee: where he works and whether he
 -- still does is the directory's to say.
 CREATE TABLE appointments_v1 (
-  bucket      BIGINT NOT NULL,
-  employee_id BIGINT NOT NULL,
-  office_id   BIGINT NOT NULL,               -- 0 = none
-  manager     BIGINT NOT NULL,               -- 1 manages the shop where he works
-  PRIMARY KEY (bucket, employee_id)
+  bucket         BIGINT NOT NULL,
+  appointment_id BIGINT NOT NULL,            -- the employee's id
+  office_id      BIGINT NOT NULL,            -- 0 = none
+  manager        BIGINT NOT NULL,            -- 1 manages the shop where he works
+  PRIMARY KEY (bucket, appointment_id)
 )
 -- sqlite: STRICT, WITHOUT ROWID
 ;

@@ -15,9 +15,7 @@ mod member_list;
 mod members;
 pub mod seal;
 
-pub use employees::{
-    Employee, EmployeeEdit, NEVER, Place, add_employee, edit_employee, employee, employees,
-};
+pub use employees::{Employee, EmployeeEdit, NEVER, Place, add_employee, edit_employee, employee, employees};
 pub use erase::{
     EarlierErasure, Piece, clear_member, earlier_erasures, not_cleared, seal_members, seal_reviews,
 };

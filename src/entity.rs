@@ -14,9 +14,7 @@ use crate::facts::Facts;
 use crate::grant::{Grant, GrantCommand, GrantEvent};
 use crate::job::{Job, JobCommand, JobEvent};
 use crate::member::{Member, MemberCommand, MemberEvent};
-use crate::office::{
-    Appointment, AppointmentCommand, AppointmentEvent, Office, OfficeCommand, OfficeEvent,
-};
+use crate::office::{Appointment, AppointmentCommand, AppointmentEvent, Office, OfficeCommand, OfficeEvent};
 use crate::order::{Order, OrderCommand, OrderEvent};
 use crate::provenance::{Provenance, ProvenanceCommand, ProvenanceEvent};
 use crate::read_model::offices::{appointment_rows, office_rows};

@@ -287,7 +287,7 @@ pub static OFFICES: LiveTable = LiveTable {
 pub static APPOINTMENTS: LiveTable = LiveTable {
     name: "appointments_v1",
     written_by: &["appointment"],
-    columns: &[Int("employee_id"), Int("office_id"), Int("manager")],
+    columns: &[Int("appointment_id"), Int("office_id"), Int("manager")],
     key_columns: 1,
 };
 

@@ -88,7 +88,7 @@ macro_rules! employees {
             "SELECT e.employee_id, e.name, e.phone, e.shop_id, e.active, e.identity, e.entry_date, e.leave_date,
                     COALESCE(a.office_id, 0), COALESCE(o.title, ''), COALESCE(o.rights, ''), COALESCE(a.manager, 0)
              FROM employees e
-             LEFT JOIN appointments_v1 a ON a.bucket = $1 AND a.employee_id = e.employee_id
+             LEFT JOIN appointments_v1 a ON a.bucket = $1 AND a.appointment_id = e.employee_id
              LEFT JOIN offices_v1 o ON o.bucket = $1 AND o.office_id = a.office_id AND o.deleted = 0
              WHERE ",
             $more

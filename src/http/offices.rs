@@ -98,8 +98,10 @@ async fn edit(mut call: Call) -> Result<Answer, Failure> {
 async fn delete(mut call: Call) -> Result<Answer, Failure> {
     let id = call.form.id("id");
     call.checked()?;
+    let store = call.app.ledger.store();
     if call.app.ledger.replay::<Office>(&call.meta).await?.is_none()
-        && offices::is_held(call.app.ledger.store(), id).await?
+        && offices::office(store, id).await?.is_some()
+        && offices::is_held(store, id).await?
     {
         return Err(Refusal::field("id", Wrong::Held).into());
     }
@@ -207,10 +209,10 @@ impl NewPlace {
             None => Vec::new(),
         };
         let moves = edit.shop_id.is_some_and(|shop_id| shop_id != before.shop_id);
-        let begins_to_manage =
-            self.manager.unwrap_or((comes_back || moves) && before.place.manager);
+        let begins_to_manage = self.manager.unwrap_or((comes_back || moves) && before.place.manager);
         let may_make_managers = call.who.role == Role::Operator;
-        if rights.into_iter().all(|right| call.who.may_give(right)) && (may_make_managers || !begins_to_manage)
+        if rights.into_iter().all(|right| call.who.may_give(right))
+            && (may_make_managers || !begins_to_manage)
         {
             Ok(())
         } else {

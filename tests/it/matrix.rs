@@ -141,7 +141,8 @@ async fn bring_in(world: &World) -> i64 {
         (2004, &here, &json!(0), 1),
         (2005, &elsewhere, &json!(0), 1),
     ] {
-        let employee = json!({"id": id, "name": "店員", "shop_id": shop, "office_id": office, "is_manager": manager});
+        let employee =
+            json!({"id": id, "name": "店員", "shop_id": shop, "office_id": office, "is_manager": manager});
         world.operator("/user/add", employee).await.ok();
     }
     but_one.as_i64().unwrap()
@@ -150,7 +151,9 @@ async fn bring_in(world: &World) -> i64 {
 /// The request as this caller would send it: only operators may ask for a partner's coupon back.
 fn body_of(case: &Case, caller: Caller) -> Value {
     let mut body = case.body.clone();
-    if caller != Caller::Operator && let Some(fields) = body.as_object_mut() {
+    if caller != Caller::Operator
+        && let Some(fields) = body.as_object_mut()
+    {
         fields.remove("return_partner");
     }
     body

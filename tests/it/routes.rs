@@ -339,6 +339,8 @@ fn another(world: &World, field: &Field, value: &Value) -> Value {
         Holds::Flag => (1 - number()).into(),
         Holds::Day => either("2026-12-30", "2026-12-31"),
         Holds::Money => either("1.01", "1.02"),
+        // Not every number is a right's.
+        Holds::Ints(_) if field.name == "competence_ids" => either("5", "9"),
         Holds::Ints(_) => either("1", "2"),
         Holds::OneOf(words) => (*words.iter().find(|word| **word != text).unwrap()).into(),
         Holds::Csv => format!("{text}\n").into(),

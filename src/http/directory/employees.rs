@@ -6,9 +6,9 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 
 use super::{DIRECTIONS, add_under_id, id_of, replayed, replayed_id, settle};
+use crate::access::Resource;
 use crate::clock::day_text;
 use crate::directory::{self, Employee, EmployeeEdit, NEVER, Place};
-use crate::access::Resource;
 use crate::http::form::Form;
 use crate::http::offices::NewPlace;
 use crate::http::operator::shop_json;
@@ -75,7 +75,11 @@ pub(super) async fn add(mut call: Call) -> Result<Answer, Failure> {
 }
 
 /// Writes somebody new into the directory: his id, and whether this key had done so.
-async fn add_to_directory(call: &Call, wanted_id: Option<i64>, employee: &Employee) -> Result<(i64, bool), Failure> {
+async fn add_to_directory(
+    call: &Call,
+    wanted_id: Option<i64>,
+    employee: &Employee,
+) -> Result<(i64, bool), Failure> {
     let (store, key) = (call.app.ledger.store().clone(), call.directory_key());
     add_under_id(call, wanted_id, "employee", |id| {
         let (store, key, employee) = (store.clone(), key.clone(), Employee { id, ..employee.clone() });

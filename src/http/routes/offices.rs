@@ -91,7 +91,10 @@ pub(super) const ROUTES: &[Route] = &[
         path: "/office/setcompetence",
         about: "Says which rights an office has, all of them; it counts with the next request of whoever holds it. 1002 where it would get one that the caller has not himself [ours]",
         writes: true,
-        fields: &[OFFICE_ID, required("competence_ids", Holds::Ints(MAX_ID), "the ids of its rights; empty = none")],
+        fields: &[
+            OFFICE_ID,
+            required("competence_ids", Holds::Ints(MAX_ID), "the ids of its rights; empty = none"),
+        ],
         refusals: &[2005],
         request: r#"{"id":1,"competence_ids":"5,9"}"#,
         data: r#"{"id":1,"competence_ids":"5,9"}"#,
