@@ -9,6 +9,7 @@ use super::form::Form;
 use super::{Answer, Call, Failure};
 use crate::access::{HEADINGS, RIGHTS, Right, Role};
 use crate::directory::{Employee, EmployeeEdit};
+use crate::ledger::Meta;
 use crate::office::{Appointment, AppointmentCommand, Office, OfficeCommand};
 use crate::read_model::offices::{self, OfficeRow};
 use crate::refusal::{Refusal, Wrong};
@@ -180,11 +181,6 @@ impl NewPlace {
         }
     }
 
-    /// The place of somebody new: no office where none is named, whatever somebody of this id held before.
-    pub(super) fn of_new(self) -> Self {
-        Self { office_id: self.office_id.or(Some(0)), manager: self.manager.or(Some(false)) }
-    }
-
     /// The same without what he holds already: it is not given again, so nobody needs to be able to give it.
     pub(super) fn beyond(self, before: &Employee) -> Self {
         Self {
@@ -222,12 +218,24 @@ impl NewPlace {
 
     /// Gives it. Under the request's key it is given once.
     pub(super) async fn give(self, call: &Call, id: i64) -> Result<(), Failure> {
-        let Self { office_id, manager } = self;
-        if office_id.is_none() && manager.is_none() {
+        if self.office_id.is_none() && self.manager.is_none() {
             return Ok(());
         }
-        let command =
-            AppointmentCommand::Appoint { office_id, manager, employee_id: call.caller.employee_id() };
-        call.execute::<Appointment>(id, &command).await.map(drop)
+        call.execute::<Appointment>(id, &self.command(call)).await.map(drop)
     }
+
+    fn command(self, call: &Call) -> AppointmentCommand {
+        let Self { office_id, manager } = self;
+        AppointmentCommand::Appoint { office_id, manager, employee_id: call.caller.employee_id() }
+    }
+}
+
+/// Sees to it that an id is nobody's place before somebody new gets it: a ledger that was taken over from an export knows
+/// who held what, and its directory has nobody yet.
+pub(super) async fn vacate(call: &Call, id: i64) -> Result<(), Failure> {
+    let nothing = NewPlace { office_id: Some(0), manager: Some(false) };
+    // The request's key is for what it asks.
+    let meta = Meta { receipt: None, ..call.meta.clone() };
+    call.app.ledger.execute::<Appointment>(id, &nothing.command(call), &meta).await?;
+    Ok(())
 }

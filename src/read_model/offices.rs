@@ -92,7 +92,8 @@ pub async fn offices(store: &Store, slice: Slice) -> Result<Vec<OfficeRow>, Stor
 
 /// Whether somebody who works here holds an office.
 pub async fn is_held(store: &Store, id: i64) -> Result<bool, StoreError> {
-    let sql = "SELECT e.employee_id FROM appointments_v1 a JOIN employees e ON e.employee_id = a.appointment_id
+    let sql =
+        "SELECT e.employee_id FROM appointments_v1 a JOIN employees e ON e.employee_id = a.appointment_id
                WHERE a.bucket = $1 AND a.office_id = $2 AND e.active = 1 LIMIT 1";
     Ok(!store.query(Statement::new(sql, [BUCKET.into(), id.into()])).await?.is_empty())
 }

@@ -204,6 +204,12 @@ pub async fn full_life(world: &World) -> Life {
         ("/goodsgroup/edit", json!({"id": 1, "title": "熱飲"})),
         ("/goodsgroup/setgoods", json!({"id": 1, "goods_ids": "7,8"})),
         ("/goodsgroup/del", day(1)),
+        ("/office/add", json!({"title": "店長"})),
+        ("/office/edit", json!({"id": 1, "title": "副店長"})),
+        ("/office/setcompetence", json!({"id": 1, "competence_ids": "5,9"})),
+        ("/user/edit", json!({"id": 1000, "office_id": 1})),
+        ("/user/edit", json!({"id": 1000, "office_id": 0})),
+        ("/office/del", day(1)),
     ] {
         let reply = world.operator(route, body).await;
         assert_eq!(reply.code(), 0, "{route}: {}", reply.body);

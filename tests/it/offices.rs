@@ -189,6 +189,31 @@ on_both_engines! {
         let shown = world.operator("/user/info", json!({"id": 1005})).await;
         assert_eq!((&shown.ok()["office_id"], &shown.ok()["is_manager"]), (&json!(0), &json!(0)));
         assert_eq!(add_tag(&world, newcomer).await, 1002);
+        // Whoever is there already loses nothing by being asked for once more.
+        edit(&world, Caller::Operator, 1005, json!({"office_id": office})).await.ok();
+        let again = world.operator("/user/add", json!({"id": 1005, "name": "同號", "shop_id": 1})).await;
+        assert_eq!(again.code(), 401, "{}", again.body);
+        assert_eq!(add_tag(&world, newcomer).await, 0);
+        world.close().await;
+    }
+
+    async fn a_repeated_request_gives_and_takes_nothing_once_more(engine: Engine) {
+        let world = World::with_people(engine).await;
+        let (tags, none) = (office(&world, "9").await, office(&world, "").await);
+        for (id, place) in [(1005, json!({})), (1006, json!({"office_id": none}))] {
+            let mut body = place;
+            (body["id"], body["name"], body["shop_id"]) = (id.into(), "新".into(), 1.into());
+            let key = format!("add-{id}");
+            world.keyed(Caller::Operator, &key, "/user/add", body.clone()).await.ok();
+            let change = json!({"id": id, "office_id": tags});
+            let change_key = format!("edit-{id}");
+            world.keyed(Caller::Operator, &change_key, "/user/edit", change.clone()).await.ok();
+            assert!(world.keyed(Caller::Operator, &key, "/user/add", body).await.replayed());
+            assert_eq!(add_tag(&world, Caller::Employee(id)).await, 0);
+            edit(&world, Caller::Operator, id, json!({"office_id": 0})).await.ok();
+            assert!(world.keyed(Caller::Operator, &change_key, "/user/edit", change).await.replayed());
+            assert_eq!(add_tag(&world, Caller::Employee(id)).await, 1002);
+        }
         world.close().await;
     }
 

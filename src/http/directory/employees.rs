@@ -10,7 +10,7 @@ use crate::access::Resource;
 use crate::clock::day_text;
 use crate::directory::{self, Employee, EmployeeEdit, NEVER, Place};
 use crate::http::form::Form;
-use crate::http::offices::NewPlace;
+use crate::http::offices::{NewPlace, vacate};
 use crate::http::operator::shop_json;
 use crate::http::{Answer, Call, Failure};
 use crate::read_model::pages::{self, ShopRow, Slice};
@@ -46,7 +46,7 @@ pub(super) async fn add(mut call: Call) -> Result<Answer, Failure> {
     let wanted_id = form.optional_int("id", 1, MAX_ID);
     let (name, shop_id) = (form.text("name", 100), form.id("shop_id"));
     let more = read_more(form);
-    let place = NewPlace::read(form).of_new();
+    let place = NewPlace::read(form);
     call.checked()?;
     call.may(Resource::InShop(shop_id))?;
     let again = replayed_id(&call).await?;
@@ -65,11 +65,17 @@ pub(super) async fn add(mut call: Call) -> Result<Answer, Failure> {
         place: Place::default(),
     };
     place.check(&call, &employee, &EmployeeEdit::default()).await?;
+    // The next id that is free was never anybody's; one that is asked for may have been.
+    if let (None, Some(id)) = (again, wanted_id)
+        && directory::employee(call.app.ledger.store(), id).await?.is_none()
+    {
+        vacate(&call, id).await?;
+    }
     let (id, again) = match again {
         Some(id) => (id, true),
         None => add_to_directory(&call, wanted_id, &employee).await?,
     };
-    // Whoever has just come holds nothing until this is written; a request that was cut short goes on here.
+    // A request that was cut short goes on here.
     place.give(&call, id).await?;
     Ok(Answer::new(&id_of(id))?.replayed(again))
 }
