@@ -6,11 +6,10 @@ use super::counter::{coupon_list, read_code, refuse_unknown};
 use super::form::Form;
 use super::rules::grant_json;
 use super::{Answer, Call, Failure};
-use crate::access::Resource;
+use crate::access::{Resource, Role};
 use crate::coupon::Redeemer;
 use crate::directory;
 use crate::grant::Cause;
-use crate::identity::Caller;
 use crate::order::{Fates, Line, LineState, Order, Placement, amount_cents};
 use crate::ordering::{self, Cancel, Earned, MAX_COUPONS, Place, Sale, Use, Valued};
 use crate::read_model::kind_number;
@@ -174,7 +173,7 @@ fn read_cancel(call: &mut Call) -> Result<Cancel, Failure> {
     let order_id = call.form.id("id");
     let return_partner = call.form.flag("return_partner", false);
     call.checked()?;
-    if return_partner && call.caller != Caller::Operator {
+    if return_partner && call.who.role != Role::Operator {
         return Err(Failure::NotAllowed);
     }
     refuse_unknown(call)?;
