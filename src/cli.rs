@@ -27,9 +27,10 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
-use crate::clock::Zone;
+use crate::clock::{Clock, Zone};
 use crate::config::{self, File, Place, Serve};
 use crate::directory::{Seal, SealError};
+use crate::ledger::keys;
 use crate::secrets::Secrets;
 use crate::store::{self, OpenError, Store, StoreOptions};
 
@@ -119,6 +120,19 @@ impl Context {
     /// Opens the ledger for reading, which needs no secret; a server may be running on it.
     async fn open_to_read(&self) -> Result<Store, OpenError> {
         store::open_read_only(&self.place_options(0)).await
+    }
+
+    /// The secrets, told by the ledger which keys are good; where it cannot be read they are its first ones.
+    async fn secrets_in_use(&self) -> anyhow::Result<Secrets> {
+        let secrets = self.secrets(false)?;
+        self.learn_keys(&secrets).await;
+        Ok(secrets)
+    }
+
+    async fn learn_keys(&self, secrets: &Secrets) {
+        let Ok(store) = self.open_to_read().await else { return };
+        let _ = keys::accept(secrets, &store, Clock::System.now_ms()).await;
+        store.close().await;
     }
 
     /// The same beside a server: makes nothing. None where the keys are not here.

@@ -459,12 +459,23 @@ pub struct Holding {
 pub struct Gift {
     /// Its number on this coupon.
     pub number: u32,
+    /// The id of the key that makes its code.
+    pub code_key: String,
     /// When it was given, Unix milliseconds.
     pub at_ms: i64,
     /// From when on nobody can receive it, Unix milliseconds.
     pub lapses_at_ms: i64,
     /// Wrong codes tried.
     pub wrong_codes: u32,
+}
+
+/// A gift that was received.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceivedGift {
+    /// Its number on this coupon.
+    pub number: u32,
+    /// The id of the key that made its code.
+    pub code_key: String,
 }
 
 /// One use of a coupon.
@@ -509,7 +520,7 @@ pub struct Coupon {
     /// How many gifts there have been.
     pub gifts: u32,
     /// The gift by which the present holder has it, so that he may repeat its code.
-    pub received_gift: Option<u32>,
+    pub received_gift: Option<ReceivedGift>,
     /// Every use, the last one possibly standing.
     pub redemptions: Vec<Redemption>,
     /// The one review.
@@ -569,10 +580,15 @@ impl Coupon {
             CouponEvent::Viewed { member_id, .. } => {
                 self.holdings.entry(*member_id).or_default().read = true;
             }
-            CouponEvent::Given { gift, lapses_at_ms, at_ms, .. } => {
+            CouponEvent::Given { gift, code_key, lapses_at_ms, at_ms, .. } => {
                 self.gifts = self.gifts.max(*gift);
-                self.gift =
-                    Some(Gift { number: *gift, at_ms: *at_ms, lapses_at_ms: *lapses_at_ms, wrong_codes: 0 });
+                self.gift = Some(Gift {
+                    number: *gift,
+                    code_key: code_key.clone(),
+                    at_ms: *at_ms,
+                    lapses_at_ms: *lapses_at_ms,
+                    wrong_codes: 0,
+                });
             }
             CouponEvent::GiftCodeRejected { .. } => {
                 if let Some(gift) = &mut self.gift {
@@ -581,13 +597,14 @@ impl Coupon {
             }
             CouponEvent::GiftWithdrawn { .. } | CouponEvent::GiftLapsed { .. } => self.gift = None,
             CouponEvent::Received { gift, giver_id, member_id, at_ms } => {
-                let given_at_ms = self.gift.take().map_or(*at_ms, |gift| gift.at_ms);
+                let (given_at_ms, code_key) =
+                    self.gift.take().map_or((*at_ms, String::new()), |gift| (gift.at_ms, gift.code_key));
                 let giver = self.holdings.entry(*giver_id).or_default();
                 giver.received_by = *member_id;
                 giver.given_at_ms = given_at_ms;
                 self.holdings.insert(*member_id, Holding { given_by: *giver_id, ..Holding::default() });
                 self.holder_id = *member_id;
-                self.received_gift = Some(*gift);
+                self.received_gift = Some(ReceivedGift { number: *gift, code_key });
             }
             CouponEvent::Redeemed { redemption_id, member_id, shop_id, employee_id, at_ms } => {
                 self.redemptions.push(Redemption {

@@ -128,7 +128,8 @@ impl Demo<'_> {
     async fn give(&self, at_ms: i64, id: i64, member_id: i64) -> Result<i64, ExecuteError> {
         let give = CouponCommand::Give { member_id, lapse_after_ms: DAY_MS };
         let state = self.run::<Coupon>(Caller::Member(member_id), at_ms, id, give).await?;
-        Ok(self.ledger.secrets().gift_codes().code(id, state.gifts))
+        let gift = state.gift.unwrap_or_default();
+        Ok(self.ledger.secrets().gift_codes().code(id, gift.number, &gift.code_key))
     }
 
     async fn receive(&self, at_ms: i64, id: i64, member_id: i64, code: i64) -> Result<(), ExecuteError> {

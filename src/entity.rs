@@ -596,4 +596,4 @@ domain_event!(MemberEvent { Erased });
 domain_event!(OfficeEvent { Added, Edited, RightsSet, Deleted });
 domain_event!(AppointmentEvent { Appointed });
 domain_event!(GoodsGroupEvent { Created, Renamed, GoodsSet, Deleted });
-domain_event!(ProvenanceEvent { ImportedFrom, CheckpointKeyRotated });
+domain_event!(ProvenanceEvent { ImportedFrom, CheckpointKeyRotated, KeyRotated });

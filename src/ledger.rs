@@ -7,6 +7,7 @@
 
 mod event_store;
 mod grounds;
+pub mod keys;
 mod many;
 mod turns;
 pub mod unit;

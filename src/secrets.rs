@@ -4,12 +4,13 @@
 //! alone gives no token, no gift code, no shop QR and no request. Nothing here is ever logged or stored.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::SigningKey;
 use hmac::{Hmac, Mac};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::value::hex;
@@ -36,6 +37,11 @@ impl Key {
         self.mac(parts).finalize().into_bytes().into()
     }
 
+    /// A key for a purpose of its own.
+    fn derive(&self, purpose: &str) -> Self {
+        Self(Arc::new(self.digest(&[b"coupon-ledger", purpose.as_bytes()])))
+    }
+
     /// The digest's first bytes.
     fn short<const N: usize>(&self, parts: &[&[u8]]) -> [u8; N] {
         let mut bytes = self.digest(parts).into_iter();
@@ -43,17 +49,108 @@ impl Key {
     }
 }
 
+/// What a key that is rotated is for. Those that sign checkpoints are rotated by themselves: auditors pin their public
+/// halves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// Signs tokens, and the codes that members show at the counter.
+    Token,
+    /// Signs the URLs in the QR codes of shops and partners.
+    Qr,
+    /// Makes gift codes: their pepper.
+    Gift,
+}
+
+impl Purpose {
+    /// Every one.
+    pub const ALL: [Self; 3] = [Self::Token, Self::Qr, Self::Gift];
+
+    /// Its name in events and on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::Qr => "qr",
+            Self::Gift => "gift",
+        }
+    }
+}
+
+/// The generations of a purpose's keys that are good by now: the newest one signs. The first one of all is 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// What an older one signed is refused.
+    pub oldest: u32,
+    /// The one that signs.
+    pub newest: u32,
+}
+
+/// Which generations are good, by purpose. The log says so; whoever reads it tells all who hold these secrets.
+type Ring = Arc<RwLock<[Accepted; Purpose::ALL.len()]>>;
+
+/// The keys of one use, a key for each generation, all of them made of the root secret.
+#[derive(Clone)]
+struct Line {
+    root: Key,
+    name: &'static str,
+    of: Purpose,
+    ring: Ring,
+}
+
+impl Line {
+    fn accepted(&self) -> Accepted {
+        let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
+        ring.get(self.of as usize).copied().unwrap_or(Accepted { oldest: 1, newest: 1 })
+    }
+
+    fn key(&self, generation: u32) -> Key {
+        let name = if generation == 1 { self.name.to_owned() } else { format!("{} {generation}", self.name) };
+        self.root.derive(&name)
+    }
+
+    /// A key's name to the world.
+    fn id(&self, generation: u32) -> String {
+        hex(&self.key(generation).short::<4>(&[b"id"]))
+    }
+
+    /// The first `N` bytes of the newest key's digest, behind its generation where that is not the first.
+    fn tag<const N: usize>(&self, text: &str) -> String {
+        let generation = self.accepted().newest;
+        let tag = URL_SAFE_NO_PAD.encode(self.key(generation).short::<N>(&[text.as_bytes()]));
+        if generation == 1 { tag } else { format!("{generation}.{tag}") }
+    }
+
+    /// Whether this is the tag of that text under a key that is good, in constant time. A generation that is not known here yet
+    /// is one that another server has begun: nobody else can make its keys.
+    fn has_tagged<const N: usize>(&self, text: &str, tag: &str) -> bool {
+        let (generation, tag) = match tag.split_once('.') {
+            None => (1, tag),
+            Some((number, tag)) => match number.parse::<u32>() {
+                Ok(generation) if generation > 1 && generation.to_string() == number => (generation, tag),
+                _ => return false,
+            },
+        };
+        let tag = URL_SAFE_NO_PAD.decode(tag).ok().filter(|bytes| bytes.len() == N);
+        generation >= self.accepted().oldest
+            && tag.is_some_and(|tag| {
+                self.key(generation).mac(&[text.as_bytes()]).verify_truncated_left(&tag).is_ok()
+            })
+    }
+}
+
 /// Every key of this ledger.
 #[derive(Clone)]
 pub struct Secrets {
     root: Key,
-    tokens: Key,
+    tokens: Line,
     requests: Key,
-    shops: Key,
-    partners: Key,
-    counter: Key,
+    shops: Line,
+    partners: Line,
+    counter: Line,
     search: Key,
     gifts: GiftCodes,
+    ring: Ring,
 }
 
 impl fmt::Debug for Secrets {
@@ -67,18 +164,36 @@ impl Secrets {
     #[must_use]
     pub fn from_root(root: [u8; 32]) -> Self {
         let root = Key(Arc::new(root));
-        let derive = |purpose: &str| Key(Arc::new(root.digest(&[b"coupon-ledger", purpose.as_bytes()])));
-        let gifts = derive("gift codes");
-        let key_id = hex(&gifts.short::<4>(&[b"id"]));
+        let ring = Ring::new(RwLock::new([Accepted { oldest: 1, newest: 1 }; Purpose::ALL.len()]));
+        let line = |of, name| Line { root: root.clone(), name, of, ring: ring.clone() };
         Self {
-            tokens: derive("tokens"),
-            requests: derive("requests"),
-            shops: derive("shop QR codes"),
-            partners: derive("partner pages"),
-            counter: derive("counter codes"),
-            search: derive("member search"),
-            gifts: GiftCodes { key: gifts, key_id: key_id.into() },
+            tokens: line(Purpose::Token, "tokens"),
+            requests: root.derive("requests"),
+            shops: line(Purpose::Qr, "shop QR codes"),
+            partners: line(Purpose::Qr, "partner pages"),
+            counter: line(Purpose::Token, "counter codes"),
+            search: root.derive("member search"),
+            gifts: GiftCodes(line(Purpose::Gift, "gift codes")),
+            ring,
             root,
+        }
+    }
+
+    /// Tells everybody who holds these secrets which generations are good by now.
+    pub fn accept(&self, purpose: Purpose, accepted: Accepted) {
+        let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = ring.get_mut(purpose as usize) {
+            *place = accepted;
+        }
+    }
+
+    /// What a key is called without being given away.
+    #[must_use]
+    pub fn key_id(&self, purpose: Purpose, generation: u32) -> String {
+        match purpose {
+            Purpose::Token => self.tokens.id(generation),
+            Purpose::Qr => self.shops.id(generation),
+            Purpose::Gift => self.gifts.0.id(generation),
         }
     }
 
@@ -107,8 +222,7 @@ impl Secrets {
     /// The key of a generation that signs checkpoints of the transparency log. No copy of the database holds one.
     #[must_use]
     pub fn checkpoint_key(&self, generation: u32) -> SigningKey {
-        let purpose = format!("checkpoint key {generation}");
-        SigningKey::from_bytes(&self.root.digest(&[b"coupon-ledger", purpose.as_bytes()]))
+        SigningKey::from_bytes(&self.root.derive(&format!("checkpoint key {generation}")).0)
     }
 
     /// The gift codes of this ledger.
@@ -133,22 +247,20 @@ impl Secrets {
     /// The signature of a token's payload.
     #[must_use]
     pub fn sign_token(&self, payload: &str) -> String {
-        URL_SAFE_NO_PAD.encode(self.tokens.digest(&[payload.as_bytes()]))
+        self.tokens.tag::<32>(payload)
     }
 
     /// Checks a token's signature in constant time.
     #[must_use]
     pub fn token_is_ours(&self, payload: &str, signature: &str) -> bool {
-        URL_SAFE_NO_PAD
-            .decode(signature)
-            .is_ok_and(|signature| self.tokens.mac(&[payload.as_bytes()]).verify_slice(&signature).is_ok())
+        self.tokens.has_tagged::<32>(payload, signature)
     }
 
     /// The URL in a shop's redemption QR: `{base}/qr/{shop}/{key}/{signature}`.
     #[must_use]
     pub fn shop_url(&self, base: &str, shop_id: i64, audit_key: u32) -> String {
         let unsigned = format!("{}/qr/{shop_id}/{audit_key}", base.trim_end_matches('/'));
-        let signature = URL_SAFE_NO_PAD.encode(self.shops.short::<16>(&[unsigned.as_bytes()]));
+        let signature = self.shops.tag::<16>(&unsigned);
         format!("{unsigned}/{signature}")
     }
 
@@ -157,11 +269,9 @@ impl Secrets {
     #[must_use]
     pub fn signed_shop(&self, url: &str) -> Option<(i64, u32)> {
         let (unsigned, signature) = url.rsplit_once('/')?;
-        let signature_bytes = URL_SAFE_NO_PAD.decode(signature).ok()?;
-        if signature_bytes.len() != 16 {
+        if !self.shops.has_tagged::<16>(unsigned, signature) {
             return None;
         }
-        self.shops.mac(&[unsigned.as_bytes()]).verify_truncated_left(&signature_bytes).ok()?;
         let (rest, audit_key) = unsigned.rsplit_once('/')?;
         let (_, shop_id) = rest.rsplit_once('/')?;
         Some((shop_id.parse().ok()?, audit_key.parse().ok()?))
@@ -171,7 +281,7 @@ impl Secrets {
     #[must_use]
     pub fn partner_url(&self, base: &str, partner_id: i64) -> String {
         let unsigned = format!("{}/partner/{partner_id}", base.trim_end_matches('/'));
-        let signature = URL_SAFE_NO_PAD.encode(self.partners.short::<16>(&[unsigned.as_bytes()]));
+        let signature = self.partners.tag::<16>(&unsigned);
         format!("{unsigned}/{signature}")
     }
 
@@ -179,8 +289,9 @@ impl Secrets {
     #[must_use]
     pub fn signed_partner(&self, url: &str) -> Option<i64> {
         let (unsigned, signature) = url.rsplit_once('/')?;
-        let signature = URL_SAFE_NO_PAD.decode(signature).ok().filter(|bytes| bytes.len() == 16)?;
-        self.partners.mac(&[unsigned.as_bytes()]).verify_truncated_left(&signature).ok()?;
+        if !self.partners.has_tagged::<16>(unsigned, signature) {
+            return None;
+        }
         unsigned.rsplit_once('/')?.1.parse().ok()
     }
 
@@ -189,59 +300,61 @@ impl Secrets {
     #[must_use]
     pub fn counter_code(&self, coupon_id: i64, version: i64, lapses_at_ms: i64) -> String {
         let unsigned = format!("cc1.{coupon_id}.{version}.{lapses_at_ms}");
-        let signature = URL_SAFE_NO_PAD.encode(self.counter.short::<16>(&[unsigned.as_bytes()]));
+        let signature = self.counter.tag::<16>(&unsigned);
         format!("{unsigned}.{signature}")
     }
 
     /// (coupon, version, when it lapses) of a code that this ledger made, byte for byte.
     #[must_use]
     pub fn read_counter_code(&self, code: &str) -> Option<(i64, i64, i64)> {
-        let (unsigned, signature) = code.trim().rsplit_once('.')?;
-        let signature = URL_SAFE_NO_PAD.decode(signature).ok().filter(|bytes| bytes.len() == 16)?;
-        self.counter.mac(&[unsigned.as_bytes()]).verify_truncated_left(&signature).ok()?;
-        let mut numbers = unsigned.strip_prefix("cc1.")?.split('.').map(|number| number.parse().ok());
-        match (numbers.next()?, numbers.next()?, numbers.next()?, numbers.next()) {
-            (Some(coupon_id), Some(version), Some(lapses_at_ms), None) => {
-                Some((coupon_id, version, lapses_at_ms))
-            }
-            _ => None,
+        let code = code.trim();
+        // The fourth point parts what is signed from its signature, which may have one of its own.
+        let (at, _) = code.match_indices('.').nth(3)?;
+        let (unsigned, signature) = (code.get(..at)?, code.get(at + 1..)?);
+        if !self.counter.has_tagged::<16>(unsigned, signature) {
+            return None;
         }
+        let mut numbers = unsigned.strip_prefix("cc1.")?.split('.').map(|number| number.parse().ok());
+        Some((numbers.next()??, numbers.next()??, numbers.next()??))
     }
 }
 
 /// The function from a coupon and the number of a gift to the gift's six-digit code.
 #[derive(Clone)]
-pub struct GiftCodes {
-    key: Key,
-    key_id: Arc<str>,
-}
+pub struct GiftCodes(Line);
 
 impl fmt::Debug for GiftCodes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "GiftCodes({})", self.key_id)
+        write!(f, "GiftCodes({})", self.key_id())
     }
 }
 
 impl GiftCodes {
-    /// The id of the key, which the Given event records.
+    /// How many generations beyond those that are known here another server may have begun meanwhile.
+    const AHEAD: u32 = 2;
+
+    /// The id of the key by which gifts get their codes from now on, which the Given event records.
     #[must_use]
-    pub fn key_id(&self) -> &str {
-        &self.key_id
+    pub fn key_id(&self) -> String {
+        self.0.id(self.0.accepted().newest)
     }
 
-    /// The code of a gift: 100000 to 999999. Asked again, it is the same.
+    /// The code of a gift: 100000 to 999999. Asked again, it is the same: a gift keeps the key by which it was given. One of
+    /// another ledger, which this one has taken over, gets this ledger's first key.
     #[must_use]
-    pub fn code(&self, coupon_id: i64, gift: u32) -> i64 {
-        let digest = self.key.digest(&[b"code", &coupon_id.to_be_bytes(), &gift.to_be_bytes()]);
+    pub fn code(&self, coupon_id: i64, gift: u32, key_id: &str) -> i64 {
+        let newest = self.0.accepted().newest.saturating_add(Self::AHEAD);
+        let generation = (1..=newest).rev().find(|generation| self.0.id(*generation) == key_id).unwrap_or(1);
+        let digest = self.0.key(generation).digest(&[b"code", &coupon_id.to_be_bytes(), &gift.to_be_bytes()]);
         let number = digest.iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
         100_000 + (number % 900_000) as i64
     }
 
     /// Whether this is that gift's code.
     #[must_use]
-    pub fn matches(&self, coupon_id: i64, gift: u32, code: i64) -> bool {
+    pub fn matches(&self, coupon_id: i64, gift: u32, key_id: &str, code: i64) -> bool {
         // Five tries a gift, counted durably, are what protects six digits; timing adds nothing to them.
-        self.code(coupon_id, gift) == code
+        self.code(coupon_id, gift, key_id) == code
     }
 }
 
@@ -291,11 +404,102 @@ mod tests {
     #[test]
     fn gift_codes_have_six_digits_and_are_the_same_when_asked_again() {
         let secrets = Secrets::from_root([7; 32]);
+        let key_id = secrets.gift_codes().key_id();
         for gift in 1..2_000 {
-            let code = secrets.gift_codes().code(1, gift);
+            let code = secrets.gift_codes().code(1, gift, &key_id);
             assert!((100_000..=999_999).contains(&code));
-            assert!(secrets.gift_codes().matches(1, gift, code));
+            assert!(secrets.gift_codes().matches(1, gift, &key_id, code));
         }
+    }
+
+    /// Each with one of each thing that is signed, made when the newest generation was this.
+    fn signed(secrets: &Secrets, newest: u32) -> [(&'static str, String); 4] {
+        for purpose in Purpose::ALL {
+            secrets.accept(purpose, Accepted { oldest: 1, newest });
+        }
+        [
+            ("token", format!("payload {}", secrets.sign_token("payload"))),
+            ("shop", secrets.shop_url("https://coupons.example", 12, 3)),
+            ("partner", secrets.partner_url("https://coupons.example", 12)),
+            ("counter", secrets.counter_code(1, 2, 3)),
+        ]
+    }
+
+    fn is_good(secrets: &Secrets, what: &str, text: &str) -> bool {
+        match what {
+            "token" => text.split_once(' ').is_some_and(|(payload, tag)| secrets.token_is_ours(payload, tag)),
+            "shop" => secrets.signed_shop(text).is_some(),
+            "partner" => secrets.signed_partner(text).is_some(),
+            _ => secrets.read_counter_code(text).is_some(),
+        }
+    }
+
+    #[test]
+    fn what_a_key_signed_is_good_as_long_as_the_key_is() {
+        let secrets = Secrets::from_root([7; 32]);
+        for made in 1..=4 {
+            for (what, text) in signed(&secrets, made) {
+                for (oldest, newest) in [(1, 1), (1, 2), (2, 2), (2, 3), (3, 3), (4, 4)] {
+                    for purpose in Purpose::ALL {
+                        secrets.accept(purpose, Accepted { oldest, newest });
+                    }
+                    // Where a server does not know yet that there is a newer key, what it signed is good all the same.
+                    assert_eq!(is_good(&secrets, what, &text), made >= oldest, "{what} {made} {oldest}");
+                }
+            }
+        }
+        // Copies know what one of them was told.
+        let copy = secrets.clone();
+        copy.accept(Purpose::Token, Accepted { oldest: 5, newest: 5 });
+        assert!(secrets.sign_token("payload").starts_with("5."));
+    }
+
+    #[test]
+    fn not_one_bit_of_what_is_signed_can_be_another() {
+        for newest in [1, 2] {
+            let secrets = Secrets::from_root([7; 32]);
+            for (what, text) in signed(&secrets, newest) {
+                assert!(is_good(&secrets, what, &text), "{text}");
+                for at in 0..text.len() * 8 {
+                    let mut other = text.clone().into_bytes();
+                    other[at / 8] ^= 1 << (at % 8);
+                    if let Ok(other) = String::from_utf8(other) {
+                        assert!(!is_good(&secrets, what, &other), "{other}");
+                    }
+                }
+                for other in [format!("{text}A"), format!("{text}="), text[..text.len() - 1].to_owned()] {
+                    assert!(!is_good(&secrets, what, &other), "{other}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_generation_is_written_in_one_way_only() {
+        let secrets = Secrets::from_root([7; 32]);
+        let [(_, text), ..] = signed(&secrets, 1);
+        let tag = text.split_once(' ').unwrap().1;
+        assert!(secrets.token_is_ours("payload", tag));
+        for number in ["1", "0", "01", "+1", "-1", "", " 1", "4294967296"] {
+            assert!(!secrets.token_is_ours("payload", &format!("{number}.{tag}")), "{number}");
+        }
+    }
+
+    #[test]
+    fn a_gift_keeps_the_key_by_which_it_was_given() {
+        let secrets = Secrets::from_root([7; 32]);
+        let codes = secrets.gift_codes();
+        let (first, code) = (codes.key_id(), codes.code(1, 1, &codes.key_id()));
+        secrets.accept(Purpose::Gift, Accepted { oldest: 2, newest: 2 });
+        let second = codes.key_id();
+        assert_ne!(first, second);
+        assert_eq!(codes.code(1, 1, &first), code);
+        assert_ne!(codes.code(1, 1, &second), code);
+        // Another server that has not heard of the second key knows a gift's code all the same.
+        let behind = Secrets::from_root([7; 32]);
+        assert_eq!(behind.gift_codes().code(1, 1, &second), codes.code(1, 1, &second));
+        // Of a ledger that was taken over: the first key's.
+        assert_eq!(codes.code(1, 1, "00000000"), code);
     }
 
     #[test]

@@ -505,6 +505,14 @@ impl Told for Provenance {
             ProvenanceEvent::CheckpointKeyRotated { generation, verifier_key, at_ms: _, employee_id } => {
                 format!("checkpoint key {generation} signs from now on{}: {verifier_key}", by(*employee_id))
             }
+            ProvenanceEvent::KeyRotated { key, generation, key_id, overlap_ms, at_ms: _, employee_id } => {
+                format!(
+                    "{} key {generation} ({key_id}) is used from now on{}; the one before is good for {} more minutes",
+                    key.name(),
+                    by(*employee_id),
+                    overlap_ms / 60_000
+                )
+            }
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::access::{self, Principal, Resource};
 use crate::clock::Clock;
 use crate::config::running_server;
 use crate::identity::{Caller, Token};
-use crate::ledger::{Ledger, LedgerOptions};
+use crate::ledger::{Ledger, LedgerOptions, keys};
 use crate::secrets::Secrets;
 use crate::store::{self, OpenError};
 
@@ -40,11 +40,14 @@ impl Holder {
                 let seal = context.seal(&store, &secrets).await?;
                 let zone = context.zone;
                 let options = LedgerOptions { store, secrets, seal, zone, clock, capacity: 64 };
-                Ok(Self::Ledger(Ledger::start(options)))
+                let ledger = Ledger::start(options);
+                keys::follow(&ledger).await?;
+                Ok(Self::Ledger(ledger))
             }
             Err(error @ OpenError::InUse { .. }) => match running_server(&context.folder) {
                 Some(server) => {
                     eprintln!("coupon-ledger: through the server at {}", server.url);
+                    context.learn_keys(&secrets).await;
                     Ok(Self::Server(Box::new(Remote::new(&server.url, &secrets))))
                 }
                 None => Err(error.into()),

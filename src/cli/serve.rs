@@ -21,12 +21,12 @@ use crate::granting::{self, run_granting};
 use crate::http::server::{self, ServerOptions};
 use crate::http::{App, HttpOptions};
 use crate::identity::{Caller, Token};
-use crate::ledger::{Ledger, LedgerOptions};
+use crate::ledger::{Ledger, LedgerOptions, keys};
 use crate::runner::{release_leases, run_jobs};
 use crate::store;
 use crate::sweep::{release_lease, sweep};
 
-/// How often the sweep looks, and how often the list of revoked tokens is read again.
+/// How often the sweep looks, and how often the list of revoked tokens and the good keys are read again.
 const HOUSEKEEPING: Duration = Duration::from_secs(20);
 
 pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> {
@@ -52,6 +52,7 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
         clock,
         capacity: options.max_commands.unwrap_or(4_096).clamp(1, 1_000_000),
     });
+    keys::follow(&ledger).await?;
     let erased_until = erasure::begin(&ledger).await?;
     if options.demo == Some(true) {
         let loaded = demo::load(&ledger).await.context("the demo world could not be loaded")?;
@@ -193,7 +194,7 @@ fn print_banner(context: &Context, ledger: &Ledger, url: &str, demo: bool) -> Re
     Ok(())
 }
 
-/// Sweeps, and reads the list of revoked tokens again, for as long as the server runs.
+/// Sweeps, and reads the list of revoked tokens and the good keys again, for as long as the server runs.
 async fn keep_house(app: App) {
     loop {
         match sweep(&app.ledger).await {
@@ -210,6 +211,9 @@ async fn keep_house(app: App) {
         }
         if let Err(error) = followers::measure(&app.ledger).await {
             tracing::warn!(%error, "how the followers stand could not be read");
+        }
+        if let Err(error) = keys::follow(&app.ledger).await {
+            tracing::warn!(%error, "which keys are good could not be read");
         }
         if let Err(error) = app.refresh_revoked().await {
             tracing::warn!(%error, "the list of revoked tokens could not be read");

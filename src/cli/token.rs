@@ -56,7 +56,7 @@ fn parse_ttl(text: &str) -> Result<i64, String> {
 }
 
 pub(super) async fn run(context: Context, arguments: TokenArgs) -> Result<(), Failed> {
-    let secrets = context.secrets(false)?;
+    let secrets = context.secrets_in_use().await?;
     if let Some(text) = &arguments.revoke {
         return revoke(&context, &secrets, text).await;
     }

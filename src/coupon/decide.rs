@@ -290,7 +290,7 @@ impl Coupon {
         events.push(CouponEvent::Given {
             gift: self.gifts.saturating_add(1),
             member_id,
-            code_key: facts.gift_codes.key_id().to_owned(),
+            code_key: facts.gift_codes.key_id(),
             lapses_at_ms: now_ms.saturating_add(lapse_after_ms).min(issue.ends_at_ms),
             at_ms: now_ms,
         });
@@ -320,7 +320,10 @@ impl Coupon {
     fn was_received_with(&self, member_id: i64, code: i64, facts: &Facts) -> bool {
         self.pending_gift(facts.at.ms).is_none()
             && self.holder_id == member_id
-            && self.received_gift.is_some_and(|gift| facts.gift_codes.matches(facts.id, gift, code))
+            && self
+                .received_gift
+                .as_ref()
+                .is_some_and(|gift| facts.gift_codes.matches(facts.id, gift.number, &gift.code_key, code))
     }
 
     /// Tries a code on the pending gift: a refusal, the event of a wrong code, or nothing when it is right.
@@ -334,7 +337,7 @@ impl Coupon {
         if gift.wrong_codes >= GIFT_TRIES {
             return Err(Refusal::GiftLocked);
         }
-        if facts.gift_codes.matches(facts.id, gift.number, code) {
+        if facts.gift_codes.matches(facts.id, gift.number, &gift.code_key, code) {
             return Ok(None);
         }
         Ok(Some(CouponEvent::GiftCodeRejected { gift: gift.number, member_id, at_ms: facts.at.ms }))

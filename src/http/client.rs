@@ -307,7 +307,7 @@ async fn give_coupon(mut call: Call) -> Result<Answer, Failure> {
         &done,
         &json!({
             "id": done.id,
-            "code": ledger.secrets().gift_codes().code(done.id, gift.number),
+            "code": ledger.secrets().gift_codes().code(done.id, gift.number, &gift.code_key),
             "lapse_date": ledger.zone().date_time(gift.lapses_at_ms),
         }),
     )

@@ -8,6 +8,7 @@ mod as_of;
 mod events;
 mod followers;
 mod history;
+mod keys;
 pub(crate) mod rebuilds;
 mod tlog;
 
@@ -48,6 +49,8 @@ pub enum Run {
     Events,
     /// Of the transparency log.
     Tlog(tlog::Tlog),
+    /// Of the ledger's keys.
+    Keys(keys::Keys),
     /// `/v1/coupons/{id}/history`, `/v1/streams/{kind}/{id}/history`
     History,
     /// `/v1/callers/{caller}/events`
@@ -117,6 +120,7 @@ pub static ALL: LazyLock<Vec<Resource>> = LazyLock::new(|| {
         history::RESOURCES,
         as_of::RESOURCES,
         tlog::RESOURCES,
+        keys::RESOURCES,
         rebuilds::RESOURCES,
         followers::RESOURCES,
     ]
@@ -282,6 +286,7 @@ async fn answer(
     match resource.run {
         Run::Events => events::events(ask).await,
         Run::Tlog(tlog) => tlog::run(tlog, ask).await,
+        Run::Keys(keys) => keys::run(keys, ask).await,
         Run::History => history::history(ask).await,
         Run::Deeds => history::deeds(ask).await,
         Run::CouponAsOf => as_of::coupon_as_of(ask).await,

@@ -34,6 +34,19 @@ async fn close(world: Arc<World>) -> Home {
 }
 
 on_both_engines! {
+    /// Reads that wait for each other are answered together; these have no parameter by which they could differ.
+    async fn many_who_ask_the_same_at_once_all_get_the_answer(engine: Engine) {
+        let world = Arc::new(World::with_people(engine).await);
+        let origin = world.store().origin().await.unwrap();
+        assert!(origin.is_some());
+        let ask = |_: i64| {
+            let world = world.clone();
+            async move { world.store().origin().await.unwrap() }
+        };
+        assert_eq!(all_at_once((0..50).map(ask)).await, vec![origin; 50]);
+        close(world).await;
+    }
+
     /// Half of them are the member himself, half the employees of two shops.
     async fn of_200_simultaneous_redeemers_exactly_one_succeeds(engine: Engine) {
         const ROUNDS: i64 = 50;

@@ -36,7 +36,8 @@ fn secrets() -> Secrets {
 }
 
 fn code(gift: u32) -> i64 {
-    secrets().gift_codes().code(COUPON, gift)
+    let (secrets, key_id) = (secrets(), secrets().gift_codes().key_id());
+    secrets.gift_codes().code(COUPON, gift, &key_id)
 }
 
 /// The facts of a command at an instant: nothing is known but shop 3, open.
@@ -102,7 +103,7 @@ pub fn given(gift: u32, member_id: i64) -> CouponEvent {
 }
 
 fn given_at(gift: u32, member_id: i64, at_ms: i64) -> CouponEvent {
-    let code_key = secrets().gift_codes().key_id().to_owned();
+    let code_key = secrets().gift_codes().key_id();
     CouponEvent::Given { gift, member_id, code_key, lapses_at_ms: at_ms + DAY, at_ms }
 }
 
@@ -398,7 +399,7 @@ mod giving {
     #[test]
     fn a_gift_lapses_with_the_coupons_end_if_that_is_earlier() {
         let at_ms = end() - HOUR;
-        let code_key = secrets().gift_codes().key_id().to_owned();
+        let code_key = secrets().gift_codes().key_id();
         let expected = CouponEvent::Given { gift: 1, member_id: ANNA, code_key, lapses_at_ms: end(), at_ms };
         when_at(at_ms, vec![plain()], give(ANNA)).then_expect_events(vec![expected]);
     }
@@ -412,7 +413,7 @@ mod giving {
     fn giving_after_a_lapse_writes_the_lapse_and_a_new_gift() {
         let at_ms = NOON + DAY;
         let lapsed = CouponEvent::GiftLapsed { gift: 1, at_ms };
-        let code_key = secrets().gift_codes().key_id().to_owned();
+        let code_key = secrets().gift_codes().key_id();
         let again = CouponEvent::Given { gift: 2, member_id: ANNA, code_key, lapses_at_ms: end(), at_ms };
         when_at(at_ms, vec![plain(), given(1, ANNA)], give(ANNA)).then_expect_events(vec![lapsed, again]);
     }

@@ -18,7 +18,7 @@ use coupon_ledger::office::{Appointment, AppointmentEvent, Office, OfficeEvent};
 use coupon_ledger::order::{KeptCoupon, Line, LineState, Order, OrderEvent, Placement, UsedCoupon};
 use coupon_ledger::provenance::{ImportedFrom, Provenance, ProvenanceEvent};
 use coupon_ledger::rule::{GoodsGroup, GoodsGroupEvent, OrderAmount, OrderAmountEvent};
-use coupon_ledger::secrets::review_hash;
+use coupon_ledger::secrets::{Purpose, review_hash};
 use coupon_ledger::shop::{Shop, ShopDetails, ShopEvent};
 use coupon_ledger::store::{
     Append, BUCKET, EPOCH, Effects, Entry, NewEvent, Outcome, Statement, StoredEvent, StreamAppend, StreamId,
@@ -806,6 +806,14 @@ fn golden_provenance() -> Vec<ProvenanceEvent> {
             at_ms,
         }),
         ProvenanceEvent::CheckpointKeyRotated { generation: 2, verifier_key, at_ms, employee_id: 1000 },
+        ProvenanceEvent::KeyRotated {
+            key: Purpose::Token,
+            generation: 2,
+            key_id: "5b6a7988".to_owned(),
+            overlap_ms: 30 * 86_400_000,
+            at_ms,
+            employee_id: 1000,
+        },
     ]
 }
 

@@ -33,6 +33,7 @@ mod followers;
 mod full_disk;
 mod import;
 mod jobs;
+mod keys;
 mod log;
 mod matrix;
 mod model;

@@ -85,7 +85,7 @@ async fn large_log(engine: Engine) -> (World, Vec<Issued>) {
         .await;
     act(&world, "receive", &given[..RECEIVED], |of| CouponCommand::Receive {
         member_id: friend(of.member_id),
-        code: gift_codes.code(of.id, 1),
+        code: gift_codes.code(of.id, 1, &gift_codes.key_id()),
     })
     .await;
     act(&world, "use", &kept[..USED], |of| CouponCommand::Redeem {

@@ -1,21 +1,14 @@
-//! The transparency log: checkpoints, tiles, proofs, receipts and keys, as the specifications of C2SP have them.
-
-use serde_json::json;
+//! The transparency log: checkpoints, tiles, proofs and receipts, as the specifications of C2SP have them.
 
 use super::{Ask, Method, Page, Resource, Run};
 use crate::audit::receipt::{event_of_coupon, receipt};
-use crate::audit::tlog::{
-    FULL, ROTATE_KEY, consistency, cosigned, latest, rotate_key, size, tile, tile_of_path, verifier_key_of,
-    verifier_keys,
-};
+use crate::audit::tlog::{FULL, consistency, cosigned, latest, size, tile, tile_of_path};
 use crate::entity::KINDS;
 use crate::http::Failure;
 use crate::http::routes::{Field, Holds, optional, required};
 use crate::identity::Caller;
-use crate::ledger::Meta;
-use crate::provenance::{LEDGER_ID, Provenance};
 use crate::refusal::{Refusal, Wrong};
-use crate::store::{ReceiptKey, StoredEvent, StreamId};
+use crate::store::{StoredEvent, StreamId};
 use crate::value::MAX_ID;
 
 /// Every resource of the transparency log.
@@ -31,10 +24,6 @@ pub enum Tlog {
     CouponReceipt,
     /// `/v1/streams/{kind}/{id}/receipt`
     StreamReceipt,
-    /// `/v1/keys`
-    Keys,
-    /// `/v1/keys/checkpoint`
-    RotateKey,
 }
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -121,28 +110,6 @@ pub(super) const RESOURCES: &[Resource] = &[
         example: RECEIPT,
         run: Run::Tlog(Tlog::StreamReceipt),
     },
-    Resource {
-        method: Method::Get,
-        path: "/v1/keys",
-        about: "The keys that sign checkpoints, the first one first; the last one signs, and for thirty days the one \
-                before it as well. Pin them from another source than the server that you check",
-        parts: &[],
-        query: &[],
-        produces: "application/json",
-        example: r#"{"origin":"coupon-ledger/0123456789abcdef","checkpoint_keys":["coupon-ledger/0123456789abcdef+5c2c1bd1+AQgjhTMDVYrkZmGRsCQmiLUdzuqt/tWvQR2z1R7ZiPQ7"]}"#,
-        run: Run::Tlog(Tlog::Keys),
-    },
-    Resource {
-        method: Method::Post,
-        path: ROTATE_KEY,
-        about: "Signs checkpoints with a new key from now on, and for thirty days with the one before it as well; within \
-                those the key is not replaced again (6004). Takes an Idempotency-Key",
-        parts: &[],
-        query: &[],
-        produces: "application/json",
-        example: r#"{"generation":2,"verifier_key":"coupon-ledger/0123456789abcdef+5c2c1bd1+AQgjhTMDVYrkZmGRsCQmiLUdzuqt/tWvQR2z1R7ZiPQ7"}"#,
-        run: Run::Tlog(Tlog::RotateKey),
-    },
 ];
 
 pub(super) async fn run(which: Tlog, ask: Ask) -> Result<Page, Failure> {
@@ -152,8 +119,6 @@ pub(super) async fn run(which: Tlog, ask: Ask) -> Result<Page, Failure> {
         Tlog::Consistency => prove_consistency(ask).await,
         Tlog::CouponReceipt => coupon_receipt(ask).await,
         Tlog::StreamReceipt => stream_receipt(ask).await,
-        Tlog::Keys => keys(ask).await,
-        Tlog::RotateKey => rotate(ask).await,
     }
 }
 
@@ -221,35 +186,4 @@ async fn stream_receipt(mut ask: Ask) -> Result<Page, Failure> {
 async fn prove(ask: &Ask, event: &StoredEvent) -> Result<Page, Failure> {
     let proven = receipt(ask.app.ledger.store(), event, ask.app.options.receipts).await?;
     Ok(Page::new(TEXT, proven.ok_or(Failure::TooSlow)?.to_string()))
-}
-
-async fn keys(mut ask: Ask) -> Result<Page, Failure> {
-    ask.checked()?;
-    let ledger = &ask.app.ledger;
-    let (provenance, _) = ledger.load::<Provenance>(LEDGER_ID).await?;
-    let origin = ledger.store().origin().await?.unwrap_or_default();
-    let keys = verifier_keys(ledger.secrets(), &origin, provenance.key_generation());
-    Ok(Page::new("application/json", json!({"origin": origin, "checkpoint_keys": keys}).to_string()))
-}
-
-async fn rotate(mut ask: Ask) -> Result<Page, Failure> {
-    ask.checked()?;
-    let ledger = &ask.app.ledger;
-    let (caller, operation) = (ask.caller.to_string(), ROTATE_KEY);
-    let receipt = |key| (ReceiptKey { caller, operation, key }, ledger.secrets().request_mac(""));
-    let receipt = ask.key.clone().map(receipt);
-    let meta = Meta {
-        caller: ask.caller,
-        at: ledger.now(),
-        request_id: ask.request_id.clone(),
-        receipt,
-        job_id: None,
-    };
-    let done = rotate_key(ledger, &meta).await?;
-    let generation = done.state.key_generation();
-    let origin = ledger.store().origin().await?.unwrap_or_default();
-    let key = verifier_key_of(ledger.secrets(), &origin, generation);
-    let page =
-        Page::new("application/json", json!({"generation": generation, "verifier_key": key}).to_string());
-    Ok(if done.replayed { page.with_text("idempotency-replayed", "true") } else { page })
 }

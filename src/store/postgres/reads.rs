@@ -110,11 +110,13 @@ impl Reads {
         let Some(first) = sets.first() else {
             return Ok(Vec::new());
         };
-        if let [only] = sets.as_slice() {
+        // One is asked as it stands, and so are many that cannot differ.
+        if sets.len() == 1 || first.is_empty() {
             let rows =
-                on_live_connection(&self.pool, || async { bound(sql, only).fetch_all(&self.pool).await })
+                on_live_connection(&self.pool, || async { bound(sql, first).fetch_all(&self.pool).await })
                     .await?;
-            return Ok(vec![rows.iter().map(|row| read_row(row, 0)).collect::<Result<_, _>>()?]);
+            let rows = rows.iter().map(|row| read_row(row, 0)).collect::<Result<_, _>>()?;
+            return Ok(vec![rows; sets.len()]);
         }
         let text = self.text_for_many(sql, first);
         let columns: Vec<Column> = (0..first.len()).map(|place| Column::of(&sets, place)).collect();

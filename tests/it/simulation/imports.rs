@@ -133,7 +133,12 @@ impl Simulation {
             4 => cells[7] = tomorrow,
             5 => drop(cells.pop()),
             6 => "x".clone_into(&mut cells[0]),
-            7 => cells[0] = self.coupons.choose(&mut self.rng).unwrap_or(&1).to_string(),
+            // Of an id that the server has not handed out yet only the server knows whether it is one of its own.
+            7 => {
+                if let Some(issued) = self.coupons.choose(&mut self.rng) {
+                    cells[0] = issued.to_string();
+                }
+            }
             8 => {
                 let other = lines.iter().skip(1).choose(&mut self.rng);
                 if let Some((id, _)) = other.and_then(|line| line.split_once(',')) {
