@@ -16,6 +16,7 @@ mod issue;
 mod key;
 mod rebuild;
 mod remote;
+mod safety;
 mod serve;
 mod token;
 mod verify;
