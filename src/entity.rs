@@ -13,10 +13,12 @@ use crate::definition::{Definition, DefinitionCommand, DefinitionEvent, IssueLim
 use crate::facts::Facts;
 use crate::grant::{Grant, GrantCommand, GrantEvent};
 use crate::job::{Job, JobCommand, JobEvent};
+use crate::machine::{Machine, MachineCommand, MachineEvent};
 use crate::member::{Member, MemberCommand, MemberEvent};
 use crate::office::{Appointment, AppointmentCommand, AppointmentEvent, Office, OfficeCommand, OfficeEvent};
 use crate::order::{Order, OrderCommand, OrderEvent};
 use crate::provenance::{Provenance, ProvenanceCommand, ProvenanceEvent};
+use crate::read_model::machines::machine_rows;
 use crate::read_model::offices::{appointment_rows, office_rows};
 use crate::read_model::orders::order_rows;
 use crate::read_model::rules::{goods_group_rows, grant_rows, order_amount_rows};
@@ -459,6 +461,16 @@ impl Entity for Appointment {
     }
 }
 
+impl Entity for Machine {
+    fn begins(command: &MachineCommand) -> bool {
+        matches!(command, MachineCommand::Issue { .. })
+    }
+
+    fn rows(&self, id: i64) -> Vec<LiveRow> {
+        machine_rows(id, self)
+    }
+}
+
 impl Entity for Provenance {
     fn rows(&self, _id: i64) -> Vec<LiveRow> {
         Vec::new()
@@ -520,6 +532,7 @@ macro_rules! for_each_aggregate {
             $crate::member::Member,
             $crate::office::Office,
             $crate::office::Appointment,
+            $crate::machine::Machine,
             $crate::provenance::Provenance
         );
     };
@@ -549,6 +562,7 @@ aggregate!(Provenance, "ledger", ProvenanceCommand, ProvenanceEvent);
 aggregate!(Member, "member", MemberCommand, MemberEvent);
 aggregate!(Office, "office", OfficeCommand, OfficeEvent);
 aggregate!(Appointment, "appointment", AppointmentCommand, AppointmentEvent);
+aggregate!(Machine, "machine_key", MachineCommand, MachineEvent);
 
 macro_rules! domain_event {
     ($event:ident { $($name:ident),* }) => {
@@ -595,5 +609,6 @@ domain_event!(OrderAmountEvent { Defined, Changed, Deleted });
 domain_event!(MemberEvent { Erased });
 domain_event!(OfficeEvent { Added, Edited, RightsSet, Deleted });
 domain_event!(AppointmentEvent { Appointed });
+domain_event!(MachineEvent { Issued, Revoked });
 domain_event!(GoodsGroupEvent { Created, Renamed, GoodsSet, Deleted });
 domain_event!(ProvenanceEvent { ImportedFrom, CheckpointKeyRotated, KeyRotated });

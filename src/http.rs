@@ -47,6 +47,7 @@ use crate::import::MAX_FILE_BYTES;
 use crate::ledger::unit::Together;
 use crate::ledger::writer::WriteError;
 use crate::ledger::{ExecuteError, Executed, Ledger, Meta};
+use crate::machine_keys;
 use crate::refusal::{self, Language, Refusal, Wording, Wrong};
 use crate::store::{ReceiptKey, StoreError};
 use crate::value::{hex, random};
@@ -132,17 +133,24 @@ impl App {
         Ok(())
     }
 
-    fn caller(&self, headers: &HeaderMap) -> Option<Caller> {
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let bearer = text("authorization").and_then(|value| {
-            let (scheme, token) = value.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then_some(token)
-        });
-        let token = Token::verify(
-            bearer.or_else(|| text("token"))?,
-            self.ledger.secrets(),
-            self.ledger.clock().now_ms(),
-        )?;
+    /// Whoever a request proves to come from: by a machine's key, or by a token.
+    async fn identify(&self, headers: &HeaderMap) -> Result<(Principal, Option<Employee>), Failure> {
+        let shown = shown(headers).ok_or(Failure::NotSignedIn)?;
+        if machine_keys::is_key(shown) {
+            let (store, now_ms) = (self.ledger.store(), self.ledger.clock().now_ms());
+            let machine = machine_keys::identify(store, shown, now_ms).await?;
+            return Ok((machine.ok_or(Failure::NotSignedIn)?, None));
+        }
+        self.principal(self.caller(shown).ok_or(Failure::NotSignedIn)?).await
+    }
+
+    /// Whose token this is, if it holds.
+    fn caller(&self, token: &str) -> Option<Caller> {
+        let token = Token::verify(token, self.ledger.secrets(), self.ledger.clock().now_ms())?;
+        // A machine shows its key, never a token.
+        if matches!(token.caller, Caller::Machine(_)) {
+            return None;
+        }
         let revoked = self.revoked.read().unwrap_or_else(PoisonError::into_inner);
         (!revoked.contains(&token.id)).then_some(token.caller)
     }
@@ -455,6 +463,16 @@ impl Refused {
     }
 }
 
+/// What a request shows of who it comes from: the bearer's, or in the manual's own header.
+fn shown(headers: &HeaderMap) -> Option<&str> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let bearer = text("authorization").and_then(|value| {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(token)
+    });
+    bearer.or_else(|| text("token"))
+}
+
 fn language(headers: &HeaderMap) -> Language {
     let wanted =
         headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -510,8 +528,8 @@ async fn answer(
     request: Request,
     request_id: String,
 ) -> Result<Answer, Failure> {
-    let caller = app.caller(request.headers()).ok_or(Failure::NotSignedIn)?;
-    let (who, employee) = app.principal(caller).await?;
+    let (who, employee) = app.identify(request.headers()).await?;
+    let caller = who.caller;
     access::authorize(&who, route.path, Resource::Unknown)?;
     let key = if route.writes { idempotency_key(request.headers())? } else { None };
     let language = language(request.headers());

@@ -4,6 +4,7 @@
 //! replaying the stream, and comparing them is a diff.
 
 pub mod jobs;
+pub mod machines;
 pub mod offices;
 pub mod orders;
 pub mod pages;
@@ -291,8 +292,24 @@ pub static APPOINTMENTS: LiveTable = LiveTable {
     key_columns: 1,
 };
 
+/// `projections/machines.sql`
+pub static MACHINES: LiveTable = LiveTable {
+    name: "machines_v1",
+    written_by: &["machine_key"],
+    columns: &[
+        Int("machine_key_id"),
+        Text("name"),
+        Text("rights"),
+        Int("expires_at_ms"),
+        Int("employee_id"),
+        Int("issued_at_ms"),
+        Int("revoked_at_ms"),
+    ],
+    key_columns: 1,
+};
+
 /// Every live table that is made of streams alone.
-pub static LIVE_TABLES: [&LiveTable; 16] = [
+pub static LIVE_TABLES: [&LiveTable; 17] = [
     &WALLET,
     &REDEMPTIONS,
     &DEFINITIONS,
@@ -309,6 +326,7 @@ pub static LIVE_TABLES: [&LiveTable; 16] = [
     &PARTNER_COUPONS,
     &OFFICES,
     &APPOINTMENTS,
+    &MACHINES,
 ];
 
 /// The manual's number of a definition's type.

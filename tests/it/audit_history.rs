@@ -12,6 +12,7 @@ use coupon_ledger::entity::decode;
 use coupon_ledger::grant::Grant;
 use coupon_ledger::identity::Caller;
 use coupon_ledger::job::Job;
+use coupon_ledger::machine::Machine;
 use coupon_ledger::member::Member;
 use coupon_ledger::office::{Appointment, Office};
 use coupon_ledger::order::Order;
@@ -47,6 +48,7 @@ fn words(event: &StoredEvent) -> String {
         "member" => of::<Member>(event),
         "office" => of::<Office>(event),
         "appointment" => of::<Appointment>(event),
+        "machine_key" => of::<Machine>(event),
         other => panic!("a kind of stream without words: {other}"),
     }
 }

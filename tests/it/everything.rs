@@ -23,6 +23,7 @@ pub async fn everything(engine: Engine) -> World {
     partners(&world, definition_id).await;
     rules(&world, definition_id).await;
     offices(&world).await;
+    machines(&world).await;
     new_key(&world).await;
     world.operator("/member/add", json!({"id": 900, "nickname": "老王"})).await.ok();
     world.operator("/member/erase", json!({"id": 900, "reason": "會員要求"})).await.ok();
@@ -168,6 +169,16 @@ async fn offices(world: &World) {
         world.operator("/user/edit", edit).await.ok();
     }
     world.operator("/office/del", json!({"id": id})).await.ok();
+}
+
+async fn machines(world: &World) {
+    let bearer = format!("Bearer {}", world.token(Caller::Operator));
+    for (method, path) in
+        [("POST", "/v1/machine-keys?name=till&rights=orders,read"), ("DELETE", "/v1/machine-keys/1")]
+    {
+        let reply = world.raw(method, path, &[("authorization", &bearer)], Vec::new()).await;
+        assert_eq!(reply.status, 200, "{}", reply.body);
+    }
 }
 
 /// What happened, as `kind name`.

@@ -35,6 +35,7 @@ mod import;
 mod jobs;
 mod keys;
 mod log;
+mod machines;
 mod matrix;
 mod model;
 mod moving;

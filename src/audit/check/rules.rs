@@ -15,6 +15,7 @@ use crate::coupon::CouponEvent;
 use crate::definition::DefinitionEvent;
 use crate::grant::GrantEvent;
 use crate::job::JobEvent;
+use crate::machine::MachineEvent;
 use crate::member::MemberEvent;
 use crate::office::{AppointmentEvent, OfficeEvent};
 use crate::order::OrderEvent;
@@ -37,6 +38,7 @@ const KINDS: &[(&str, &[&str])] = &[
     ("member", MemberEvent::NAMES),
     ("office", OfficeEvent::NAMES),
     ("appointment", AppointmentEvent::NAMES),
+    ("machine_key", MachineEvent::NAMES),
     ("ledger", ProvenanceEvent::NAMES),
 ];
 
