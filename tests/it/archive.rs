@@ -214,6 +214,13 @@ pub async fn full_life(world: &World) -> Life {
         let reply = world.operator(route, body).await;
         assert_eq!(reply.code(), 0, "{route}: {}", reply.body);
     }
+    let operator = format!("Bearer {}", world.token(coupon_ledger::identity::Caller::Operator));
+    for (method, path) in
+        [("POST", "/v1/machine-keys?name=till&rights=read"), ("DELETE", "/v1/machine-keys/1")]
+    {
+        let reply = world.raw(method, path, &[("authorization", &operator)], Vec::new()).await;
+        assert_eq!(reply.status, 200, "{path}: {}", reply.body);
+    }
     // One that is given, refused a wrong code, withdrawn, given again, received, used, taken back, used and reviewed.
     let used = world.issue(definition, 439).await;
     world.call(MEMBER, "/client/couponinfo", json!({"id": used})).await.ok();
