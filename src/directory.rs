@@ -14,6 +14,7 @@ mod levels_reached;
 mod machine_keys;
 mod member_list;
 mod members;
+mod nonces;
 pub mod seal;
 
 pub use employees::{Employee, EmployeeEdit, NEVER, Place, add_employee, edit_employee, employee, employees};
@@ -32,6 +33,7 @@ pub use members::{
     Edited, Member, MemberEdit, add_member, add_members, claim_member_ids, edit_member, known_members,
     membership, memberships,
 };
+pub use nonces::{forget_nonces, use_nonce};
 pub use seal::{Seal, SealError};
 
 use crate::store::{Cell, Statement, Store, StoreError};

@@ -17,10 +17,12 @@ use crate::machine::{Machine, MachineCommand, MachineEvent};
 use crate::member::{Member, MemberCommand, MemberEvent};
 use crate::office::{Appointment, AppointmentCommand, AppointmentEvent, Office, OfficeCommand, OfficeEvent};
 use crate::order::{Order, OrderCommand, OrderEvent};
+use crate::partner_key::{PartnerKey, PartnerKeyCommand, PartnerKeyEvent};
 use crate::provenance::{Provenance, ProvenanceCommand, ProvenanceEvent};
 use crate::read_model::machines::machine_rows;
 use crate::read_model::offices::{appointment_rows, office_rows};
 use crate::read_model::orders::order_rows;
+use crate::read_model::partner_keys::partner_key_rows;
 use crate::read_model::rules::{goods_group_rows, grant_rows, order_amount_rows};
 use crate::read_model::{allotment_rows, coupon_rows, definition_rows, job_rows, shop_rows};
 use crate::refusal::Refusal;
@@ -471,6 +473,25 @@ impl Entity for Machine {
     }
 }
 
+impl Entity for PartnerKey {
+    fn needs(command: &PartnerKeyCommand) -> Needs<'_> {
+        match command {
+            PartnerKeyCommand::Register { partner_id, .. } => {
+                Needs { shop_id: Some(*partner_id), ..Needs::default() }
+            }
+            PartnerKeyCommand::Revoke { .. } => Needs::default(),
+        }
+    }
+
+    fn begins(command: &PartnerKeyCommand) -> bool {
+        matches!(command, PartnerKeyCommand::Register { .. })
+    }
+
+    fn rows(&self, id: i64) -> Vec<LiveRow> {
+        partner_key_rows(id, self)
+    }
+}
+
 impl Entity for Provenance {
     fn rows(&self, _id: i64) -> Vec<LiveRow> {
         Vec::new()
@@ -533,6 +554,7 @@ macro_rules! for_each_aggregate {
             $crate::office::Office,
             $crate::office::Appointment,
             $crate::machine::Machine,
+            $crate::partner_key::PartnerKey,
             $crate::provenance::Provenance
         );
     };
@@ -563,6 +585,7 @@ aggregate!(Member, "member", MemberCommand, MemberEvent);
 aggregate!(Office, "office", OfficeCommand, OfficeEvent);
 aggregate!(Appointment, "appointment", AppointmentCommand, AppointmentEvent);
 aggregate!(Machine, "machine_key", MachineCommand, MachineEvent);
+aggregate!(PartnerKey, "partner_key", PartnerKeyCommand, PartnerKeyEvent);
 
 macro_rules! domain_event {
     ($event:ident { $($name:ident),* }) => {
@@ -610,5 +633,6 @@ domain_event!(MemberEvent { Erased });
 domain_event!(OfficeEvent { Added, Edited, RightsSet, Deleted });
 domain_event!(AppointmentEvent { Appointed });
 domain_event!(MachineEvent { Issued, Revoked });
+domain_event!(PartnerKeyEvent { Registered, Revoked });
 domain_event!(GoodsGroupEvent { Created, Renamed, GoodsSet, Deleted });
 domain_event!(ProvenanceEvent { ImportedFrom, CheckpointKeyRotated, KeyRotated });

@@ -19,6 +19,7 @@ pub mod partners;
 pub mod routes;
 pub mod rules;
 pub mod server;
+mod signature;
 mod site;
 pub mod v1;
 pub mod witness;
@@ -28,7 +29,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -528,7 +529,7 @@ async fn answer(
     request: Request,
     request_id: String,
 ) -> Result<Answer, Failure> {
-    let (who, employee) = app.identify(request.headers()).await?;
+    let (who, employee, request) = signature::admit(&app, request).await?;
     let caller = who.caller;
     access::authorize(&who, route.path, Resource::Unknown)?;
     let key = if route.writes { idempotency_key(request.headers())? } else { None };
@@ -572,23 +573,34 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Failure> {
     }
 }
 
-async fn read_form(app: &App, route: &Route, request: Request) -> Result<Form, Failure> {
-    let content_type =
-        request.headers().get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?").to_owned());
+/// Reads a body that may have so many bytes, and take so many times as long as any.
+async fn read_body(
+    app: &App,
+    (limit, patience): (usize, u32),
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Bytes, Failure> {
     let too_large = || Failure::Body(StatusCode::PAYLOAD_TOO_LARGE, Wrong::BodyTooLarge);
-    let limit = if route.takes_a_file() { MAX_FILE_BYTES } else { MAX_BODY_BYTES };
-    let query = request.uri().query().unwrap_or_default().to_owned();
-    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     if announced.and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > limit as u64) {
         return Err(too_large());
     }
-    let reading = Limited::new(request.into_body(), limit).collect();
-    let body = match tokio::time::timeout(app.options.body_timeout * patience(route), reading).await {
-        Err(_) => return Err(Failure::Body(StatusCode::REQUEST_TIMEOUT, Wrong::BodyTooSlow)),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
-        Ok(Err(_)) => return Err(Failure::Body(StatusCode::BAD_REQUEST, Wrong::BodyUnreadable)),
-        Ok(Ok(body)) => body.to_bytes(),
-    };
+    let reading = Limited::new(body, limit).collect();
+    match tokio::time::timeout(app.options.body_timeout * patience, reading).await {
+        Err(_) => Err(Failure::Body(StatusCode::REQUEST_TIMEOUT, Wrong::BodyTooSlow)),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(Failure::Body(StatusCode::BAD_REQUEST, Wrong::BodyUnreadable)),
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+    }
+}
+
+async fn read_form(app: &App, route: &Route, request: Request) -> Result<Form, Failure> {
+    let content_type =
+        request.headers().get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?").to_owned());
+    let limit = if route.takes_a_file() { MAX_FILE_BYTES } else { MAX_BODY_BYTES };
+    let (parts, body) = request.into_parts();
+    let query = parts.uri.query().unwrap_or_default();
+    let body = read_body(app, (limit, patience(route)), &parts.headers, body).await?;
     let Some(content_type) = content_type else {
         // No body needs no type: routes without required fields may be called bare.
         return if body.is_empty() {
@@ -601,7 +613,7 @@ async fn read_form(app: &App, route: &Route, request: Request) -> Result<Form, F
     let form = match essence.as_str() {
         "application/json" => Form::from_json(&body),
         "application/x-www-form-urlencoded" => Form::from_form(&body),
-        "text/csv" if route.takes_a_file() => Form::from_file(&query, body),
+        "text/csv" if route.takes_a_file() => Form::from_file(query, body),
         _ => return Err(Failure::Body(StatusCode::UNSUPPORTED_MEDIA_TYPE, Wrong::BodyType)),
     };
     form.map_err(|why| Failure::Fields(vec![("body", why)]))

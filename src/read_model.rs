@@ -8,6 +8,7 @@ pub mod machines;
 pub mod offices;
 pub mod orders;
 pub mod pages;
+pub mod partner_keys;
 pub mod partners;
 pub mod rules;
 
@@ -308,8 +309,23 @@ pub static MACHINES: LiveTable = LiveTable {
     key_columns: 1,
 };
 
+/// `projections/partner_keys.sql`
+pub static PARTNER_KEYS: LiveTable = LiveTable {
+    name: "partner_keys_v1",
+    written_by: &["partner_key"],
+    columns: &[
+        Int("partner_id"),
+        Int("partner_key_id"),
+        Text("public_key"),
+        Int("employee_id"),
+        Int("registered_at_ms"),
+        Int("revoked_at_ms"),
+    ],
+    key_columns: 2,
+};
+
 /// Every live table that is made of streams alone.
-pub static LIVE_TABLES: [&LiveTable; 17] = [
+pub static LIVE_TABLES: [&LiveTable; 18] = [
     &WALLET,
     &REDEMPTIONS,
     &DEFINITIONS,
@@ -327,6 +343,7 @@ pub static LIVE_TABLES: [&LiveTable; 17] = [
     &OFFICES,
     &APPOINTMENTS,
     &MACHINES,
+    &PARTNER_KEYS,
 ];
 
 /// The manual's number of a definition's type.

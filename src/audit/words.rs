@@ -16,6 +16,7 @@ use crate::machine::{Machine, MachineEvent};
 use crate::member::{Member, MemberEvent};
 use crate::office::{Appointment, AppointmentEvent, Office, OfficeEvent};
 use crate::order::{Line, LineState, Order, OrderEvent, Placement};
+use crate::partner_key::{PartnerKey, PartnerKeyEvent};
 use crate::provenance::{ImportedFrom, Provenance, ProvenanceEvent};
 use crate::rule::{GoodsGroup, GoodsGroupEvent, OrderAmount, OrderAmountEvent};
 use crate::shop::{Shop, ShopDetails, ShopEvent};
@@ -501,6 +502,20 @@ impl Told for Machine {
                 format!("key issued to machine {name} with {rights}{until}{}", by(*employee_id))
             }
             MachineEvent::Revoked { employee_id, at_ms: _ } => format!("key revoked{}", by(*employee_id)),
+        }
+    }
+}
+
+impl Told for PartnerKey {
+    fn words(event: &PartnerKeyEvent, _zone: Zone) -> String {
+        match event {
+            PartnerKeyEvent::Registered { partner_id, public_key, employee_id, at_ms: _ } => {
+                let (key, by) = (quoted(public_key), by(*employee_id));
+                format!("public key {key} registered for partner {partner_id}{by}")
+            }
+            PartnerKeyEvent::Revoked { employee_id, at_ms: _ } => {
+                format!("public key revoked{}", by(*employee_id))
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ mod followers;
 mod history;
 mod keys;
 mod machine_keys;
+mod partner_keys;
 pub(crate) mod rebuilds;
 mod tlog;
 
@@ -74,6 +75,8 @@ pub enum Run {
     FollowerOrder,
     /// `/v1/machine-keys` and what belongs to it.
     MachineKeys(machine_keys::MachineKeys),
+    /// `/v1/partner-keys` and what belongs to it.
+    PartnerKeys(partner_keys::PartnerKeys),
 }
 
 /// What a resource is asked with.
@@ -139,6 +142,7 @@ pub static ALL: LazyLock<Vec<Resource>> = LazyLock::new(|| {
         rebuilds::RESOURCES,
         followers::RESOURCES,
         machine_keys::RESOURCES,
+        partner_keys::RESOURCES,
     ]
     .concat()
 });
@@ -330,5 +334,6 @@ async fn answer(
         Run::Followers => followers::list(ask).await,
         Run::FollowerOrder => followers::order(ask).await,
         Run::MachineKeys(run) => machine_keys::run(run, ask).await,
+        Run::PartnerKeys(run) => partner_keys::run(run, ask).await,
     }
 }

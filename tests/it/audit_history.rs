@@ -16,6 +16,7 @@ use coupon_ledger::machine::Machine;
 use coupon_ledger::member::Member;
 use coupon_ledger::office::{Appointment, Office};
 use coupon_ledger::order::Order;
+use coupon_ledger::partner_key::PartnerKey;
 use coupon_ledger::provenance::Provenance;
 use coupon_ledger::rule::{GoodsGroup, OrderAmount};
 use coupon_ledger::shop::Shop;
@@ -49,6 +50,7 @@ fn words(event: &StoredEvent) -> String {
         "office" => of::<Office>(event),
         "appointment" => of::<Appointment>(event),
         "machine_key" => of::<Machine>(event),
+        "partner_key" => of::<PartnerKey>(event),
         other => panic!("a kind of stream without words: {other}"),
     }
 }

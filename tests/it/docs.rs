@@ -15,6 +15,7 @@ use coupon_ledger::machine::{Machine, MachineEvent};
 use coupon_ledger::member::{Member, MemberEvent};
 use coupon_ledger::office::{Appointment, AppointmentEvent, Office, OfficeEvent};
 use coupon_ledger::order::{Order, OrderEvent};
+use coupon_ledger::partner_key::{PartnerKey, PartnerKeyEvent};
 use coupon_ledger::provenance::{Provenance, ProvenanceEvent};
 use coupon_ledger::rule::{GoodsGroup, GoodsGroupEvent, OrderAmount, OrderAmountEvent};
 use coupon_ledger::shop::{Shop, ShopEvent};
@@ -167,6 +168,11 @@ fn every_event_of_an_office_and_of_who_holds_it_is_documented_as_it_is_stored() 
 #[test]
 fn every_event_of_a_machine_is_documented_as_it_is_stored() {
     documents::<Machine>(MachineEvent::NAMES);
+}
+
+#[test]
+fn every_event_of_a_partners_key_is_documented_as_it_is_stored() {
+    documents::<PartnerKey>(PartnerKeyEvent::NAMES);
 }
 
 #[test]

@@ -54,6 +54,7 @@ mod routes;
 mod rules;
 mod samples;
 mod server;
+mod signatures;
 mod simulation;
 mod statements;
 mod sweep;

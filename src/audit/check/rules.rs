@@ -19,6 +19,7 @@ use crate::machine::MachineEvent;
 use crate::member::MemberEvent;
 use crate::office::{AppointmentEvent, OfficeEvent};
 use crate::order::OrderEvent;
+use crate::partner_key::PartnerKeyEvent;
 use crate::provenance::{LEDGER_ID, ProvenanceEvent};
 use crate::rule::{GoodsGroupEvent, OrderAmountEvent};
 use crate::shop::ShopEvent;
@@ -39,6 +40,7 @@ const KINDS: &[(&str, &[&str])] = &[
     ("office", OfficeEvent::NAMES),
     ("appointment", AppointmentEvent::NAMES),
     ("machine_key", MachineEvent::NAMES),
+    ("partner_key", PartnerKeyEvent::NAMES),
     ("ledger", ProvenanceEvent::NAMES),
 ];
 
