@@ -119,7 +119,7 @@ async fn a_server_under_the_documented_grants_serves_and_cannot_change_the_log()
     world.request("/shop/list", &[("authorization", &key)], "{}").await.ok();
 
     let seed = ed25519_dalek::SigningKey::from_bytes(&[2; 32]);
-    let public: String = seed.verifying_key().as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let public = coupon_ledger::value::hex(seed.verifying_key().as_bytes());
     let registered = post(&format!("/v1/partner-keys?partner_id=2&public_key={public}")).await;
     assert_eq!(registered.status, 200, "{}", registered.body);
     let time = (world.clock.now_ms() / 1000).to_string();

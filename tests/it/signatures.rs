@@ -8,6 +8,7 @@ use coupon_ledger::http::HttpOptions;
 use coupon_ledger::http::routes::ALL;
 use coupon_ledger::identity::Caller;
 use coupon_ledger::signed_request::{HEADERS, message};
+use coupon_ledger::value::hex;
 use ed25519_dalek::{Signer as _, SigningKey};
 use serde_json::{Value, json};
 
@@ -126,15 +127,15 @@ on_both_engines! {
             other
         };
         let others = [
-            with(&|ask| ask.partner = "3".to_owned()),
-            with(&|ask| ask.partner = "4".to_owned()),
-            with(&|ask| ask.partner = "02".to_owned()),
-            with(&|ask| ask.path = "/businesshome/attractcoupon".to_owned()),
-            with(&|ask| ask.path = "/businesshome/auditcoupon?x=1".to_owned()),
+            with(&|ask| "3".clone_into(&mut ask.partner)),
+            with(&|ask| "4".clone_into(&mut ask.partner)),
+            with(&|ask| "02".clone_into(&mut ask.partner)),
+            with(&|ask| "/businesshome/attractcoupon".clone_into(&mut ask.path)),
+            with(&|ask| "/businesshome/auditcoupon?x=1".clone_into(&mut ask.path)),
             with(&|ask| ask.time = (NOON / 1000 + 1).to_string()),
             with(&|ask| ask.time = format!("0{}", NOON / 1000)),
             with(&|ask| ask.nonce.push('1')),
-            with(&|ask| ask.nonce = "short".to_owned()),
+            with(&|ask| "short".clone_into(&mut ask.nonce)),
             with(&|ask| ask.body.push(' ')),
             with(&|ask| ask.body = ask.body.replace("11-01", "11-02")),
             with(&|ask| ask.body = String::new()),
@@ -167,15 +168,13 @@ on_both_engines! {
         let values = [ask.partner.as_str(), &ask.time, &ask.nonce, &signature];
         let all: Vec<(&str, &str)> = HEADERS.into_iter().zip(values).collect();
         let body = || ask.body.clone().into_bytes();
-        for left_out in 0..3 {
-            let mut some = all.clone();
-            some.remove(left_out);
-            assert_nobody(&world.raw("POST", &ask.path, &some, body()).await, HEADERS[left_out]);
+        for left_out in &HEADERS[..3] {
+            let some: Vec<_> = all.iter().copied().filter(|(name, _)| name != left_out).collect();
+            assert_nobody(&world.raw("POST", &ask.path, &some, body()).await, left_out);
         }
-        for doubled in 0..4 {
-            let mut more = all.clone();
-            more.push(all[doubled]);
-            assert_nobody(&world.raw("POST", &ask.path, &more, body()).await, HEADERS[doubled]);
+        for doubled in &all {
+            let more = [all.as_slice(), &[*doubled]].concat();
+            assert_nobody(&world.raw("POST", &ask.path, &more, body()).await, doubled.0);
         }
         // A signature that does not hold is not made good by a token.
         let bearer = format!("Bearer {}", world.token(PARTNER));
@@ -253,8 +252,7 @@ on_both_engines! {
             let ask = Ask { path, ..Ask::new(&world, nonce, &json!({})) };
             ask.send(&world, &ask.signed(&key(seed))).await.code()
         };
-        let hexadecimal: String =
-            key(4).verifying_key().as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hexadecimal = hex(key(4).verifying_key().as_bytes());
         let registered = register(&world, 2, &hexadecimal).await;
         assert_eq!(registered.body["public_key"], public(&key(4)));
         assert_eq!([get(2, "a").await, get(4, "b").await], [0, 0]);
