@@ -18,6 +18,7 @@ mod machine;
 mod partner_key;
 mod rebuild;
 mod remote;
+mod safety;
 mod serve;
 mod token;
 mod verify;

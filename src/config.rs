@@ -69,9 +69,28 @@ pub struct Serve {
     /// Commands under way at a time; further ones answer 9002 [default: 4096]
     #[arg(long, value_name = "N", env = "COUPON_LEDGER_MAX_COMMANDS")]
     pub max_commands: Option<usize>,
-    /// Connections at a time; further ones wait [default: 4096]
+    /// Connections at a time; further ones wait, and idle ones give way to them [default: 4096]
     #[arg(long, value_name = "N", env = "COUPON_LEDGER_MAX_CONNECTIONS")]
     pub max_connections: Option<usize>,
+    /// Connections at a time from one address, trusted proxies excepted [default: 1024]
+    #[arg(long, value_name = "N", env = "COUPON_LEDGER_MAX_CONNECTIONS_PER_ADDRESS")]
+    pub max_connections_per_address: Option<usize>,
+    /// How often one caller may ask, by what he asks for, like gift=30/m,sign-in=12/m; or off [default: see
+    /// docs/operations.md]
+    #[arg(long, value_name = "CLASS=N/s|m|h", env = "COUPON_LEDGER_LIMITS", value_delimiter = ',')]
+    pub limits: Option<Vec<String>>,
+    /// Proxies before the server, whose word is taken for where a request came from: addresses and ranges
+    #[arg(long, value_name = "CIDR", env = "COUPON_LEDGER_TRUSTED_PROXIES", value_delimiter = ',')]
+    pub trusted_proxies: Option<Vec<String>>,
+    /// The header in which they say so: x-forwarded-for or forwarded [default: x-forwarded-for]
+    #[arg(long, value_name = "HEADER", env = "COUPON_LEDGER_FORWARDED_HEADER")]
+    pub forwarded_header: Option<String>,
+    /// Other sites whose scripts may call, as browsers name them [default: none]
+    #[arg(long, value_name = "ORIGIN", env = "COUPON_LEDGER_CORS_ORIGINS", value_delimiter = ',')]
+    pub cors_origins: Option<Vec<String>>,
+    /// Refuse to start with settings that are not safe, and say how to mend each
+    #[arg(long, env = "COUPON_LEDGER_PRODUCTION", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub production: Option<bool>,
     /// A witness that is asked to cosign checkpoints; may be given several times
     #[arg(long, value_name = "URL=VKEY", env = "COUPON_LEDGER_WITNESS", value_delimiter = ',')]
     pub witness: Option<Vec<String>>,
@@ -138,6 +157,12 @@ file_part!(
         max_shops: u32,
         max_commands: usize,
         max_connections: usize,
+        max_connections_per_address: usize,
+        limits: Vec<String>,
+        trusted_proxies: Vec<String>,
+        forwarded_header: String,
+        cors_origins: Vec<String>,
+        production: bool,
         witness: Vec<String>,
         verify_every_hours: u32,
         log_format: String,
@@ -189,7 +214,9 @@ pub fn find_secrets(place: &Place, folder: &Path) -> Result<Option<Secrets>, Str
     Secrets::parse(&text).map(Some).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-fn secret_file(place: &Place, folder: &Path) -> PathBuf {
+/// Where the root secret lies, unless the environment has it.
+#[must_use]
+pub fn secret_file(place: &Place, folder: &Path) -> PathBuf {
     place.secret_file.clone().unwrap_or_else(|| folder.join(SECRET_FILE))
 }
 

@@ -9,12 +9,16 @@ use crate::entity::Entity;
 use crate::identity::Caller;
 use crate::ledger::{ExecuteError, Ledger, Meta};
 use crate::shop::{Shop, ShopCommand, ShopDetails};
+use crate::store::{Store, StoreError};
 
 const DAY_MS: i64 = 86_400_000;
 const HOUR_MS: i64 = 3_600_000;
 
 /// 2018-11-24 10:31:41 in Shanghai: when the manual's sample coupon was issued.
 const SAMPLE_MS: i64 = 1_543_026_701_000;
+
+/// What its events name as their request.
+const REQUEST_ID: &str = "demo";
 
 /// The member whose pages the manual's samples show.
 const SAMPLE_MEMBER: i64 = 439;
@@ -38,6 +42,17 @@ pub async fn load(ledger: &Ledger) -> Result<bool, ExecuteError> {
     Ok(true)
 }
 
+/// Whether a ledger began with the demo world.
+pub async fn is_loaded(store: &Store) -> Result<bool, StoreError> {
+    let first = store.events_after(0, 1).await?;
+    let metadata = first.first().map(|event| serde_json::from_str(&event.metadata).unwrap_or_default());
+    let metadata: serde_json::Value = metadata.unwrap_or_default();
+    let system = Caller::System.to_string();
+    let [by, request_id] =
+        ["caller", "request_id"].map(|name| metadata.get(name).and_then(|value| value.as_str()));
+    Ok(by == Some(&system) && request_id == Some(REQUEST_ID))
+}
+
 struct Demo<'a> {
     ledger: &'a Ledger,
     zone: Zone,
@@ -52,7 +67,7 @@ impl Demo<'_> {
         command: A::Command,
     ) -> Result<A, ExecuteError> {
         let at = self.zone.moment(at_ms);
-        let meta = Meta { caller, at, request_id: "demo".to_owned(), receipt: None, job_id: None };
+        let meta = Meta { caller, at, request_id: REQUEST_ID.to_owned(), receipt: None, job_id: None };
         Ok(self.ledger.execute::<A>(id, &command, &meta).await?.state)
     }
 

@@ -9,6 +9,7 @@ mod client;
 pub mod counter;
 pub mod directory;
 pub mod form;
+pub mod gate;
 pub mod import;
 pub mod jobs;
 pub mod offices;
@@ -53,6 +54,7 @@ use crate::refusal::{self, Language, Refusal, Wording, Wrong};
 use crate::store::{ReceiptKey, StoreError};
 use crate::value::{hex, random};
 use form::Form;
+use gate::GateOptions;
 use routes::{Route, Run};
 
 /// The largest body that is accepted, files excepted.
@@ -82,6 +84,8 @@ pub struct HttpOptions {
     pub request_timeout: Duration,
     /// How long a receipt waits for its event to be signed and cosigned.
     pub receipts: Patience,
+    /// Who may come through, and how often.
+    pub gate: GateOptions,
 }
 
 impl Default for HttpOptions {
@@ -96,6 +100,7 @@ impl Default for HttpOptions {
             body_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
             receipts: Patience { signature: Duration::from_secs(3), witnesses: 0 },
+            gate: GateOptions::default(),
         }
     }
 }
@@ -142,12 +147,13 @@ impl App {
             let machine = machine_keys::identify(store, shown, now_ms).await?;
             return Ok((machine.ok_or(Failure::NotSignedIn)?, None));
         }
-        self.principal(self.caller(shown).ok_or(Failure::NotSignedIn)?).await
+        self.principal(self.caller(headers).ok_or(Failure::NotSignedIn)?).await
     }
 
-    /// Whose token this is, if it holds.
-    fn caller(&self, token: &str) -> Option<Caller> {
-        let token = Token::verify(token, self.ledger.secrets(), self.ledger.clock().now_ms())?;
+    /// Whose token a request shows, if it holds; what is no token needs the database to tell whose it is.
+    fn caller(&self, headers: &HeaderMap) -> Option<Caller> {
+        let now_ms = self.ledger.clock().now_ms();
+        let token = Token::verify(shown(headers)?, self.ledger.secrets(), now_ms)?;
         // A machine shows its key, never a token.
         if matches!(token.caller, Caller::Machine(_)) {
             return None;
@@ -183,7 +189,7 @@ impl App {
         if !self.options.base_path.is_empty() {
             router = router.nest(&self.options.base_path, api);
         }
-        router
+        let router = router
             .merge(site::router())
             .merge(v1::router())
             .fallback(|headers: HeaderMap| async move { no_such_route(StatusCode::NOT_FOUND, &headers) })
@@ -191,7 +197,8 @@ impl App {
                 no_such_route(StatusCode::METHOD_NOT_ALLOWED, &headers)
             })
             .with_state(self.clone())
-            .merge(site::docs())
+            .merge(site::docs());
+        gate::closed(router, self)
     }
 }
 
@@ -318,6 +325,8 @@ pub enum Failure {
     NotErased(ErasureError),
     /// 9002: it goes on, and the same key tells later what became of it.
     TooSlow,
+    /// 9001, with when to ask again, in seconds.
+    TooOften(u32),
     /// 9999
     Panicked,
 }
@@ -405,6 +414,10 @@ impl Failure {
             Self::NotAllowed => Refused::new(StatusCode::FORBIDDEN, &refusal::NOT_ALLOWED),
             Self::NotThere => Refused::new(StatusCode::NOT_FOUND, &refusal::NO_SUCH_ROUTE),
             Self::TooSlow => Refused::unavailable(),
+            Self::TooOften(retry_after_s) => Refused {
+                retry_after_s: Some(*retry_after_s),
+                ..Refused::new(StatusCode::TOO_MANY_REQUESTS, &refusal::TOO_MANY_REQUESTS)
+            },
             Self::NotErased(error) => {
                 tracing::error!(%error, request_id, "an erasure is in the log but not finished");
                 Refused::unavailable()
@@ -456,6 +469,23 @@ impl Failure {
 }
 
 impl Refused {
+    /// What it says to people, or field by field.
+    fn info(&self, language: Language) -> Value {
+        self.info.clone().unwrap_or_else(|| self.wording.text(language).into())
+    }
+
+    /// The answer with what it tells clients in its head.
+    fn headed(&self, mut response: Response) -> Response {
+        let headers = response.headers_mut();
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if self.replayed {
+            headers.insert("idempotency-replayed", HeaderValue::from_static("true"));
+        }
+        response
+    }
+
     fn internal(request_id: &str) -> Self {
         Self {
             data: json!({"request_id": request_id}),
@@ -512,7 +542,7 @@ async fn serve(app: App, route: &'static Route, request: Request) -> Response {
         Ok(answer) => (0, success(&answer)),
         Err(failure) => {
             let refused = failure.answer(language, &request_id);
-            (refused.wording.code, refusal_response(refused, language))
+            (refused.wording.code, refusal_response(&refused, language))
         }
     };
     if let Ok(id) = HeaderValue::from_str(&request_id) {
@@ -620,7 +650,7 @@ async fn read_form(app: &App, route: &Route, request: Request) -> Result<Form, F
 }
 
 fn no_such_route(status: StatusCode, headers: &HeaderMap) -> Response {
-    refusal_response(Refused::new(status, &refusal::NO_SUCH_ROUTE), language(headers))
+    refusal_response(&Refused::new(status, &refusal::NO_SUCH_ROUTE), language(headers))
 }
 
 fn success(answer: &Answer) -> Response {
@@ -632,19 +662,25 @@ fn success(answer: &Answer) -> Response {
     response
 }
 
-fn refusal_response(refused: Refused, language: Language) -> Response {
-    let Refused { status, wording, info, data, retry_after_s, replayed } = refused;
-    let info = info.unwrap_or_else(|| wording.text(language).into());
-    let body = json!({"code": wording.code, "info": info, "data": data}).to_string();
-    let mut response = json_response(status, body);
-    let headers = response.headers_mut();
-    if let Some(seconds) = retry_after_s {
-        headers.insert(header::RETRY_AFTER, seconds.into());
-    }
-    if replayed {
-        headers.insert("idempotency-replayed", HeaderValue::from_static("true"));
-    }
-    response
+fn refusal_response(refused: &Refused, language: Language) -> Response {
+    let body = json!({"code": refused.wording.code, "info": refused.info(language), "data": refused.data});
+    refused.headed(json_response(refused.status, body.to_string()))
+}
+
+/// The same as a problem (RFC 9457): what the envelope says stands beside the standard's members.
+fn problem_response(refused: &Refused, language: Language) -> Response {
+    let body = json!({
+        "type": "about:blank",
+        "title": refused.wording.text(language),
+        "status": refused.status.as_u16(),
+        "code": refused.wording.code,
+        "info": refused.info(language),
+        "data": refused.data,
+    });
+    let mut response = json_response(refused.status, body.to_string());
+    let problem = HeaderValue::from_static("application/problem+json");
+    response.headers_mut().insert(header::CONTENT_TYPE, problem);
+    refused.headed(response)
 }
 
 fn json_response(status: StatusCode, body: String) -> Response {

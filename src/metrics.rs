@@ -29,6 +29,12 @@ pub struct RequestLabels {
     code: i64,
 }
 
+/// What was asked for too often.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct LimitedLabels {
+    class: &'static str,
+}
+
 /// One part of what the writer does with a batch.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct PhaseLabels {
@@ -120,6 +126,7 @@ pub struct Metrics {
     pub verified_at_seconds: Gauge<i64, AtomicI64>,
     events: Family<EventLabels, Counter>,
     requests: Family<RequestLabels, Counter>,
+    limited: Family<LimitedLabels, Counter>,
     request_seconds: Histogram,
 }
 
@@ -148,6 +155,7 @@ impl Default for Metrics {
             verified_at_seconds: Gauge::default(),
             events: Family::default(),
             requests: Family::default(),
+            limited: Family::default(),
             request_seconds: seconds(),
             registry: Registry::default(),
         };
@@ -222,6 +230,11 @@ impl Default for Metrics {
         );
         registry.register("events", "Events appended by this process", metrics.events.clone());
         registry.register("requests", "Requests by route and code", metrics.requests.clone());
+        registry.register(
+            "limited",
+            "Requests of callers and addresses that asked too often, by what they asked for",
+            metrics.limited.clone(),
+        );
         registry.register_with_unit(
             "request",
             "Time to answer",
@@ -244,6 +257,11 @@ impl Metrics {
     pub fn count_request(&self, route: &'static str, code: i64, seconds: f64) {
         self.requests.get_or_create(&RequestLabels { route, code }).inc();
         self.request_seconds.observe(seconds);
+    }
+
+    /// Counts a request that was one too many.
+    pub fn count_limited(&self, class: &'static str) {
+        self.limited.get_or_create(&LimitedLabels { class }).inc();
     }
 
     /// The text that Prometheus scrapes.

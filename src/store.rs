@@ -27,7 +27,7 @@ pub use append::{
 };
 pub use connect::{OpenError, StoreOptions, open, open_copy, open_for_takeover, open_read_only};
 pub use migrate::SCHEMA_VERSION;
-pub use postgres::PostgresStore;
+pub use postgres::{Link, PostgresStore, database_link, excessive_rights};
 pub use rebuild::Rebuilder;
 pub use replay::{EventRef, IdRange, Visitor};
 pub use scratch::Scratch;

@@ -90,6 +90,8 @@ enum Command {
     Send,
     /// The sweep, alone and while members redeem
     Sweep,
+    /// Members redeem beside thousands of connections that dribble
+    Flood,
     /// A member's list
     Couponlist,
     /// One coupon
@@ -144,6 +146,7 @@ impl Command {
             Self::Hot => RowName::Hot,
             Self::Send => RowName::Send,
             Self::Sweep => RowName::Sweep,
+            Self::Flood => RowName::Flood,
             Self::Couponlist => RowName::Couponlist,
             Self::Couponinfo => RowName::Couponinfo,
             Self::Mixed => RowName::Mixed,

@@ -11,7 +11,7 @@ use crate::field::{Field, Of};
 use crate::load::PLAIN;
 use crate::measure::Row;
 use crate::postgres::Postgres;
-use crate::rows::{Settings, bulk, commands, hot, reads, send, sweep};
+use crate::rows::{Settings, bulk, commands, flood, hot, reads, send, sweep};
 use crate::work::Page;
 use crate::world::{Engine, World};
 
@@ -57,12 +57,22 @@ pub enum RowName {
     Send,
     /// The sweep
     Sweep,
+    /// Members beside thousands that dribble
+    Flood,
 }
 
 impl RowName {
     /// Rows on a ledger of 1,000,000 coupons.
-    const MILLION: [Self; 7] =
-        [Self::Redeem, Self::Latency, Self::Processes, Self::Hot, Self::Replay, Self::Start, Self::Send];
+    const MILLION: [Self; 8] = [
+        Self::Redeem,
+        Self::Latency,
+        Self::Processes,
+        Self::Hot,
+        Self::Replay,
+        Self::Start,
+        Self::Send,
+        Self::Flood,
+    ];
 
     /// Rows on a ledger of 3,000,000 coupons.
     const THREE_MILLION: [Self; 5] =
@@ -188,6 +198,9 @@ impl<'a> Run<'a> {
         }
         if self.wants(RowName::Hot) {
             self.add(RowName::Hot, hot::claims(world, settings, self.connections(256)).await?);
+        }
+        if self.wants(RowName::Flood) {
+            self.add(RowName::Flood, flood::flood(world, settings, self.connections(64)).await?);
         }
         if self.wants(RowName::Start) {
             self.add(RowName::Start, commands::start(world, settings).await?);

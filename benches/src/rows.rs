@@ -2,6 +2,7 @@
 
 pub mod bulk;
 pub mod commands;
+pub mod flood;
 pub mod hot;
 pub mod reads;
 pub mod send;

@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
-use super::{Context, Failed};
+use super::{Context, Failed, safety};
 use crate::audit::receipt::Patience;
 use crate::audit::tlog::{TlogOptions, Witness, release_tlog_lease, run_tlog};
 use crate::audit::verify::run_verify;
@@ -19,6 +19,10 @@ use crate::directory::forget_nonces;
 use crate::erasure::{self, follow_erasures};
 use crate::followers::{self, EXPIRY};
 use crate::granting::{self, run_granting};
+use crate::http::gate::GateOptions;
+use crate::http::gate::address::Proxies;
+use crate::http::gate::hygiene::Origin;
+use crate::http::gate::limits::LimitTable;
 use crate::http::server::{self, ServerOptions};
 use crate::http::{App, HttpOptions};
 use crate::identity::{Caller, Token};
@@ -30,11 +34,16 @@ use crate::sweep::{release_lease, sweep};
 /// How often the sweep looks, and how often the list of revoked tokens and the good keys are read again.
 const HOUSEKEEPING: Duration = Duration::from_secs(20);
 
+/// Files that are no client's connection.
+const OWN_FILES: usize = 128;
+
 pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> {
     start_logging(options.log_format.as_deref())?;
     let clock = Clock::System;
     let witnesses = witnesses(&options)?;
+    let gate = gate_options(&options).map_err(anyhow::Error::msg)?;
     let listen = options.listen.clone().unwrap_or_else(|| "127.0.0.1:8787".to_owned());
+    safety::check(&context, &options, &gate, &listen).await?;
     let listener = TcpListener::bind(&listen).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::AddrInUse => {
             anyhow::anyhow!("{listen} is taken by another program: stop it, or choose another with --listen")
@@ -59,7 +68,8 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
         let loaded = demo::load(&ledger).await.context("the demo world could not be loaded")?;
         tracing::info!(loaded, "demo world");
     }
-    let app = App::new(ledger.clone(), http_options(&options, &url)?);
+    let proxies = gate.proxies.clone();
+    let app = App::new(ledger.clone(), http_options(&options, &url, gate)?);
     app.refresh_revoked().await?;
     // From here on others know that it serves, and may ask it to stop.
     let mut signals = StopSignals::listen()?;
@@ -91,8 +101,16 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
             let _ = stopping.send(why);
         }
     };
+    // The ledger's own files and its connections to the database must find room beside those of clients.
+    let room = server::open_files().saturating_sub(OWN_FILES).max(1);
+    let max_connections = options.max_connections.unwrap_or(4_096).max(1);
+    if max_connections > room {
+        tracing::warn!(room, "fewer connections than --max-connections: the process may not open more files");
+    }
     let limits = ServerOptions {
-        max_connections: options.max_connections.unwrap_or(4_096).max(1),
+        max_connections: max_connections.min(room),
+        max_connections_per_address: options.max_connections_per_address.unwrap_or(1_024).max(1),
+        proxies,
         ..ServerOptions::default()
     };
     server::serve(listener, app.router(), limits, stop).await;
@@ -127,7 +145,19 @@ fn witnesses(options: &Serve) -> Result<Vec<Witness>, Failed> {
     Ok(witnesses)
 }
 
-fn http_options(options: &Serve, url: &str) -> Result<HttpOptions, Failed> {
+/// Limits, proxies and other sites; an error is a sentence.
+fn gate_options(options: &Serve) -> Result<GateOptions, String> {
+    let texts = |texts: &Option<Vec<String>>| texts.clone().unwrap_or_default();
+    let origins = texts(&options.cors_origins);
+    let origins = origins.iter().filter(|text| !text.trim().is_empty()).map(|text| Origin::parse(text));
+    Ok(GateOptions {
+        limits: LimitTable::parse(&texts(&options.limits))?,
+        proxies: Proxies::parse(&texts(&options.trusted_proxies), options.forwarded_header.as_deref())?,
+        cors_origins: origins.collect::<Result<_, _>>()?,
+    })
+}
+
+fn http_options(options: &Serve, url: &str, gate: GateOptions) -> Result<HttpOptions, Failed> {
     let hours = |hours: Option<u32>| i64::from(hours.unwrap_or(24)) * 3_600_000;
     let base_path = options.base_path.clone().unwrap_or_default().trim_end_matches('/').to_owned();
     if !base_path.is_empty() && (!base_path.starts_with('/') || base_path.contains(['{', '}', '*'])) {
@@ -147,6 +177,7 @@ fn http_options(options: &Serve, url: &str) -> Result<HttpOptions, Failed> {
             witnesses: options.witness.iter().flatten().count(),
             ..HttpOptions::default().receipts
         },
+        gate,
         ..HttpOptions::default()
     })
 }

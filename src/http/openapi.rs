@@ -119,6 +119,7 @@ fn operation(route: &Route) -> Value {
             },
             "401": {"description": "1001: no token, not ours, or expired"},
             "403": {"description": "1002: not for this kind of caller"},
+            "429": {"description": "9001: asked too often; try again after Retry-After seconds"},
             "503": {"description": "9002: try again with the same key after Retry-After seconds"},
         },
     })
@@ -147,11 +148,13 @@ fn resource_operation(resource: &Resource) -> Value {
         "parameters": parameters,
         "responses": {
             "200": {"description": "OK", "content": {resource.produces: {"example": example}}},
-            "400": {"description": "401: a parameter is wrong; info says which"},
-            "401": {"description": "1001: no token, not ours, or expired"},
-            "403": {"description": "1002: not for this kind of caller"},
-            "404": {"description": "310, 2001 …: there is no such thing"},
-            "503": {"description": "9002: try again after Retry-After seconds"},
+            "400": problem("401: a parameter is wrong; info says which"),
+            "401": problem("1001: no token, not ours, or expired"),
+            "403": problem("1002: not for this kind of caller"),
+            "404": problem("310, 2001 …: there is no such thing"),
+            "409": problem("every other code: it is not possible now"),
+            "429": problem("9001: asked too often; try again after Retry-After seconds"),
+            "503": problem("9002: try again after Retry-After seconds"),
         },
     })
 }
@@ -163,6 +166,23 @@ fn operation_id(resource: &Resource) -> String {
         1 => id,
         _ => format!("{}_{id}", resource.method.name().to_ascii_lowercase()),
     }
+}
+
+/// A refusal of a resource (RFC 9457).
+fn problem(about: &str) -> Value {
+    let schema = json!({
+        "type": "object",
+        "required": ["type", "title", "status", "code", "info", "data"],
+        "properties": {
+            "type": {"type": "string"},
+            "title": {"type": "string"},
+            "status": {"type": "integer"},
+            "code": {"type": "integer"},
+            "info": {"description": "a text; with code 401 an object {field: why}"},
+            "data": {},
+        },
+    });
+    json!({"description": about, "content": {"application/problem+json": {"schema": schema}}})
 }
 
 fn refusals(route: &Route) -> String {

@@ -1,7 +1,8 @@
 //! `/v1`: what auditors and machines read and ask for, beside the manual's routes.
 //!
 //! Resources with paths and queries, in one table ([`ALL`]) from which the router, the OpenAPI description and docs/api.md
-//! are made. An answer is the resource itself; a refusal is an HTTP status with the same `{code, info, data}` as everywhere.
+//! are made. An answer is the resource itself; a refusal is an HTTP status and a problem
+//! (RFC 9457) with the same `{code, info, data}` in it as everywhere.
 //! Thin: what is answered is computed by `audit`.
 
 mod as_of;
@@ -28,7 +29,7 @@ use serde::Serialize;
 
 use super::form::Form;
 use super::routes::{Field, Holds, optional};
-use super::{App, Failure, idempotency_key, language, refusal_response, request_id};
+use super::{App, Failure, idempotency_key, language, problem_response, request_id};
 use crate::access::{self, Principal, Resource as Target};
 use crate::audit::at::{self, AsOf, At, AtError};
 use crate::identity::Caller;
@@ -286,7 +287,7 @@ async fn serve(
             if refused.status == StatusCode::OK {
                 refused.status = status_of(refused.wording.code);
             }
-            (refused.wording.code, refusal_response(refused, language))
+            (refused.wording.code, problem_response(&refused, language))
         }
     };
     if let Ok(id) = HeaderValue::from_str(&request_id) {

@@ -8,6 +8,7 @@ mod batch;
 mod reads;
 mod rebuild;
 mod replay;
+mod role;
 mod takeover;
 
 use std::str::FromStr as _;
@@ -23,6 +24,7 @@ pub use append::Appender;
 use append::{PREPARE_LOCK, lock_head};
 use reads::{Reads, bound, read_row};
 pub use rebuild::Rebuilder;
+pub use role::{Link, database_link, excessive_rights};
 
 /// How long a lock on the head is waited for before the caller is told to try again.
 const LOCK_TIMEOUT: &str = "5s";

@@ -8,7 +8,9 @@ use coupon_ledger::access::{
 use coupon_ledger::http::{routes, v1};
 use coupon_ledger::identity::Caller;
 
+use crate::docs::read;
 use crate::harness::{EMPLOYEE, MEMBER, PARTNER};
+use crate::tidy::files;
 
 /// Whether somebody of whom nothing more is known may do something to anything at all.
 pub fn may(caller: Caller, action: &str) -> bool {
@@ -54,4 +56,23 @@ fn every_right_opens_something_and_no_row_names_one_for_nothing() {
     }
     assert_eq!(opening, RIGHTS.iter().map(|right| right.id).collect());
     assert_eq!(opening.len(), RIGHTS.len(), "two rights have one number");
+}
+
+/// The threats of docs/security.md with the tests that stand in their last column.
+#[test]
+fn every_test_that_the_threat_model_names_exists() {
+    let text = read("docs/security.md");
+    let (_, threats) = text.split_once("\n| who | with what | control | test |\n").unwrap();
+    let sources = files("tests", &[".rs"]).into_iter().chain(files("src", &[".rs"]));
+    let sources: String = sources.map(|path| read(&path)).collect();
+    let mut named = 0;
+    for row in threats.lines().skip(1).take_while(|line| line.starts_with("| ")) {
+        let cell = row.trim_matches(['|', ' ']).rsplit(" | ").next().unwrap();
+        let tests: Vec<_> = cell.split(", ").map(|test| test.trim_matches('`')).collect();
+        for test in &tests {
+            assert!(sources.contains(&format!("fn {test}(")), "{test} is no test: {row}");
+        }
+        named += tests.len();
+    }
+    assert!(named > 30, "only {named} tests were found");
 }

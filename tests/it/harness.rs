@@ -428,7 +428,10 @@ impl Server {
     }
 
     pub async fn launch(mut command: Command, arguments: &[&str]) -> Self {
-        command.arg("serve").arg("--listen").arg("127.0.0.1:0").args(arguments);
+        command.arg("serve").args(arguments);
+        if !arguments.contains(&"--listen") {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut banner = Vec::new();

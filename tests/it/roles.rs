@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Engine, MEMBER, NOON, World};
+use crate::harness::{Engine, Home, MEMBER, NOON, World};
 use coupon_ledger::audit::rebuild::Running;
 use coupon_ledger::audit::tlog;
 use coupon_ledger::clock::{Clock, Zone};
@@ -11,11 +11,23 @@ use coupon_ledger::identity::Caller;
 use coupon_ledger::store;
 
 /// The grants as docs/operations.md gives them.
-fn documented_grants() -> String {
+pub fn documented_grants() -> String {
     let text = std::fs::read_to_string("docs/operations.md").unwrap();
     let (_, rest) = text.split_once("```sql\n").unwrap();
     let (grants, _) = rest.split_once("```").unwrap();
     grants.lines().filter(|line| !line.contains("ON DATABASE")).collect::<Vec<_>>().join("\n")
+}
+
+fn serving_role(owner: &Home) -> String {
+    format!("server_{}", owner.database_url.as_ref().unwrap().rsplit_once('/').unwrap().1)
+}
+
+/// The place of a server on the owner's database, under a new role with the documented grants.
+pub async fn with_role(owner: &Home) -> Home {
+    let role = serving_role(owner);
+    owner.sql(&format!("CREATE ROLE {role} LOGIN")).await.unwrap();
+    owner.sql(&documented_grants().replace("coupon_server", &role)).await.unwrap();
+    owner.beside(owner.database_url.clone().unwrap().replace("postgres@", &format!("{role}@")))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -24,11 +36,8 @@ async fn a_server_under_the_documented_grants_serves_and_cannot_change_the_log()
     let definition = world.define(json!({"num": 50, "is_claim": 1})).await;
     let owner = world.close().await;
 
-    let role = format!("server_{}", owner.database_url.as_ref().unwrap().rsplit_once('/').unwrap().1);
-    owner.sql(&format!("CREATE ROLE {role} LOGIN")).await.unwrap();
-    owner.sql(&documented_grants().replace("coupon_server", &role)).await.unwrap();
-    let url = owner.database_url.clone().unwrap().replace("postgres@", &format!("{role}@"));
-    let home = owner.beside(url);
+    let role = serving_role(&owner);
+    let home = with_role(&owner).await;
 
     let world = World::open(home, Clock::manual(NOON), Zone::default()).await;
     let id = world.call(MEMBER, "/client/claimcoupon", json!({"id": definition})).await.ok()["id"].clone();

@@ -17,7 +17,7 @@ const MAX_LINES: usize = 700;
 const LONG_FILES: &[(&str, &str)] = &[];
 
 /// The files under a folder of the repository with one of these endings, as paths from its root.
-fn files(folder: &str, endings: &[&str]) -> Vec<String> {
+pub fn files(folder: &str, endings: &[&str]) -> Vec<String> {
     fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
