@@ -52,11 +52,15 @@ pub fn document() -> Value {
         },
         "components": {
             "securitySchemes": {
-                "bearer": {"type": "http", "scheme": "bearer"},
+                "bearer": {"type": "http", "scheme": "bearer", "description": "a token, or a machine's key"},
+                "signature": {
+                    "type": "apiKey", "in": "header", "name": "x-signature",
+                    "description": "a partner's Ed25519 signature, with x-partner-id, x-signature-time and x-signature-nonce",
+                },
                 "token": {"type": "apiKey", "in": "header", "name": "token"},
             },
         },
-        "security": [{"bearer": []}, {"token": []}],
+        "security": [{"bearer": []}, {"token": []}, {"signature": []}],
         "paths": paths,
     })
 }
