@@ -29,12 +29,21 @@ pub enum Role {
     Auditor,
     /// A partner.
     Partner,
+    /// A program with a key of its own.
+    Machine,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 6] =
-        [Self::Member, Self::Employee, Self::Manager, Self::Operator, Self::Auditor, Self::Partner];
+    pub const ALL: [Self; 7] = [
+        Self::Member,
+        Self::Employee,
+        Self::Manager,
+        Self::Operator,
+        Self::Auditor,
+        Self::Partner,
+        Self::Machine,
+    ];
 
     /// Its name in the table and in the documentation.
     #[must_use]
@@ -46,6 +55,7 @@ impl Role {
             Self::Operator => "operator",
             Self::Auditor => "auditor",
             Self::Partner => "partner",
+            Self::Machine => "machine",
         }
     }
 }
@@ -78,7 +88,7 @@ impl Reach {
 /// What a cell says where it says nothing.
 const NOTHING: &str = "–";
 
-/// A right that an office (職務) may have: it opens what the role of whoever holds it does not.
+/// A right that an office (職務) or a machine's key may have: it opens what the role alone does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Right {
     /// Its number, the manual's where the manual has it.
@@ -111,6 +121,7 @@ pub const RIGHTS: &[Right] = &[
     right(31, 2, "definitions", "電子券管理"),
     right(32, 2, "issue", "電子券投放"),
     right(33, 2, "void", "作廢與回收"),
+    right(35, 2, "orders", "訂單"),
     right(36, 2, "rules", "訂單滿額與商品組"),
     right(37, 2, "partners", "合作商家"),
     right(38, 2, "read", "查詢"),
@@ -208,7 +219,7 @@ pub struct Principal {
     pub role: Role,
     /// Where he works, if he does in one shop.
     pub shop_id: Option<i64>,
-    /// The rights of the office that he holds, by their numbers.
+    /// The rights of the office that he holds, or of his key, by their numbers.
     pub rights: Vec<i64>,
 }
 
@@ -242,6 +253,7 @@ impl Principal {
             Caller::Member(_) => Role::Member,
             Caller::Employee(_) => Role::Employee,
             Caller::Partner(_) => Role::Partner,
+            Caller::Machine(_) => Role::Machine,
             Caller::Operator | Caller::System => Role::Operator,
             Caller::Auditor => Role::Auditor,
         };
@@ -308,13 +320,13 @@ mod tests {
     #[test]
     fn a_row_that_says_something_else_is_none() {
         for wrong in [
-            "| `/a` | | own | – | – | – | – |",
-            "| `/a` | | own | – | – | – | – | – | – |",
-            "| `/a` | | mine | – | – | – | – | – |",
-            "| `/a` | | – own | – | – | – | – | – |",
-            "| `/a` | | | – | – | – | – | – |",
-            "| `/a` | | right | – | – | – | – | – |",
-            "| `/a` | everything | – | – | – | – | – | – |",
+            "| `/a` | | own | – | – | – | – | – |",
+            "| `/a` | | own | – | – | – | – | – | – | – |",
+            "| `/a` | | mine | – | – | – | – | – | – |",
+            "| `/a` | | – own | – | – | – | – | – | – |",
+            "| `/a` | | | – | – | – | – | – | – |",
+            "| `/a` | | right | – | – | – | – | – | – |",
+            "| `/a` | everything | – | – | – | – | – | – | – |",
         ] {
             assert!(read_row(wrong).is_err(), "{wrong}");
         }

@@ -11,8 +11,10 @@ mod erase;
 mod keys;
 mod labels;
 mod levels_reached;
+mod machine_keys;
 mod member_list;
 mod members;
+mod nonces;
 pub mod seal;
 
 pub use employees::{Employee, EmployeeEdit, NEVER, Place, add_employee, edit_employee, employee, employees};
@@ -25,11 +27,13 @@ pub use labels::{
     level, levels, levels_by_id, tags, tags_by_id,
 };
 pub use levels_reached::{has_reached, level_reached_statement};
+pub use machine_keys::{add_machine_key, note_machine_used};
 pub use member_list::{Search, member, members};
 pub use members::{
     Edited, Member, MemberEdit, add_member, add_members, claim_member_ids, edit_member, known_members,
     membership, memberships,
 };
+pub use nonces::{forget_nonces, use_nonce};
 pub use seal::{Seal, SealError};
 
 use crate::store::{Cell, Statement, Store, StoreError};

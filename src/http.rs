@@ -20,6 +20,7 @@ pub mod partners;
 pub mod routes;
 pub mod rules;
 pub mod server;
+mod signature;
 mod site;
 pub mod v1;
 pub mod witness;
@@ -29,7 +30,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -48,6 +49,7 @@ use crate::import::MAX_FILE_BYTES;
 use crate::ledger::unit::Together;
 use crate::ledger::writer::WriteError;
 use crate::ledger::{ExecuteError, Executed, Ledger, Meta};
+use crate::machine_keys;
 use crate::refusal::{self, Language, Refusal, Wording, Wrong};
 use crate::store::{ReceiptKey, StoreError};
 use crate::value::{hex, random};
@@ -137,17 +139,25 @@ impl App {
         Ok(())
     }
 
+    /// Whoever a request proves to come from: by a machine's key, or by a token.
+    async fn identify(&self, headers: &HeaderMap) -> Result<(Principal, Option<Employee>), Failure> {
+        let shown = shown(headers).ok_or(Failure::NotSignedIn)?;
+        if machine_keys::is_key(shown) {
+            let (store, now_ms) = (self.ledger.store(), self.ledger.clock().now_ms());
+            let machine = machine_keys::identify(store, shown, now_ms).await?;
+            return Ok((machine.ok_or(Failure::NotSignedIn)?, None));
+        }
+        self.principal(self.caller(headers).ok_or(Failure::NotSignedIn)?).await
+    }
+
+    /// Whose token a request shows, if it holds; what is no token needs the database to tell whose it is.
     fn caller(&self, headers: &HeaderMap) -> Option<Caller> {
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let bearer = text("authorization").and_then(|value| {
-            let (scheme, token) = value.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then_some(token)
-        });
-        let token = Token::verify(
-            bearer.or_else(|| text("token"))?,
-            self.ledger.secrets(),
-            self.ledger.clock().now_ms(),
-        )?;
+        let now_ms = self.ledger.clock().now_ms();
+        let token = Token::verify(shown(headers)?, self.ledger.secrets(), now_ms)?;
+        // A machine shows its key, never a token.
+        if matches!(token.caller, Caller::Machine(_)) {
+            return None;
+        }
         let revoked = self.revoked.read().unwrap_or_else(PoisonError::into_inner);
         (!revoked.contains(&token.id)).then_some(token.caller)
     }
@@ -484,6 +494,16 @@ impl Refused {
     }
 }
 
+/// What a request shows of who it comes from: the bearer's, or in the manual's own header.
+fn shown(headers: &HeaderMap) -> Option<&str> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let bearer = text("authorization").and_then(|value| {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(token)
+    });
+    bearer.or_else(|| text("token"))
+}
+
 fn language(headers: &HeaderMap) -> Language {
     let wanted =
         headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -539,8 +559,8 @@ async fn answer(
     request: Request,
     request_id: String,
 ) -> Result<Answer, Failure> {
-    let caller = app.caller(request.headers()).ok_or(Failure::NotSignedIn)?;
-    let (who, employee) = app.principal(caller).await?;
+    let (who, employee, request) = signature::admit(&app, request).await?;
+    let caller = who.caller;
     access::authorize(&who, route.path, Resource::Unknown)?;
     let key = if route.writes { idempotency_key(request.headers())? } else { None };
     let language = language(request.headers());
@@ -583,23 +603,34 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Failure> {
     }
 }
 
-async fn read_form(app: &App, route: &Route, request: Request) -> Result<Form, Failure> {
-    let content_type =
-        request.headers().get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?").to_owned());
+/// Reads a body that may have so many bytes, and take so many times as long as any.
+async fn read_body(
+    app: &App,
+    (limit, patience): (usize, u32),
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Bytes, Failure> {
     let too_large = || Failure::Body(StatusCode::PAYLOAD_TOO_LARGE, Wrong::BodyTooLarge);
-    let limit = if route.takes_a_file() { MAX_FILE_BYTES } else { MAX_BODY_BYTES };
-    let query = request.uri().query().unwrap_or_default().to_owned();
-    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     if announced.and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > limit as u64) {
         return Err(too_large());
     }
-    let reading = Limited::new(request.into_body(), limit).collect();
-    let body = match tokio::time::timeout(app.options.body_timeout * patience(route), reading).await {
-        Err(_) => return Err(Failure::Body(StatusCode::REQUEST_TIMEOUT, Wrong::BodyTooSlow)),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
-        Ok(Err(_)) => return Err(Failure::Body(StatusCode::BAD_REQUEST, Wrong::BodyUnreadable)),
-        Ok(Ok(body)) => body.to_bytes(),
-    };
+    let reading = Limited::new(body, limit).collect();
+    match tokio::time::timeout(app.options.body_timeout * patience, reading).await {
+        Err(_) => Err(Failure::Body(StatusCode::REQUEST_TIMEOUT, Wrong::BodyTooSlow)),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(Failure::Body(StatusCode::BAD_REQUEST, Wrong::BodyUnreadable)),
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+    }
+}
+
+async fn read_form(app: &App, route: &Route, request: Request) -> Result<Form, Failure> {
+    let content_type =
+        request.headers().get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?").to_owned());
+    let limit = if route.takes_a_file() { MAX_FILE_BYTES } else { MAX_BODY_BYTES };
+    let (parts, body) = request.into_parts();
+    let query = parts.uri.query().unwrap_or_default();
+    let body = read_body(app, (limit, patience(route)), &parts.headers, body).await?;
     let Some(content_type) = content_type else {
         // No body needs no type: routes without required fields may be called bare.
         return if body.is_empty() {
@@ -612,7 +643,7 @@ async fn read_form(app: &App, route: &Route, request: Request) -> Result<Form, F
     let form = match essence.as_str() {
         "application/json" => Form::from_json(&body),
         "application/x-www-form-urlencoded" => Form::from_form(&body),
-        "text/csv" if route.takes_a_file() => Form::from_file(&query, body),
+        "text/csv" if route.takes_a_file() => Form::from_file(query, body),
         _ => return Err(Failure::Body(StatusCode::UNSUPPORTED_MEDIA_TYPE, Wrong::BodyType)),
     };
     form.map_err(|why| Failure::Fields(vec![("body", why)]))

@@ -22,6 +22,8 @@ pub enum Caller {
     Employee(i64),
     /// A partner, by his id: he sees what is his.
     Partner(i64),
+    /// A program with a key of its own, by the key's id.
+    Machine(i64),
     /// An operator.
     Operator,
     /// An auditor: reads everything, changes nothing.
@@ -38,6 +40,7 @@ impl Caller {
             Self::Member(_) => "member",
             Self::Employee(_) => "employee",
             Self::Partner(_) => "partner",
+            Self::Machine(_) => "machine",
             Self::Operator => "operator",
             Self::Auditor => "auditor",
             Self::System => "system",
@@ -64,7 +67,7 @@ impl Caller {
                 .find(|caller| caller.kind() == text);
         };
         let id = parse_int(id, 1, MAX_ID).ok().filter(|id| (1..=MAX_ID).contains(id))?;
-        [Self::Member(id), Self::Employee(id), Self::Partner(id)]
+        [Self::Member(id), Self::Employee(id), Self::Partner(id), Self::Machine(id)]
             .into_iter()
             .find(|caller| caller.kind() == kind)
     }
@@ -73,7 +76,9 @@ impl Caller {
 impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Member(id) | Self::Employee(id) | Self::Partner(id) => write!(f, "{}:{id}", self.kind()),
+            Self::Member(id) | Self::Employee(id) | Self::Partner(id) | Self::Machine(id) => {
+                write!(f, "{}:{id}", self.kind())
+            }
             _ => f.write_str(self.kind()),
         }
     }
@@ -133,8 +138,8 @@ mod tests {
 
     #[test]
     fn a_caller_is_read_as_he_is_displayed() {
-        let callers = [Caller::Member(439), Caller::Employee(1), Caller::Partner(2), Caller::Operator];
-        for caller in callers.into_iter().chain([Caller::Auditor, Caller::System]) {
+        let callers = [Caller::Member(439), Caller::Employee(1), Caller::Partner(2), Caller::Machine(3)];
+        for caller in callers.into_iter().chain([Caller::Operator, Caller::Auditor, Caller::System]) {
             assert_eq!(Caller::parse(&caller.to_string()), Some(caller));
         }
         assert_eq!(Caller::parse("employee/1000"), Some(Caller::Employee(1000)));

@@ -4,9 +4,11 @@
 //! replaying the stream, and comparing them is a diff.
 
 pub mod jobs;
+pub mod machines;
 pub mod offices;
 pub mod orders;
 pub mod pages;
+pub mod partner_keys;
 pub mod partners;
 pub mod rules;
 
@@ -291,8 +293,39 @@ pub static APPOINTMENTS: LiveTable = LiveTable {
     key_columns: 1,
 };
 
+/// `projections/machines.sql`
+pub static MACHINES: LiveTable = LiveTable {
+    name: "machines_v1",
+    written_by: &["machine_key"],
+    columns: &[
+        Int("machine_key_id"),
+        Text("name"),
+        Text("rights"),
+        Int("expires_at_ms"),
+        Int("employee_id"),
+        Int("issued_at_ms"),
+        Int("revoked_at_ms"),
+    ],
+    key_columns: 1,
+};
+
+/// `projections/partner_keys.sql`
+pub static PARTNER_KEYS: LiveTable = LiveTable {
+    name: "partner_keys_v1",
+    written_by: &["partner_key"],
+    columns: &[
+        Int("partner_id"),
+        Int("partner_key_id"),
+        Text("public_key"),
+        Int("employee_id"),
+        Int("registered_at_ms"),
+        Int("revoked_at_ms"),
+    ],
+    key_columns: 2,
+};
+
 /// Every live table that is made of streams alone.
-pub static LIVE_TABLES: [&LiveTable; 16] = [
+pub static LIVE_TABLES: [&LiveTable; 18] = [
     &WALLET,
     &REDEMPTIONS,
     &DEFINITIONS,
@@ -309,6 +342,8 @@ pub static LIVE_TABLES: [&LiveTable; 16] = [
     &PARTNER_COUPONS,
     &OFFICES,
     &APPOINTMENTS,
+    &MACHINES,
+    &PARTNER_KEYS,
 ];
 
 /// The manual's number of a definition's type.

@@ -218,6 +218,8 @@ pub enum Wrong {
     Held,
     /// Not the number of a right.
     NotARight,
+    /// Not an Ed25519 public key.
+    NotAPublicKey,
     /// The personal data of whom it names was erased.
     Erased,
     /// It has come to its end.
@@ -433,6 +435,11 @@ impl Wrong {
                 "仍有員工擔任，不能刪除".to_owned(),
                 "仍有员工担任，不能删除".to_owned(),
                 "employees hold it: it cannot be deleted".to_owned(),
+            ],
+            Self::NotAPublicKey => [
+                format!("{field}必須是Ed25519公鑰（base64或十六進位）"),
+                format!("{field}必须是Ed25519公钥（base64或十六进制）"),
+                format!("{field} must be an Ed25519 public key, in base64 or hexadecimal"),
             ],
             Self::NotARight => [
                 format!("{field}含有不存在的權限"),

@@ -40,7 +40,7 @@ pub(super) struct TokenArgs {
 }
 
 /// `90s`, `15m`, `12h`, `30d` in seconds; at most ten years.
-fn parse_ttl(text: &str) -> Result<i64, String> {
+pub(super) fn parse_ttl(text: &str) -> Result<i64, String> {
     let shape = || "give a time like 90s, 15m, 12h or 30d, at most ten years".to_owned();
     let unit = text.chars().last().ok_or_else(shape)?;
     let seconds = match unit {

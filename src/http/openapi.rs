@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value, json};
 
 use super::routes::{ALL, Field, Holds, Route};
-use super::v1::{self, Method, Resource};
+use super::v1::{self, Resource};
 use crate::access;
 use crate::refusal::{ALL_WORDINGS, Language};
 use crate::value::MAX_ID;
@@ -18,13 +18,10 @@ pub fn document() -> Value {
         paths.insert(route.path.to_owned(), json!({"post": operation(route)}));
     }
     for resource in v1::ALL.iter() {
-        let method = match resource.method {
-            Method::Get => "get",
-            Method::Post => "post",
-        };
+        let method = resource.method.name().to_ascii_lowercase();
         // What follows to the end is one parameter there.
         let path = paths.entry(resource.path.replace("{*", "{")).or_insert_with(|| json!({}));
-        path[method] = resource_operation(resource);
+        path[method.as_str()] = resource_operation(resource);
     }
     for (path, about, kind) in [
         ("/healthz", "Whether the process runs", "text/plain"),
@@ -55,11 +52,15 @@ pub fn document() -> Value {
         },
         "components": {
             "securitySchemes": {
-                "bearer": {"type": "http", "scheme": "bearer"},
+                "bearer": {"type": "http", "scheme": "bearer", "description": "a token, or a machine's key"},
+                "signature": {
+                    "type": "apiKey", "in": "header", "name": "x-signature",
+                    "description": "a partner's Ed25519 signature, with x-partner-id, x-signature-time and x-signature-nonce",
+                },
                 "token": {"type": "apiKey", "in": "header", "name": "token"},
             },
         },
-        "security": [{"bearer": []}, {"token": []}],
+        "security": [{"bearer": []}, {"token": []}, {"signature": []}],
         "paths": paths,
     })
 }
@@ -146,7 +147,7 @@ fn resource_operation(resource: &Resource) -> Value {
     json!({
         "summary": resource.about,
         "description": format!("Callers: {}.", callers),
-        "operationId": resource.path.trim_start_matches('/').replace(['/', '{', '}', '*'], "_"),
+        "operationId": operation_id(resource),
         "tags": ["v1"],
         "parameters": parameters,
         "responses": {
@@ -160,6 +161,15 @@ fn resource_operation(resource: &Resource) -> Value {
             "503": problem("9002: try again after Retry-After seconds"),
         },
     })
+}
+
+/// Unique among all operations: with its method where a path has several.
+fn operation_id(resource: &Resource) -> String {
+    let id = resource.path.trim_start_matches('/').replace(['/', '{', '}', '*'], "_");
+    match v1::ALL.iter().filter(|other| other.path == resource.path).count() {
+        1 => id,
+        _ => format!("{}_{id}", resource.method.name().to_ascii_lowercase()),
+    }
 }
 
 /// A refusal of a resource (RFC 9457).
@@ -259,10 +269,7 @@ pub fn markdown() -> String {
     text.push_str("\n## Resources\n");
     for resource in v1::ALL.iter() {
         let callers = access::names_of_roles(&resource.action());
-        let method = match resource.method {
-            Method::Get => "GET",
-            Method::Post => "POST",
-        };
+        let method = resource.method.name();
         let _ = write!(
             text,
             "\n### {method} {}\n\n{}. Callers: {}. Answers `{}`.\n\n",

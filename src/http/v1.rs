@@ -10,6 +10,8 @@ mod events;
 mod followers;
 mod history;
 mod keys;
+mod machine_keys;
+mod partner_keys;
 pub(crate) mod rebuilds;
 mod tlog;
 
@@ -22,16 +24,18 @@ use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use serde::Serialize;
 
 use super::form::Form;
 use super::routes::{Field, Holds, optional};
 use super::{App, Failure, idempotency_key, language, problem_response, request_id};
-use crate::access::{self, Resource as Target};
+use crate::access::{self, Principal, Resource as Target};
 use crate::audit::at::{self, AsOf, At, AtError};
 use crate::identity::Caller;
+use crate::ledger::Meta;
 use crate::refusal::{Language, Wrong};
+use crate::store::ReceiptKey;
 
 /// How many times longer a resource may take than a request of the manual: an auditor's question may read much of the log.
 const PATIENCE: u32 = 20;
@@ -70,6 +74,10 @@ pub enum Run {
     Followers,
     /// `/v1/followers/{name}/{order}`
     FollowerOrder,
+    /// `/v1/machine-keys` and what belongs to it.
+    MachineKeys(machine_keys::MachineKeys),
+    /// `/v1/partner-keys` and what belongs to it.
+    PartnerKeys(partner_keys::PartnerKeys),
 }
 
 /// What a resource is asked with.
@@ -79,6 +87,20 @@ pub enum Method {
     Get,
     /// Changes something.
     Post,
+    /// Ends something.
+    Delete,
+}
+
+impl Method {
+    /// Its name in HTTP.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Delete => "DELETE",
+        }
+    }
 }
 
 /// A resource.
@@ -106,11 +128,7 @@ impl Resource {
     /// What the table of who may do what calls it.
     #[must_use]
     pub fn action(&self) -> String {
-        let method = match self.method {
-            Method::Get => "GET",
-            Method::Post => "POST",
-        };
-        format!("{method} {}", self.path)
+        format!("{} {}", self.method.name(), self.path)
     }
 }
 
@@ -124,6 +142,8 @@ pub static ALL: LazyLock<Vec<Resource>> = LazyLock::new(|| {
         keys::RESOURCES,
         rebuilds::RESOURCES,
         followers::RESOURCES,
+        machine_keys::RESOURCES,
+        partner_keys::RESOURCES,
     ]
     .concat()
 });
@@ -134,6 +154,8 @@ pub(super) struct Ask {
     pub(super) app: App,
     /// Who asks.
     pub(super) caller: Caller,
+    /// The same, with his role and what he was given.
+    pub(super) who: Principal,
     /// Names the request in logs and in the events it causes.
     pub(super) request_id: String,
     /// The idempotency key, where something is changed.
@@ -164,6 +186,20 @@ impl Ask {
             AtError::Wrong(why) => Failure::Fields(vec![("at", why)]),
             AtError::Store(error) => error.into(),
         })
+    }
+
+    /// What a command is given with; under the request's key, if it has one.
+    fn meta(&self, operation: &'static str, canonical: &str) -> Meta {
+        let ledger = &self.app.ledger;
+        let caller = self.caller.to_string();
+        let receipt = |key| (ReceiptKey { caller, operation, key }, ledger.secrets().request_mac(canonical));
+        Meta {
+            caller: self.caller,
+            at: ledger.now(),
+            request_id: self.request_id.clone(),
+            receipt: self.key.clone().map(receipt),
+            job_id: None,
+        }
     }
 
     /// Ends the reading of fields.
@@ -211,6 +247,7 @@ pub(super) fn router() -> Router<App> {
         let method = match resource.method {
             Method::Get => get(answer),
             Method::Post => post(answer),
+            Method::Delete => delete(answer),
         };
         router.route(resource.path, method)
     })
@@ -275,15 +312,15 @@ async fn answer(
     parts: HashMap<String, String>,
     (query, headers, request_id): (String, HeaderMap, String),
 ) -> Result<Page, Failure> {
-    let caller = app.caller(&headers).ok_or(Failure::NotSignedIn)?;
-    let (who, _) = app.principal(caller).await?;
+    let (who, _) = app.identify(&headers).await?;
+    let caller = who.caller;
     access::authorize(&who, &resource.action(), Target::Unknown)?;
     let mut form = Form::from_form(query.as_bytes())
         .map_err(|_| Failure::Body(StatusCode::BAD_REQUEST, Wrong::BodyUnreadable))?;
     form.put_all(parts);
-    let key = if resource.method == Method::Post { idempotency_key(&headers)? } else { None };
+    let key = if resource.method == Method::Get { None } else { idempotency_key(&headers)? };
     let language = language(&headers);
-    let ask = Ask { app, caller, request_id, key, form, language };
+    let ask = Ask { app, caller, who, request_id, key, form, language };
     match resource.run {
         Run::Events => events::events(ask).await,
         Run::Tlog(tlog) => tlog::run(tlog, ask).await,
@@ -297,5 +334,7 @@ async fn answer(
         Run::Rebuilds(run) => rebuilds::run(run, ask).await,
         Run::Followers => followers::list(ask).await,
         Run::FollowerOrder => followers::order(ask).await,
+        Run::MachineKeys(run) => machine_keys::run(run, ask).await,
+        Run::PartnerKeys(run) => partner_keys::run(run, ask).await,
     }
 }

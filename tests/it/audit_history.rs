@@ -12,9 +12,11 @@ use coupon_ledger::entity::decode;
 use coupon_ledger::grant::Grant;
 use coupon_ledger::identity::Caller;
 use coupon_ledger::job::Job;
+use coupon_ledger::machine::Machine;
 use coupon_ledger::member::Member;
 use coupon_ledger::office::{Appointment, Office};
 use coupon_ledger::order::Order;
+use coupon_ledger::partner_key::PartnerKey;
 use coupon_ledger::provenance::Provenance;
 use coupon_ledger::rule::{GoodsGroup, OrderAmount};
 use coupon_ledger::shop::Shop;
@@ -47,6 +49,8 @@ fn words(event: &StoredEvent) -> String {
         "member" => of::<Member>(event),
         "office" => of::<Office>(event),
         "appointment" => of::<Appointment>(event),
+        "machine_key" => of::<Machine>(event),
+        "partner_key" => of::<PartnerKey>(event),
         other => panic!("a kind of stream without words: {other}"),
     }
 }

@@ -23,6 +23,7 @@ pub async fn everything(engine: Engine) -> World {
     partners(&world, definition_id).await;
     rules(&world, definition_id).await;
     offices(&world).await;
+    keys(&world).await;
     new_key(&world).await;
     world.operator("/member/add", json!({"id": 900, "nickname": "老王"})).await.ok();
     world.operator("/member/erase", json!({"id": 900, "reason": "會員要求"})).await.ok();
@@ -168,6 +169,22 @@ async fn offices(world: &World) {
         world.operator("/user/edit", edit).await.ok();
     }
     world.operator("/office/del", json!({"id": id})).await.ok();
+}
+
+/// Those of a machine, and of the partner who is there.
+async fn keys(world: &World) {
+    let partner = world.operator("/business/list", json!({})).await.ok()[0]["id"].clone();
+    let public_key = "03a107bff3ce10be1d70dd18e74bc09967e4d6309ba50d5f1ddc8664125531b8";
+    let bearer = format!("Bearer {}", world.token(Caller::Operator));
+    for (method, path) in [
+        ("POST", "/v1/machine-keys?name=till&rights=orders,read".to_owned()),
+        ("DELETE", "/v1/machine-keys/1".to_owned()),
+        ("POST", format!("/v1/partner-keys?partner_id={partner}&public_key={public_key}")),
+        ("DELETE", "/v1/partner-keys/1".to_owned()),
+    ] {
+        let reply = world.raw(method, &path, &[("authorization", &bearer)], Vec::new()).await;
+        assert_eq!(reply.status, 200, "{}", reply.body);
+    }
 }
 
 /// What happened, as `kind name`.

@@ -26,6 +26,9 @@ const MANAGER_ELSEWHERE: Caller = Caller::Employee(2005);
 /// There is no such partner.
 const PARTNER_ELSEWHERE: Caller = Caller::Partner(9999);
 
+/// A key with every right that there is; keys with all but one are those behind it.
+const MACHINE: Caller = Caller::Machine(1);
+
 /// What a stranger is answered on routes that reach to what is his own or his shop's only.
 enum Abroad {
     /// One of these: as if what it names were not there, or not allowed where it names the shop itself.
@@ -101,7 +104,9 @@ fn table_says(role: Role, has_right: bool, action: &str) -> Says {
 
 /// Everybody there is: who, as what, with the right that the route asks for, and whether what the route names is his.
 /// Strangers come first, so that they meet everything as it is.
-fn everybody(owner: Caller) -> Vec<(Caller, Role, bool, bool)> {
+fn everybody(owner: Caller, right: Option<i64>) -> Vec<(Caller, Role, bool, bool)> {
+    let place = RIGHTS.iter().position(|other| Some(other.id) == right).unwrap_or_default();
+    let machine_with_all_but_one = Caller::Machine(2 + place as i64);
     let member = if matches!(owner, Caller::Member(_)) { owner } else { MEMBER };
     vec![
         (STRANGER, Role::Member, false, false),
@@ -109,12 +114,14 @@ fn everybody(owner: Caller) -> Vec<(Caller, Role, bool, bool)> {
         (MANAGER_ELSEWHERE, Role::Manager, false, false),
         (PARTNER_ELSEWHERE, Role::Partner, false, false),
         (WITH_ALL_BUT_ONE, Role::Employee, false, true),
+        (machine_with_all_but_one, Role::Machine, false, true),
         (Caller::Auditor, Role::Auditor, false, true),
         (member, Role::Member, false, true),
         (EMPLOYEE, Role::Employee, false, true),
         (MANAGER, Role::Manager, false, true),
         (PARTNER, Role::Partner, false, true),
         (WITH_ALL_RIGHTS, Role::Employee, true, true),
+        (MACHINE, Role::Machine, true, true),
         (Caller::Operator, Role::Operator, true, true),
     ]
 }
@@ -123,8 +130,26 @@ fn numbers<'a>(rights: impl Iterator<Item = &'a Right>) -> String {
     rights.map(|right| right.id.to_string()).collect::<Vec<_>>().join(",")
 }
 
-/// Whoever is missing in a world with people. Returns the office whose rights are those of [`WITH_ALL_BUT_ONE`].
-async fn bring_in(world: &World) -> i64 {
+/// Whoever is missing in a world with people.
+struct Cast {
+    /// The office whose rights are those of [`WITH_ALL_BUT_ONE`].
+    office: i64,
+    /// The machines' keys, by their ids from 1.
+    keys: Vec<String>,
+}
+
+impl Cast {
+    /// What somebody shows of himself.
+    fn bearer(&self, world: &World, caller: Caller) -> String {
+        let shown = match caller {
+            Caller::Machine(id) => self.keys[id as usize - 1].clone(),
+            caller => world.token(caller),
+        };
+        format!("Bearer {shown}")
+    }
+}
+
+async fn bring_in(world: &World) -> Cast {
     world.operator("/member/add", json!({"id": 7777, "nickname": "路人"})).await.ok();
     let elsewhere = json!({"shop_name": "遠方", "phone": "1", "address": "a"});
     let elsewhere = world.operator("/shop/add", elsewhere).await.ok()["id"].as_str().unwrap().to_owned();
@@ -145,7 +170,17 @@ async fn bring_in(world: &World) -> i64 {
             json!({"id": id, "name": "店員", "shop_id": shop, "office_id": office, "is_manager": manager});
         world.operator("/user/add", employee).await.ok();
     }
-    but_one.as_i64().unwrap()
+    let mut sets = vec![numbers(RIGHTS.iter())];
+    sets.extend(RIGHTS.iter().map(|but| numbers(RIGHTS.iter().filter(|right| right.id != but.id))));
+    let operator = format!("Bearer {}", world.token(Caller::Operator));
+    let mut keys = Vec::new();
+    for rights in sets {
+        let path = format!("/v1/machine-keys?name=m&rights={rights}");
+        let issued = world.raw("POST", &path, &[("authorization", &operator)], Vec::new()).await;
+        keys.push(issued.body["key"].as_str().unwrap().to_owned());
+        assert_eq!(issued.body["id"], keys.len());
+    }
+    Cast { office: but_one.as_i64().unwrap(), keys }
 }
 
 /// The request as this caller would send it: only operators may ask for a partner's coupon back.
@@ -174,15 +209,17 @@ on_both_engines! {
         for page in PAGES {
             let world = World::with_people(engine).await;
             let cases = (page.cases)(&world).await;
-            let office = bring_in(&world).await;
+            let cast = bring_in(&world).await;
             for case in &cases {
                 let but = right_for(case.path).map(|right| right.id);
                 let rights = numbers(RIGHTS.iter().filter(|right| Some(right.id) != but));
-                let rights = json!({"id": office, "competence_ids": rights});
+                let rights = json!({"id": cast.office, "competence_ids": rights});
                 world.operator("/office/setcompetence", rights).await.ok();
-                for (caller, role, has_right, is_his) in everybody(case.caller) {
+                for (caller, role, has_right, is_his) in everybody(case.caller, but) {
                     let said = table_says(role, has_right, case.path);
-                    let reply = world.call(caller, case.path, body_of(case, caller)).await;
+                    let bearer = cast.bearer(&world, caller);
+                    let body = body_of(case, caller).to_string();
+                    let reply = world.request(case.path, &[("authorization", &bearer)], &body).await;
                     let what = format!("{} as {caller} ({role:?}): {}", case.path, reply.body);
                     let refused = (reply.code(), reply.status.as_u16()) == (1002, 403);
                     assert_eq!(reply.code() == 1002, refused, "{what}");
@@ -210,13 +247,17 @@ on_both_engines! {
         });
         let definition = world.define(json!({})).await;
         assert_eq!(world.issue(definition, 439).await, 1);
-        bring_in(&world).await;
+        let cast = bring_in(&world).await;
         for resource in v1::ALL.iter() {
-            let method = if resource.method == v1::Method::Get { "GET" } else { "POST" };
-            let path = crate::v1::concrete(resource.path);
-            for (caller, role, has_right, is_his) in everybody(MEMBER) {
+            let method = resource.method.name();
+            // Nobody's key is revoked on the way.
+            let path = match resource.method {
+                v1::Method::Delete => crate::v1::concrete(resource.path).replace("/1", "/99"),
+                _ => crate::v1::concrete(resource.path),
+            };
+            for (caller, role, has_right, is_his) in everybody(MEMBER, None) {
                 let said = table_says(role, has_right, &resource.action());
-                let bearer = format!("Bearer {}", world.token(caller));
+                let bearer = cast.bearer(&world, caller);
                 let reply = world.raw(method, &path, &[("authorization", &bearer)], Vec::new()).await;
                 let what = format!("{method} {path} as {caller} ({role:?}): {} {}", reply.status, reply.body);
                 let refused = reply.status.as_u16() == 403;

@@ -123,6 +123,25 @@ async fn a_server_under_the_documented_grants_serves_and_cannot_change_the_log()
     followers::note(&world.ledger, &EXPIRY, Some("away".to_owned())).await;
     assert_eq!(world.get(Caller::Auditor, "/v1/followers").await.body["followers"][0]["last_error"], "away");
 
+    let issued = post("/v1/machine-keys?name=till&rights=read").await;
+    let key = format!("Bearer {}", issued.body["key"].as_str().unwrap());
+    world.request("/shop/list", &[("authorization", &key)], "{}").await.ok();
+
+    let seed = ed25519_dalek::SigningKey::from_bytes(&[2; 32]);
+    let public = coupon_ledger::value::hex(seed.verifying_key().as_bytes());
+    let registered = post(&format!("/v1/partner-keys?partner_id=2&public_key={public}")).await;
+    assert_eq!(registered.status, 200, "{}", registered.body);
+    let time = (world.clock.now_ms() / 1000).to_string();
+    let (path, nonce) = ("/businesshome/get", "0123456789abcdef");
+    let message = coupon_ledger::signed_request::message(2, "POST", path, &time, nonce, b"{}");
+    let signature = ed25519_dalek::Signer::sign(&seed, message.as_bytes()).to_bytes();
+    let signature = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, signature);
+    let values = ["2", &time, nonce, &signature];
+    let headers: Vec<_> = coupon_ledger::signed_request::HEADERS.into_iter().zip(values).collect();
+    world.request(path, &headers, "{}").await.ok();
+    let later = world.clock.now_ms() + 3_600_000;
+    assert_eq!(coupon_ledger::directory::forget_nonces(world.store(), later).await.unwrap(), 1);
+
     // It may not make tables, but serves from those that their owner has made beside it.
     let refused = post("/v1/rebuilds").await;
     let info = refused.body["info"].as_str().unwrap_or_default();
