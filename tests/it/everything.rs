@@ -42,6 +42,9 @@ async fn new_key(world: &World) {
         job_id: None,
     };
     world.ledger.execute::<Provenance>(LEDGER_ID, &rotate, &meta).await.unwrap();
+    let bearer = format!("Bearer {}", world.token(Caller::Operator));
+    let rotated = world.raw("POST", "/v1/keys/qr", &[("authorization", &bearer)], Vec::new()).await;
+    assert_eq!(rotated.status, 200, "{}", rotated.body);
 }
 
 async fn definitions(world: &World) -> i64 {

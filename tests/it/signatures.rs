@@ -318,7 +318,8 @@ on_both_engines! {
         assert_eq!(added.code, Some(0), "{added:?}");
         server.kill().await;
         assert_eq!(add("1", 2).await.code, Some(0));
-        assert_eq!(run(&["revoke", "1"]).await.code, Some(0));
+        let id = serde_json::from_str::<Value>(&added.out).unwrap()["id"].to_string();
+        assert_eq!(run(&["revoke", &id]).await.code, Some(0));
         let list = run(&["list"]).await;
         let keys: Vec<Value> = list.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!((keys.len(), &keys[1]["public_key"]), (2, &json!(public(&key(1)))));
