@@ -2,7 +2,7 @@
 //! `coupon-ledger import …`, `coupon-ledger history …`, `coupon-ledger as-of …`, `coupon-ledger verify …`,
 //! `coupon-ledger export …`, `coupon-ledger check …`, `coupon-ledger key …`, `coupon-ledger witness …`,
 //! `coupon-ledger rebuild …`, `coupon-ledger followers …`, `coupon-ledger backup …`, `coupon-ledger restore …`,
-//! `coupon-ledger operator|auditor|employee …`.
+//! `coupon-ledger operator|auditor|employee …`, `coupon-ledger machine …`, `coupon-ledger partner-key …`.
 //!
 //! Data goes to stdout, logs and progress to stderr. Exit code 0 done, 1 refused or findings, 2 could not run.
 
@@ -16,6 +16,8 @@ mod history;
 mod import;
 mod issue;
 mod key;
+mod machine;
+mod partner_key;
 mod rebuild;
 mod remote;
 mod safety;
@@ -79,6 +81,10 @@ enum Command {
     Check(check::CheckArgs),
     /// List or rotate the keys that sign the transparency log
     Key(key::KeyArgs),
+    /// Issue, list or revoke keys for programs that call the ledger
+    Machine(machine::MachineArgs),
+    /// Register, list or revoke the public keys by which partners sign their requests
+    PartnerKey(partner_key::PartnerKeyArgs),
     /// Watch another ledger's transparency log, and cosign what continues it
     Witness(witness::WitnessArgs),
     /// Tell what happened to a coupon or any other stream, or what somebody did; works while the server runs
@@ -221,6 +227,8 @@ async fn dispatch(cli: Cli) -> Result<(), Failed> {
         Some(Command::Export(arguments)) => export::run(context, arguments).await,
         Some(Command::Check(arguments)) => check::run(&arguments),
         Some(Command::Key(arguments)) => key::run(context, arguments).await,
+        Some(Command::Machine(arguments)) => machine::run(context, arguments).await,
+        Some(Command::PartnerKey(arguments)) => partner_key::run(context, arguments).await,
         Some(Command::Witness(arguments)) => witness::run(arguments).await,
         Some(Command::History(arguments)) => history::run(context, arguments).await,
         Some(Command::AsOf(arguments)) => as_of::run(context, arguments).await,

@@ -12,8 +12,10 @@ mod erase;
 mod keys;
 mod labels;
 mod levels_reached;
+mod machine_keys;
 mod member_list;
 mod members;
+mod nonces;
 pub mod seal;
 mod wechat;
 
@@ -21,7 +23,7 @@ pub use accounts::{
     Session, SignInRow, Tries, account_named, account_of_subject, account_secrets, claim_name,
     clear_ended_sessions, count_try, end_session, locked_until, name_of, session, sign_in_row, touch_session,
 };
-pub use employees::{Employee, EmployeeEdit, NEVER, add_employee, edit_employee, employee, employees};
+pub use employees::{Employee, EmployeeEdit, NEVER, Place, add_employee, edit_employee, employee, employees};
 pub use erase::{
     EarlierErasure, Piece, clear_member, earlier_erasures, not_cleared, seal_members, seal_reviews,
 };
@@ -31,11 +33,13 @@ pub use labels::{
     level, levels, levels_by_id, tags, tags_by_id,
 };
 pub use levels_reached::{has_reached, level_reached_statement};
+pub use machine_keys::{add_machine_key, note_machine_used};
 pub use member_list::{Search, member, members};
 pub use members::{
     Edited, Member, MemberEdit, add_member, add_members, claim_member_ids, edit_member, known_members,
     membership, memberships,
 };
+pub use nonces::{forget_nonces, use_nonce};
 pub use seal::{Seal, SealError};
 pub use wechat::{
     Binding, bind_wechat, drop_binding, has_wechat, openids, unbind_wechat, use_up_state, wechat_binding,

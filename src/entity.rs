@@ -15,11 +15,17 @@ use crate::directory::account_secrets;
 use crate::facts::Facts;
 use crate::grant::{Grant, GrantCommand, GrantEvent};
 use crate::job::{Job, JobCommand, JobEvent};
+use crate::machine::{Machine, MachineCommand, MachineEvent};
 use crate::member::{Member, MemberCommand, MemberEvent};
+use crate::office::{Appointment, AppointmentCommand, AppointmentEvent, Office, OfficeCommand, OfficeEvent};
 use crate::order::{Order, OrderCommand, OrderEvent};
+use crate::partner_key::{PartnerKey, PartnerKeyCommand, PartnerKeyEvent};
 use crate::provenance::{Provenance, ProvenanceCommand, ProvenanceEvent};
 use crate::read_model::accounts::account_rows;
+use crate::read_model::machines::machine_rows;
+use crate::read_model::offices::{appointment_rows, office_rows};
 use crate::read_model::orders::order_rows;
+use crate::read_model::partner_keys::partner_key_rows;
 use crate::read_model::rules::{goods_group_rows, grant_rows, order_amount_rows};
 use crate::read_model::{allotment_rows, coupon_rows, definition_rows, job_rows, shop_rows};
 use crate::refusal::Refusal;
@@ -457,6 +463,51 @@ impl Entity for Account {
     }
 }
 
+impl Entity for Office {
+    fn begins(command: &OfficeCommand) -> bool {
+        matches!(command, OfficeCommand::Add { .. })
+    }
+
+    fn rows(&self, id: i64) -> Vec<LiveRow> {
+        office_rows(id, self)
+    }
+}
+
+impl Entity for Appointment {
+    fn rows(&self, id: i64) -> Vec<LiveRow> {
+        appointment_rows(id, self)
+    }
+}
+
+impl Entity for Machine {
+    fn begins(command: &MachineCommand) -> bool {
+        matches!(command, MachineCommand::Issue { .. })
+    }
+
+    fn rows(&self, id: i64) -> Vec<LiveRow> {
+        machine_rows(id, self)
+    }
+}
+
+impl Entity for PartnerKey {
+    fn needs(command: &PartnerKeyCommand) -> Needs<'_> {
+        match command {
+            PartnerKeyCommand::Register { partner_id, .. } => {
+                Needs { shop_id: Some(*partner_id), ..Needs::default() }
+            }
+            PartnerKeyCommand::Revoke { .. } => Needs::default(),
+        }
+    }
+
+    fn begins(command: &PartnerKeyCommand) -> bool {
+        matches!(command, PartnerKeyCommand::Register { .. })
+    }
+
+    fn rows(&self, id: i64) -> Vec<LiveRow> {
+        partner_key_rows(id, self)
+    }
+}
+
 impl Entity for Provenance {
     fn rows(&self, _id: i64) -> Vec<LiveRow> {
         Vec::new()
@@ -517,6 +568,10 @@ macro_rules! for_each_aggregate {
             $crate::rule::GoodsGroup,
             $crate::member::Member,
             $crate::account::Account,
+            $crate::office::Office,
+            $crate::office::Appointment,
+            $crate::machine::Machine,
+            $crate::partner_key::PartnerKey,
             $crate::provenance::Provenance
         );
     };
@@ -545,6 +600,10 @@ aggregate!(GoodsGroup, "goods_group", GoodsGroupCommand, GoodsGroupEvent);
 aggregate!(Provenance, "ledger", ProvenanceCommand, ProvenanceEvent);
 aggregate!(Member, "member", MemberCommand, MemberEvent);
 aggregate!(Account, "account", AccountCommand, AccountEvent);
+aggregate!(Office, "office", OfficeCommand, OfficeEvent);
+aggregate!(Appointment, "appointment", AppointmentCommand, AppointmentEvent);
+aggregate!(Machine, "machine_key", MachineCommand, MachineEvent);
+aggregate!(PartnerKey, "partner_key", PartnerKeyCommand, PartnerKeyEvent);
 
 macro_rules! domain_event {
     ($event:ident { $($name:ident),* }) => {
@@ -603,5 +662,9 @@ domain_event!(AccountEvent {
     Disabled,
     Enabled
 });
+domain_event!(OfficeEvent { Added, Edited, RightsSet, Deleted });
+domain_event!(AppointmentEvent { Appointed });
+domain_event!(MachineEvent { Issued, Revoked });
+domain_event!(PartnerKeyEvent { Registered, Revoked });
 domain_event!(GoodsGroupEvent { Created, Renamed, GoodsSet, Deleted });
 domain_event!(ProvenanceEvent { ImportedFrom, CheckpointKeyRotated, KeyRotated });

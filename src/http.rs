@@ -15,6 +15,7 @@ pub mod gate;
 mod identify;
 pub mod import;
 pub mod jobs;
+pub mod offices;
 mod oidc;
 pub mod openapi;
 pub mod operator;
@@ -25,6 +26,7 @@ pub mod routes;
 pub mod rules;
 pub mod server;
 mod setup;
+mod signature;
 mod site;
 pub mod v1;
 pub mod wechat;
@@ -35,6 +37,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
@@ -61,7 +64,7 @@ pub use failure::Failure;
 use failure::Refused;
 use form::Form;
 use gate::GateOptions;
-pub use identify::Proof;
+pub use identify::{Identified, Proof};
 use render::{problem_response, refusal_response, success};
 use routes::{Route, Run};
 
@@ -159,20 +162,21 @@ impl App {
         Ok(())
     }
 
-    /// Whoever calls, with where he works, and what the directory knows of an employee. That he has left is part of who
+    /// Whoever calls, with what he was given, and what the directory knows of an employee. That he has left is part of who
     /// may call, on every route and before anything else is asked: his token may hold for long. That the directory does
-    /// not know him is asked with what exists.
+    /// not know him is asked with what exists. Read anew with every request, so that what is given or taken counts with the
+    /// next one on every server.
     async fn principal(&self, caller: Caller) -> Result<(Principal, Option<Employee>), Failure> {
-        let mut who = Principal::plain(caller);
-        let Caller::Employee(id) = caller else { return Ok((who, None)) };
-        let employee = employee(self.ledger.store(), id).await?;
-        if let Some(employee) = &employee {
-            if !employee.active {
-                return Err(Failure::NotAllowed);
-            }
-            who.shop_id = Some(employee.shop_id);
+        let Caller::Employee(id) = caller else { return Ok((Principal::plain(caller), None)) };
+        let Some(employee) = employee(self.ledger.store(), id).await? else {
+            return Ok((Principal::plain(caller), None));
+        };
+        if !employee.active {
+            return Err(Failure::NotAllowed);
         }
-        Ok((who, employee))
+        let place = &employee.place;
+        let who = Principal::employee(id, employee.shop_id, place.manager, place.rights.clone());
+        Ok((who, Some(employee)))
     }
 
     /// Every route, at the root and under the base path.
@@ -207,7 +211,7 @@ pub struct Call {
     pub app: App,
     /// Who calls.
     pub caller: Caller,
-    /// The same, with his role and where he works.
+    /// The same, with his role, where he works, and what he was given.
     pub who: Principal,
     /// By what he has proved who he is; None where the past is asked in his name.
     pub proof: Option<Proof>,
@@ -381,8 +385,8 @@ async fn answer(
     if access::is_open(route.path) {
         return account::answer_open(app, route, request, request_id).await;
     }
-    let (caller, proof) = app.identify(request.headers(), true).await?;
-    let (who, employee) = app.principal(caller).await?;
+    let (Identified { who, employee, proof }, request) = signature::admit(&app, request).await?;
+    let caller = who.caller;
     access::authorize(&who, route.path, Resource::Unknown)?;
     let key = if route.writes { idempotency_key(request.headers())? } else { None };
     let language = language(request.headers());
@@ -410,6 +414,7 @@ async fn run(route: &Route, call: Call) -> Result<Answer, Failure> {
         Run::Account(run) => account::run(run, call).await,
         // The table says who may call these, and it is whoever asks.
         Run::Open(_) => Err(Failure::NotAllowed),
+        Run::Offices(run) => offices::run(run, call).await,
     }
 }
 
@@ -428,23 +433,34 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Failure> {
     }
 }
 
-async fn read_form(app: &App, request: Request, takes_a_file: bool) -> Result<Form, Failure> {
-    let content_type =
-        request.headers().get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?").to_owned());
+/// Reads a body that may have so many bytes, and take so many times as long as any.
+async fn read_body(
+    app: &App,
+    (limit, patience): (usize, u32),
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Bytes, Failure> {
     let too_large = || Failure::Body(StatusCode::PAYLOAD_TOO_LARGE, Wrong::BodyTooLarge);
-    let limit = if takes_a_file { MAX_FILE_BYTES } else { MAX_BODY_BYTES };
-    let query = request.uri().query().unwrap_or_default().to_owned();
-    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     if announced.and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > limit as u64) {
         return Err(too_large());
     }
-    let reading = Limited::new(request.into_body(), limit).collect();
-    let body = match tokio::time::timeout(app.options.body_timeout * patience(takes_a_file), reading).await {
-        Err(_) => return Err(Failure::Body(StatusCode::REQUEST_TIMEOUT, Wrong::BodyTooSlow)),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
-        Ok(Err(_)) => return Err(Failure::Body(StatusCode::BAD_REQUEST, Wrong::BodyUnreadable)),
-        Ok(Ok(body)) => body.to_bytes(),
-    };
+    let reading = Limited::new(body, limit).collect();
+    match tokio::time::timeout(app.options.body_timeout * patience, reading).await {
+        Err(_) => Err(Failure::Body(StatusCode::REQUEST_TIMEOUT, Wrong::BodyTooSlow)),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(Failure::Body(StatusCode::BAD_REQUEST, Wrong::BodyUnreadable)),
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+    }
+}
+
+async fn read_form(app: &App, request: Request, takes_a_file: bool) -> Result<Form, Failure> {
+    let content_type =
+        request.headers().get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?").to_owned());
+    let limit = if takes_a_file { MAX_FILE_BYTES } else { MAX_BODY_BYTES };
+    let (parts, body) = request.into_parts();
+    let query = parts.uri.query().unwrap_or_default();
+    let body = read_body(app, (limit, patience(takes_a_file)), &parts.headers, body).await?;
     let Some(content_type) = content_type else {
         // No body needs no type: routes without required fields may be called bare.
         return if body.is_empty() {
@@ -457,7 +473,7 @@ async fn read_form(app: &App, request: Request, takes_a_file: bool) -> Result<Fo
     let form = match essence.as_str() {
         "application/json" => Form::from_json(&body),
         "application/x-www-form-urlencoded" => Form::from_form(&body),
-        "text/csv" if takes_a_file => Form::from_file(&query, body),
+        "text/csv" if takes_a_file => Form::from_file(query, body),
         _ => return Err(Failure::Body(StatusCode::UNSUPPORTED_MEDIA_TYPE, Wrong::BodyType)),
     };
     form.map_err(|why| Failure::Fields(vec![("body", why)]))

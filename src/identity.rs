@@ -25,6 +25,8 @@ pub enum Caller {
     Employee(i64),
     /// A partner, by his id: he sees what is his.
     Partner(i64),
+    /// A program with a key of its own, by the key's id.
+    Machine(i64),
     /// An operator who signed in, by his account's id.
     OperatorAccount(i64),
     /// An auditor who signed in, by his account's id: reads everything, changes nothing.
@@ -45,6 +47,7 @@ impl Caller {
             Self::Member(_) => "member",
             Self::Employee(_) => "employee",
             Self::Partner(_) => "partner",
+            Self::Machine(_) => "machine",
             Self::Operator | Self::OperatorAccount(_) => "operator",
             Self::Auditor | Self::AuditorAccount(_) => "auditor",
             Self::System => "system",
@@ -81,8 +84,14 @@ impl Caller {
                 .find(|caller| caller.kind() == text);
         };
         let id = parse_int(id, 1, MAX_ID).ok().filter(|id| (1..=MAX_ID).contains(id))?;
-        let with_ids =
-            [Self::Member, Self::Employee, Self::Partner, Self::OperatorAccount, Self::AuditorAccount];
+        let with_ids = [
+            Self::Member,
+            Self::Employee,
+            Self::Partner,
+            Self::Machine,
+            Self::OperatorAccount,
+            Self::AuditorAccount,
+        ];
         with_ids.into_iter().map(|caller| caller(id)).find(|caller| caller.kind() == kind)
     }
 }
@@ -93,6 +102,7 @@ impl fmt::Display for Caller {
             Self::Member(id)
             | Self::Employee(id)
             | Self::Partner(id)
+            | Self::Machine(id)
             | Self::OperatorAccount(id)
             | Self::AuditorAccount(id) => write!(f, "{}:{id}", self.kind()),
             _ => f.write_str(self.kind()),
@@ -199,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_caller_is_read_as_he_is_displayed() {
-        let with_ids = [Caller::Member(439), Caller::Employee(1), Caller::Partner(2)];
+        let with_ids = [Caller::Member(439), Caller::Employee(1), Caller::Partner(2), Caller::Machine(3)];
         let of_accounts = [Caller::OperatorAccount(7), Caller::AuditorAccount(8)];
         let without = [Caller::Operator, Caller::Auditor, Caller::System];
         for caller in with_ids.into_iter().chain(of_accounts).chain(without) {

@@ -4,10 +4,10 @@
 //! computed from those streams. Imports go one way:
 //!
 //! ```text
-//! value, durable, clock, refusal ← secrets, person_keys ← account, coupon, definition, shop, allotment, job, grant, rule, order, member, provenance, facts
+//! value, durable, clock, refusal ← secrets, person_keys ← account, coupon, definition, shop, allotment, job, grant, rule, order, member, office, machine, partner_key, provenance, facts
 //!   ← identity ← access, config
 //!   ← store ← read_model, directory ← entity ← metrics ← ledger
-//!   ← lease, followers, bulk, import, oidc, sign_in, sweep, runner, rulebook, granting, ordering, erasure, wechat, replay, backup, demo ← audit ← http ← cli ← main
+//!   ← lease, followers, bulk, import, oidc, sign_in, sweep, runner, rulebook, granting, ordering, erasure, wechat, machine_keys, signed_request, replay, backup, demo ← audit ← http ← cli ← main
 //! ```
 
 // It panics where nothing more can be written: `cli` has a way to say so instead.
@@ -39,11 +39,15 @@ pub mod import;
 pub mod job;
 pub mod lease;
 pub mod ledger;
+pub mod machine;
+pub mod machine_keys;
 pub mod member;
 pub mod metrics;
+pub mod office;
 pub mod oidc;
 pub mod order;
 pub mod ordering;
+pub mod partner_key;
 pub mod person_keys;
 pub mod provenance;
 pub mod read_model;
@@ -55,6 +59,7 @@ pub mod runner;
 pub mod secrets;
 pub mod shop;
 pub mod sign_in;
+pub mod signed_request;
 pub mod store;
 pub mod sweep;
 pub mod value;

@@ -5,8 +5,11 @@
 
 pub mod accounts;
 pub mod jobs;
+pub mod machines;
+pub mod offices;
 pub mod orders;
 pub mod pages;
+pub mod partner_keys;
 pub mod partners;
 pub mod rules;
 
@@ -268,8 +271,62 @@ pub static PARTNER_COUPONS: LiveTable = LiveTable {
     key_columns: 1,
 };
 
+/// `projections/offices.sql`
+pub static OFFICES: LiveTable = LiveTable {
+    name: "offices_v1",
+    written_by: &["office"],
+    columns: &[
+        Int("office_id"),
+        Text("title"),
+        Text("rights"),
+        Int("employee_id"),
+        Int("added_at_ms"),
+        Int("deleted"),
+    ],
+    key_columns: 1,
+};
+
+/// `projections/appointments.sql`
+pub static APPOINTMENTS: LiveTable = LiveTable {
+    name: "appointments_v1",
+    written_by: &["appointment"],
+    columns: &[Int("appointment_id"), Int("office_id"), Int("manager")],
+    key_columns: 1,
+};
+
+/// `projections/machines.sql`
+pub static MACHINES: LiveTable = LiveTable {
+    name: "machines_v1",
+    written_by: &["machine_key"],
+    columns: &[
+        Int("machine_key_id"),
+        Text("name"),
+        Text("rights"),
+        Int("expires_at_ms"),
+        Int("employee_id"),
+        Int("issued_at_ms"),
+        Int("revoked_at_ms"),
+    ],
+    key_columns: 1,
+};
+
+/// `projections/partner_keys.sql`
+pub static PARTNER_KEYS: LiveTable = LiveTable {
+    name: "partner_keys_v1",
+    written_by: &["partner_key"],
+    columns: &[
+        Int("partner_id"),
+        Int("partner_key_id"),
+        Text("public_key"),
+        Int("employee_id"),
+        Int("registered_at_ms"),
+        Int("revoked_at_ms"),
+    ],
+    key_columns: 2,
+};
+
 /// Every live table that is made of streams alone.
-pub static LIVE_TABLES: [&LiveTable; 15] = [
+pub static LIVE_TABLES: [&LiveTable; 19] = [
     &WALLET,
     &REDEMPTIONS,
     &DEFINITIONS,
@@ -285,6 +342,10 @@ pub static LIVE_TABLES: [&LiveTable; 15] = [
     &ALLOTMENT_CHANGES,
     &PARTNER_COUPONS,
     &accounts::ACCOUNTS,
+    &OFFICES,
+    &APPOINTMENTS,
+    &MACHINES,
+    &PARTNER_KEYS,
 ];
 
 /// The manual's number of a definition's type.

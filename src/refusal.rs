@@ -33,6 +33,8 @@ pub enum Refusal {
     NoSuchOrder,
     /// 1002: a partner's coupon is returned by an operator's word only.
     ReturnNotAllowed,
+    /// 1002: nobody gives a right that he has not himself.
+    RightNotHeld,
     /// 3001
     AlreadyUsed {
         /// The redemption that used it.
@@ -223,6 +225,12 @@ pub enum Wrong {
     NotOurPage,
     /// Members have it.
     InUse,
+    /// Somebody who works here holds it.
+    Held,
+    /// Not the number of a right.
+    NotARight,
+    /// Not an Ed25519 public key.
+    NotAPublicKey,
     /// The personal data of whom it names was erased.
     Erased,
     /// It has come to its end.
@@ -451,6 +459,21 @@ impl Wrong {
                 "仍有会员使用，不能删除".to_owned(),
                 "members have it: it cannot be deleted".to_owned(),
             ],
+            Self::Held => [
+                "仍有員工擔任，不能刪除".to_owned(),
+                "仍有员工担任，不能删除".to_owned(),
+                "employees hold it: it cannot be deleted".to_owned(),
+            ],
+            Self::NotAPublicKey => [
+                format!("{field}必須是Ed25519公鑰（base64或十六進位）"),
+                format!("{field}必须是Ed25519公钥（base64或十六进制）"),
+                format!("{field} must be an Ed25519 public key, in base64 or hexadecimal"),
+            ],
+            Self::NotARight => [
+                format!("{field}含有不存在的權限"),
+                format!("{field}含有不存在的权限"),
+                format!("{field} names a right that does not exist"),
+            ],
             Self::Erased => [
                 "會員資料已刪除，不能修改".to_owned(),
                 "会员资料已删除，不能修改".to_owned(),
@@ -616,7 +639,7 @@ impl Refusal {
             Self::NoSuchRedemption => &NO_SUCH_REDEMPTION,
             Self::NoSuchRule => &NO_SUCH_RULE,
             Self::NoSuchOrder => &NO_SUCH_ORDER,
-            Self::ReturnNotAllowed => &NOT_ALLOWED,
+            Self::ReturnNotAllowed | Self::RightNotHeld => &NOT_ALLOWED,
             Self::AlreadyUsed { .. } => &ALREADY_USED,
             Self::NotAtThisShop => &NOT_AT_THIS_SHOP,
             Self::BeingGiven => &BEING_GIVEN,

@@ -331,6 +331,8 @@ impl HighestIds {
             Some(&"coupon") if event.event_type != "Issued" => {}
             // Nobody hands out the numbers of the ledger's own.
             Some(&"ledger") | None => {}
+            // It has the id of the employee whom it is about.
+            Some(&"appointment") => self.raise("employee", id),
             Some(kind) => self.raise(kind, id),
         }
         // What cannot be read has no ids that anybody reads.

@@ -13,8 +13,11 @@ use crate::definition::{Definition, DefinitionEvent, IssueLimit, Kind, Offer, Te
 use crate::entity::Entity;
 use crate::grant::{Cause, Grant, GrantEvent};
 use crate::job::{Coupons, Job, JobEvent, Recipients, Work};
+use crate::machine::{Machine, MachineEvent};
 use crate::member::{Member, MemberEvent};
+use crate::office::{Appointment, AppointmentEvent, Office, OfficeEvent};
 use crate::order::{Line, LineState, Order, OrderEvent, Placement};
+use crate::partner_key::{PartnerKey, PartnerKeyEvent};
 use crate::provenance::{ImportedFrom, Provenance, ProvenanceEvent};
 use crate::rule::{GoodsGroup, GoodsGroupEvent, OrderAmount, OrderAmountEvent};
 use crate::shop::{Shop, ShopDetails, ShopEvent};
@@ -507,6 +510,65 @@ impl Told for Account {
             AccountEvent::SignedOutEverywhere { at_ms: _ } => "every session ended".to_owned(),
             AccountEvent::Disabled { at_ms: _ } => "disabled; every session ended".to_owned(),
             AccountEvent::Enabled { at_ms: _ } => "enabled again".to_owned(),
+        }
+    }
+}
+
+impl Told for Office {
+    fn words(event: &OfficeEvent, _zone: Zone) -> String {
+        match event {
+            OfficeEvent::Added { title, employee_id, at_ms: _ } => {
+                format!("office {} added{}", quoted(title), by(*employee_id))
+            }
+            OfficeEvent::Edited { title, employee_id, at_ms: _ } => {
+                format!("renamed to {}{}", quoted(title), by(*employee_id))
+            }
+            OfficeEvent::RightsSet { rights, employee_id, at_ms: _ } => {
+                let rights = if rights.is_empty() { "none".to_owned() } else { ids(rights) };
+                format!("rights set to {rights}{}", by(*employee_id))
+            }
+            OfficeEvent::Deleted { employee_id, at_ms: _ } => {
+                format!("deleted with its rights{}", by(*employee_id))
+            }
+        }
+    }
+}
+
+impl Told for Appointment {
+    fn words(event: &AppointmentEvent, _zone: Zone) -> String {
+        let AppointmentEvent::Appointed { office_id, manager, employee_id, at_ms: _ } = event;
+        let office = if *office_id == 0 { "no office".to_owned() } else { format!("office {office_id}") };
+        let manager = if *manager { ", manages his shop" } else { ", manages no shop" };
+        format!("holds {office}{manager}{}", by(*employee_id))
+    }
+}
+
+impl Told for Machine {
+    fn words(event: &MachineEvent, zone: Zone) -> String {
+        match event {
+            MachineEvent::Issued { name, rights, expires_at_ms, employee_id, at_ms: _ } => {
+                let until = match expires_at_ms {
+                    0 => String::new(),
+                    at_ms => format!(", until {}", zone.date_time(*at_ms)),
+                };
+                let (name, rights) = (quoted(name), named("right", rights));
+                format!("key issued to machine {name} with {rights}{until}{}", by(*employee_id))
+            }
+            MachineEvent::Revoked { employee_id, at_ms: _ } => format!("key revoked{}", by(*employee_id)),
+        }
+    }
+}
+
+impl Told for PartnerKey {
+    fn words(event: &PartnerKeyEvent, _zone: Zone) -> String {
+        match event {
+            PartnerKeyEvent::Registered { partner_id, public_key, employee_id, at_ms: _ } => {
+                let (key, by) = (quoted(public_key), by(*employee_id));
+                format!("public key {key} registered for partner {partner_id}{by}")
+            }
+            PartnerKeyEvent::Revoked { employee_id, at_ms: _ } => {
+                format!("public key revoked{}", by(*employee_id))
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::remote::Holder;
+use super::remote::{Holder, as_operator};
 use super::{Context, Failed, say};
 use crate::clock::Clock;
 use crate::followers::{self, FollowerError, Order, Standing};
@@ -79,10 +79,13 @@ async fn tell(context: &Context, name: &str, order: Order, word: &str) -> Result
     let secrets = context.secrets(false)?;
     let to = Holder::find(context, secrets).await?;
     let told = match &to {
-        Holder::Ledger(ledger) => match followers::order(ledger, name, order).await {
-            Err(FollowerError::Store(error)) => Err(error.into()),
-            told => told.map_err(|error| Failed::Refused(error.into())),
-        },
+        Holder::Ledger(ledger) => {
+            as_operator("POST /v1/followers/{name}/{order}")?;
+            match followers::order(ledger, name, order).await {
+                Err(FollowerError::Store(error)) => Err(error.into()),
+                told => told.map_err(|error| Failed::Refused(error.into())),
+            }
+        }
         Holder::Server(server) => {
             // A name is no path: whatever else it holds, no follower has it.
             let plain = name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_');

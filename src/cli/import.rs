@@ -11,14 +11,13 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::remote::{Holder, Remote};
+use super::remote::{Holder, Remote, as_operator};
 use super::{Context, Failed, Progress, say};
 use crate::audit::check::{Trusted, check_files};
 use crate::audit::takeover::{Step, take_over};
 use crate::clock::Clock;
 use crate::http::form::Form;
 use crate::http::import::{key_of, read_import, report_json};
-use crate::identity::Caller;
 use crate::import::{self, Asked, MAX_FILE_BYTES, What};
 use crate::ledger::{ExecuteError, Ledger};
 use crate::refusal::Language;
@@ -159,7 +158,7 @@ async fn take(ledger: &Ledger, what: What, key: &str, query: &str, file: Bytes) 
     };
     let request_mac = ledger.secrets().request_mac(&form.finish().map_err(wrong)?);
     let asked = Asked {
-        caller: Caller::Operator,
+        caller: as_operator(what.operation())?,
         key: key.to_owned(),
         request_mac,
         request_id: hex(&random::<8>()),

@@ -11,13 +11,12 @@ use anyhow::Context as _;
 use futures::StreamExt as _;
 use serde_json::json;
 
-use super::remote::Holder;
+use super::remote::{Holder, as_operator};
 use super::{Context, Failed, say};
 use crate::bulk::{self, MAX_CHUNK};
 use crate::coupon::{Origin, Source};
 use crate::http::form::Form;
 use crate::http::operator::read_chunk;
-use crate::identity::Caller;
 use crate::ledger::{ExecuteError, Meta};
 use crate::secrets::Secrets;
 use crate::store::ReceiptKey;
@@ -203,7 +202,7 @@ impl Issuer {
                 read_chunk(&mut form);
                 let canonical =
                     form.finish().map_err(|_| anyhow::anyhow!("a chunk that cannot be asked for"))?;
-                let caller = Caller::Operator;
+                let caller = as_operator(OPERATION)?;
                 let receipt =
                     ReceiptKey { caller: caller.to_string(), operation: OPERATION, key: key.to_owned() };
                 let meta = Meta {

@@ -3,12 +3,11 @@
 use clap::Subcommand;
 use serde_json::Value;
 
-use super::remote::{Holder, Remote};
+use super::remote::{Holder, Remote, as_operator};
 use super::{Context, Failed, say};
 use crate::audit::tlog::{ROTATE_KEY, rotate_key, verifier_key_of, verifier_keys};
 use crate::clock::Clock;
 use crate::entity::{fold, stream_of};
-use crate::identity::Caller;
 use crate::ledger::keys::{self, Known};
 use crate::ledger::{ExecuteError, Ledger, Meta};
 use crate::provenance::{LEDGER_ID, Provenance};
@@ -141,11 +140,11 @@ fn idempotency_key(overlap_days: i64) -> String {
 }
 
 async fn rotate_here(ledger: &Ledger, key: Rotatable, overlap_days: i64) -> Result<String, Failed> {
-    let (operation, canonical) = match key.purpose() {
-        Some(purpose) => (keys::operation(purpose), overlap_days.to_string()),
-        None => (ROTATE_KEY, String::new()),
+    let (operation, canonical, action) = match key.purpose() {
+        Some(purpose) => (keys::operation(purpose), overlap_days.to_string(), "POST /v1/keys/{key}"),
+        None => (ROTATE_KEY, String::new(), "POST /v1/keys/checkpoint"),
     };
-    let caller = Caller::Operator;
+    let caller = as_operator(action)?;
     let receipt = ReceiptKey { caller: caller.to_string(), operation, key: idempotency_key(overlap_days) };
     let receipt = Some((receipt, ledger.secrets().request_mac(&canonical)));
     let meta = Meta { caller, at: ledger.now(), request_id: hex(&random::<8>()), receipt, job_id: None };

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Failed;
+use crate::access::{self, Principal, Resource};
 use crate::clock::Clock;
 use crate::config::running_server;
 use crate::identity::{Caller, Token};
@@ -60,6 +61,14 @@ impl Holder {
             ledger.store().close().await;
         }
     }
+}
+
+/// Whoever runs a command on the machine of a ledger is an operator there: he, if the table of who may do what lets
+/// operators do this action to all there is.
+pub(super) fn as_operator(action: &str) -> Result<Caller, Failed> {
+    let who = Principal::plain(Caller::Operator);
+    access::authorize(&who, action, Resource::Whole).map_err(|denied| Failed::Refused(denied.into()))?;
+    Ok(who.caller)
 }
 
 /// A running server, spoken to as an operator.

@@ -17,7 +17,7 @@ use crate::audit::verify::run_verify;
 use crate::clock::Clock;
 use crate::config::{RunningServer, Serve, announce_server, oidc_secret, wechat_secret, withdraw_server};
 use crate::demo;
-use crate::directory::clear_ended_sessions;
+use crate::directory::{clear_ended_sessions, forget_nonces};
 use crate::erasure::{self, follow_erasures};
 use crate::followers::{self, EXPIRY};
 use crate::granting::{self, run_granting};
@@ -304,7 +304,8 @@ fn print_banner(
     Ok(())
 }
 
-/// Sweeps, and reads the list of revoked tokens and the good keys again, for as long as the server runs.
+/// Sweeps, forgets nonces whose time is over, and reads the list of revoked tokens and the good keys again, for as long as
+/// the server runs.
 async fn keep_house(app: App) {
     loop {
         match sweep(&app.ledger).await {
@@ -327,6 +328,10 @@ async fn keep_house(app: App) {
         }
         if let Err(error) = keys::follow(&app.ledger).await {
             tracing::warn!(%error, "which keys are good could not be read");
+        }
+        let now_ms = app.ledger.clock().now_ms();
+        if let Err(error) = forget_nonces(app.ledger.store(), now_ms).await {
+            tracing::warn!(%error, "lapsed nonces could not be forgotten");
         }
         if let Err(error) = app.refresh_revoked().await {
             tracing::warn!(%error, "the list of revoked tokens could not be read");

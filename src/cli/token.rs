@@ -1,6 +1,6 @@
 //! `coupon-ledger token`: prints a token, or cuts one short.
 
-use super::remote::Remote;
+use super::remote::{Remote, as_operator};
 use super::{Context, Failed, say};
 use crate::clock::Clock;
 use crate::config::running_server;
@@ -40,7 +40,7 @@ pub(super) struct TokenArgs {
 }
 
 /// `90s`, `15m`, `12h`, `30d` in seconds; at most ten years.
-fn parse_ttl(text: &str) -> Result<i64, String> {
+pub(super) fn parse_ttl(text: &str) -> Result<i64, String> {
     let shape = || "give a time like 90s, 15m, 12h or 30d, at most ten years".to_owned();
     let unit = text.chars().last().ok_or_else(shape)?;
     let seconds = match unit {
@@ -108,6 +108,7 @@ async fn revoke(context: &Context, secrets: &Secrets, text: &str) -> Result<(), 
             }
         }
     }
+    as_operator("/token/revoke")?;
     let store: Store = store::open(&context.store_options(secrets, Clock::System.now_ms())).await?;
     let _ = directory::revoke_token(&store, &token.id, token.expires_at_s, None).await?;
     store.close().await;

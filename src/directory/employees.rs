@@ -1,8 +1,12 @@
 //! Employees. A coupon redeemed at the counter is redeemed at the employee's shop.
+//!
+//! Which office an employee holds and whether he manages his shop the log says (`office`); they are read with him, in one
+//! statement, because every request of his asks for all of it.
 
 use super::keys::{DirectoryKey, Written, write};
 use super::{next_behind, set};
-use crate::store::{Row, Statement, Store, StoreError, raise_ids};
+use crate::read_model::offices::read_rights;
+use crate::store::{BUCKET, Row, Statement, Store, StoreError, raise_ids};
 
 /// The manual's last day of someone who has not left.
 pub const NEVER: i64 = 20_990_101;
@@ -26,6 +30,21 @@ pub struct Employee {
     pub entry_date: i64,
     /// His last day; [`NEVER`] until it is known.
     pub leave_date: i64,
+    /// What he holds beside: not the directory's to write.
+    pub place: Place,
+}
+
+/// What an employee is beside working in a shop, as the log says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Place {
+    /// The office that he holds; 0 = none.
+    pub office_id: i64,
+    /// Its title; empty where it is gone.
+    pub office_title: String,
+    /// Its rights by their numbers; none where it is gone.
+    pub rights: Vec<i64>,
+    /// Whether he manages the shop where he works.
+    pub manager: bool,
 }
 
 impl Default for Employee {
@@ -39,6 +58,7 @@ impl Default for Employee {
             identity: String::new(),
             entry_date: 0,
             leave_date: NEVER,
+            place: Place::default(),
         }
     }
 }
@@ -65,7 +85,12 @@ pub struct EmployeeEdit {
 macro_rules! employees {
     ($more:literal) => {
         concat!(
-            "SELECT employee_id, name, phone, shop_id, active, identity, entry_date, leave_date FROM employees ",
+            "SELECT e.employee_id, e.name, e.phone, e.shop_id, e.active, e.identity, e.entry_date, e.leave_date,
+                    COALESCE(a.office_id, 0), COALESCE(o.title, ''), COALESCE(o.rights, ''), COALESCE(a.manager, 0)
+             FROM employees e
+             LEFT JOIN appointments_v1 a ON a.bucket = $1 AND a.appointment_id = e.employee_id
+             LEFT JOIN offices_v1 o ON o.bucket = $1 AND o.office_id = a.office_id AND o.deleted = 0
+             WHERE ",
             $more
         )
     };
@@ -81,24 +106,30 @@ fn read(row: &Row) -> Employee {
         identity: row.text(5).to_owned(),
         entry_date: row.int(6),
         leave_date: row.int(7),
+        place: Place {
+            office_id: row.int(8),
+            office_title: row.text(9).to_owned(),
+            rights: read_rights(row.text(10)),
+            manager: row.int(11) == 1,
+        },
     }
 }
 
 /// An employee.
 pub async fn employee(store: &Store, id: i64) -> Result<Option<Employee>, StoreError> {
-    let sql = employees!("WHERE employee_id = $1");
-    let rows = store.query(Statement::new(sql, [id.into()])).await?;
+    let sql = employees!("e.employee_id = $2");
+    let rows = store.query(Statement::new(sql, [BUCKET.into(), id.into()])).await?;
     Ok(rows.first().map(read))
 }
 
 /// The employees of one shop or (0) of all, newest id first. They are few beside members: callers sort and cut.
 pub async fn employees(store: &Store, shop_id: i64) -> Result<Vec<Employee>, StoreError> {
-    let sql = employees!("WHERE $1 = 0 OR shop_id = $1 ORDER BY employee_id DESC");
-    let rows = store.query(Statement::new(sql, [shop_id.into()])).await?;
+    let sql = employees!("$2 = 0 OR e.shop_id = $2 ORDER BY e.employee_id DESC");
+    let rows = store.query(Statement::new(sql, [BUCKET.into(), shop_id.into()])).await?;
     Ok(rows.iter().map(read).collect())
 }
 
-/// Adds an employee; unmet where his id is taken.
+/// Adds an employee; unmet where his id is taken. His place is not written here.
 pub async fn add_employee(
     store: &Store,
     employee: &Employee,

@@ -174,7 +174,8 @@ async fn logout(mut call: Call) -> Result<Answer, Failure> {
     call.checked()?;
     let store = call.app.ledger.store();
     match &call.proof {
-        None => {}
+        // A key ends when it is revoked, a signature with its request.
+        None | Some(Proof::MachineKey | Proof::Signature) => {}
         Some(Proof::Session(session)) => directory::end_session(store, &session.id).await?,
         Some(Proof::Token(token)) => {
             let _ = directory::revoke_token(store, &token.id, token.expires_at_s, None).await?;

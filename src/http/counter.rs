@@ -11,7 +11,7 @@ use crate::definition::Kind;
 use crate::directory;
 use crate::identity::Caller;
 use crate::read_model::kind_number;
-use crate::read_model::pages::{self, CounterRow, ShopRow};
+use crate::read_model::pages::{self, CounterRow, RedemptionRow, ShopRow};
 use crate::refusal::Refusal;
 use crate::value::MAX_ID;
 
@@ -206,18 +206,21 @@ async fn reverse_coupon(mut call: Call) -> Result<Answer, Failure> {
     let reason = call.form.text("reason", 200);
     call.checked()?;
     refuse_unknown(&call)?;
-    let Some(redemption) = pages::redemption(call.app.ledger.store(), redemption_id).await? else {
+    // Another shop's is as if it were not there.
+    let here = |redemption: &RedemptionRow| call.may(Resource::InShop(redemption.shop_id)).is_ok();
+    let found = pages::redemption(call.app.ledger.store(), redemption_id).await?.filter(here);
+    let done = if let Some(redemption) = found {
+        let command = CouponCommand::Reverse {
+            redemption_id,
+            employee_id: call.caller.employee_id(),
+            reason,
+            within_ms: call.app.options.reverse_within_ms,
+        };
+        call.execute::<Coupon>(redemption.coupon_id, &command).await?
+    } else {
         // The key is asked before existence: used with another body it answers 6001, not 2004.
-        call.app.ledger.replay::<Coupon>(&call.meta).await?;
-        return Err(Refusal::NoSuchRedemption.into());
+        call.app.ledger.replay::<Coupon>(&call.meta).await?.ok_or(Refusal::NoSuchRedemption)?
     };
-    let command = CouponCommand::Reverse {
-        redemption_id,
-        employee_id: call.caller.employee_id(),
-        reason,
-        within_ms: call.app.options.reverse_within_ms,
-    };
-    let done = call.execute::<Coupon>(redemption.coupon_id, &command).await?;
     Answer::of(&done, &json!({"id": redemption_id, "mem_coupon_id": done.id}))
 }
 

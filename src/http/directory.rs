@@ -152,23 +152,36 @@ async fn settle(
     }
 }
 
-/// Adds under the id asked for, or under the next one that is free.
+/// Adds under the id asked for, or under the next one that is free: that id, and whether this key had done so.
 async fn add_under_id<F: Future<Output = Result<Written, StoreError>>>(
     call: &Call,
     wanted_id: Option<i64>,
     kind: &'static str,
     add: impl Fn(i64) -> F,
-) -> Result<Answer, Failure> {
+) -> Result<(i64, bool), Failure> {
     loop {
         let id = match wanted_id {
             Some(id) => id,
             None => call.app.ledger.next_id(kind, true).await?,
         };
         match add(id).await? {
-            Written::Done => return Answer::new(&id_of(id)),
+            Written::Done => return Ok((id, false)),
             Written::Unmet if wanted_id.is_none() => {}
             Written::Unmet => return Err(Refusal::field("id", Wrong::Taken).into()),
-            Written::KeyUsed => return used_meanwhile(call, id_of).await,
+            Written::KeyUsed => {
+                return Ok((replayed_id(call).await?.ok_or(ExecuteError::Conflict)?, true));
+            }
         }
     }
+}
+
+/// The same, answered with the id.
+async fn add_and_answer<F: Future<Output = Result<Written, StoreError>>>(
+    call: &Call,
+    wanted_id: Option<i64>,
+    kind: &'static str,
+    add: impl Fn(i64) -> F,
+) -> Result<Answer, Failure> {
+    let (id, replayed) = add_under_id(call, wanted_id, kind, add).await?;
+    Ok(Answer::new(&id_of(id))?.replayed(replayed))
 }

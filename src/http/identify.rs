@@ -1,4 +1,4 @@
-//! Who calls: by a token or by a session, in a header or in a cookie. The one place that reads either.
+//! Who calls: by a token, a session or a machine's key, in a header or in a cookie. The one place that reads them.
 
 use std::sync::PoisonError;
 
@@ -6,8 +6,10 @@ use axum::http::{HeaderMap, header};
 
 use super::gate::limits::Who;
 use super::{App, Failure};
-use crate::directory::Session;
+use crate::access::Principal;
+use crate::directory::{Employee, Session};
 use crate::identity::{Caller, SessionToken, Token};
+use crate::machine_keys;
 use crate::read_model::accounts;
 
 /// By what somebody has proved who he is.
@@ -17,17 +19,44 @@ pub enum Proof {
     Token(Token),
     /// A session.
     Session(Session),
+    /// A machine's key.
+    MachineKey,
+    /// A partner's signature.
+    Signature,
+}
+
+/// Somebody who has proved who he is.
+pub struct Identified {
+    /// Who, with what he was given.
+    pub who: Principal,
+    /// What the directory knows of an employee.
+    pub employee: Option<Employee>,
+    /// By what he has proved it.
+    pub proof: Proof,
 }
 
 impl App {
-    /// By what whoever calls has proved who he is: a token or a session, in a header or, for a session, in a cookie. Whoever
-    /// changes something by a cookie must show what only a page of ours can know as well.
-    pub(super) async fn identify(
+    /// Whoever a request proves to come from, by what it shows: a token, a session or a machine's key in a header or, for a
+    /// session, in a cookie. Whoever changes something by a cookie must show what only a page of ours can know as well.
+    pub(super) async fn identify(&self, headers: &HeaderMap, changes: bool) -> Result<Identified, Failure> {
+        let shown = shown(headers, self.cookie_name()).ok_or(Failure::NotSignedIn)?;
+        if machine_keys::is_key(shown.text) && !shown.in_cookie {
+            let (store, now_ms) = (self.ledger.store(), self.ledger.clock().now_ms());
+            let machine = machine_keys::identify(store, shown.text, now_ms).await?;
+            let who = machine.ok_or(Failure::NotSignedIn)?;
+            return Ok(Identified { who, employee: None, proof: Proof::MachineKey });
+        }
+        let (caller, proof) = self.caller(&shown, headers, changes).await?;
+        let (who, employee) = self.principal(caller).await?;
+        Ok(Identified { who, employee, proof })
+    }
+
+    async fn caller(
         &self,
+        shown: &Shown<'_>,
         headers: &HeaderMap,
         changes: bool,
     ) -> Result<(Caller, Proof), Failure> {
-        let shown = shown(headers, self.cookie_name()).ok_or(Failure::NotSignedIn)?;
         let Some(token) = SessionToken::parse(shown.text) else {
             let token = self.token(shown.text).filter(|_| !shown.in_cookie).ok_or(Failure::NotSignedIn)?;
             self.refuse_ended_account(token.caller).await?;
@@ -44,6 +73,10 @@ impl App {
     /// By what a limit counts whoever calls, without asking the database; None = by nothing that he has shown.
     pub(super) fn who(&self, headers: &HeaderMap) -> Option<Who> {
         let shown = shown(headers, self.cookie_name())?;
+        // By the whole key: whoever shows a wrong one under a machine's number does not use up what that machine may ask.
+        if machine_keys::is_key(shown.text) {
+            return Some(Who::Key(machine_keys::digest(shown.text)));
+        }
         match SessionToken::parse(shown.text) {
             Some(session) => u64::from_str_radix(&session.id, 16).ok().map(Who::Session),
             None => self.token(shown.text).map(|token| Who::Caller(token.caller)),
@@ -52,6 +85,10 @@ impl App {
 
     fn token(&self, text: &str) -> Option<Token> {
         let token = Token::verify(text, self.ledger.secrets(), self.ledger.clock().now_ms())?;
+        // A machine shows its key, never a token.
+        if matches!(token.caller, Caller::Machine(_)) {
+            return None;
+        }
         let revoked = self.revoked.read().unwrap_or_else(PoisonError::into_inner);
         (!revoked.contains(&token.id)).then_some(token)
     }

@@ -19,20 +19,14 @@ pub fn document() -> Value {
         paths.insert(route.path.to_owned(), json!({"post": operation(route)}));
     }
     for open in OPEN {
-        let method = match open.method {
-            Method::Get => "get",
-            Method::Post => "post",
-        };
+        let method = open.method.name().to_ascii_lowercase();
         paths.insert(open.path.to_owned(), json!({ method: open_operation(open) }));
     }
     for resource in v1::ALL.iter() {
-        let method = match resource.method {
-            Method::Get => "get",
-            Method::Post => "post",
-        };
+        let method = resource.method.name().to_ascii_lowercase();
         // What follows to the end is one parameter there.
         let path = paths.entry(resource.path.replace("{*", "{")).or_insert_with(|| json!({}));
-        path[method] = resource_operation(resource);
+        path[method.as_str()] = resource_operation(resource);
     }
     for (path, about, kind) in [
         ("/healthz", "Whether the process runs", "text/plain"),
@@ -74,12 +68,16 @@ pub fn document() -> Value {
         },
         "components": {
             "securitySchemes": {
-                "bearer": {"type": "http", "scheme": "bearer"},
+                "bearer": {"type": "http", "scheme": "bearer", "description": "a token, or a machine's key"},
+                "signature": {
+                    "type": "apiKey", "in": "header", "name": "x-signature",
+                    "description": "a partner's Ed25519 signature, with x-partner-id, x-signature-time and x-signature-nonce",
+                },
                 "token": {"type": "apiKey", "in": "header", "name": "token"},
                 "session": {"type": "apiKey", "in": "cookie", "name": "__Host-session"},
             },
         },
-        "security": [{"bearer": []}, {"token": []}, {"session": []}],
+        "security": [{"bearer": []}, {"token": []}, {"session": []}, {"signature": []}],
         "paths": paths,
     })
 }
@@ -103,7 +101,7 @@ fn open_operation(open: &Open) -> Value {
     put("operationId", open.path.trim_start_matches('/').replace('/', "_").into());
     put("tags", json!(["wechat"]));
     match open.method {
-        Method::Post => {
+        Method::Post | Method::Delete => {
             let (schema, _) = body_schema(open.fields);
             let example: Value = serde_json::from_str(open.request).unwrap_or_default();
             let data: Value = serde_json::from_str(open.answer).unwrap_or_default();
@@ -224,7 +222,7 @@ fn resource_operation(resource: &Resource) -> Value {
     json!({
         "summary": resource.about,
         "description": format!("Callers: {}.", callers),
-        "operationId": resource.path.trim_start_matches('/').replace(['/', '{', '}', '*'], "_"),
+        "operationId": operation_id(resource),
         "tags": ["v1"],
         "parameters": parameters,
         "responses": {
@@ -238,6 +236,15 @@ fn resource_operation(resource: &Resource) -> Value {
             "503": problem("9002: try again after Retry-After seconds"),
         },
     })
+}
+
+/// Unique among all operations: with its method where a path has several.
+fn operation_id(resource: &Resource) -> String {
+    let id = resource.path.trim_start_matches('/').replace(['/', '{', '}', '*'], "_");
+    match v1::ALL.iter().filter(|other| other.path == resource.path).count() {
+        1 => id,
+        _ => format!("{}_{id}", resource.method.name().to_ascii_lowercase()),
+    }
 }
 
 /// A refusal of a resource (RFC 9457).
@@ -304,13 +311,6 @@ fn holds(field: &Field) -> String {
     }
 }
 
-fn method_name(method: Method) -> &'static str {
-    match method {
-        Method::Get => "GET",
-        Method::Post => "POST",
-    }
-}
-
 fn write_fields<'a>(text: &mut String, fields: impl IntoIterator<Item = &'a Field>) {
     let mut fields = fields.into_iter().peekable();
     if fields.peek().is_some() {
@@ -348,7 +348,7 @@ pub fn markdown() -> String {
     }
     text.push_str("\n## Without a token\n");
     for open in OPEN {
-        let method = method_name(open.method);
+        let method = open.method.name();
         let codes = crate::value::list_text(open.refusals).replace(',', " ");
         let _ = write!(
             text,
@@ -361,7 +361,7 @@ pub fn markdown() -> String {
     text.push_str("\n## Resources\n");
     for resource in v1::ALL.iter() {
         let callers = access::names_of_roles(&resource.action());
-        let method = method_name(resource.method);
+        let method = resource.method.name();
         let _ = write!(
             text,
             "\n### {method} {}\n\n{}. Callers: {}. Answers `{}`.\n\n",

@@ -177,7 +177,9 @@ fn read_cancel(call: &mut Call) -> Result<Cancel, Failure> {
         return Err(Failure::NotAllowed);
     }
     refuse_unknown(call)?;
-    let shop_id = call.employee.as_ref().map_or(0, |employee| employee.shop_id);
+    // 0 = any shop's.
+    let all = call.may(Resource::Whole).is_ok();
+    let shop_id = if all { 0 } else { call.who.shop_id.unwrap_or_default() };
     Ok(Cancel { order_id, employee_id: call.caller.employee_id(), shop_id, return_partner })
 }
 
@@ -237,7 +239,7 @@ async fn get(mut call: Call) -> Result<Answer, Failure> {
     call.checked()?;
     refuse_unknown(&call)?;
     let row = pages::order(call.app.ledger.store(), id).await?;
-    let here = |row: &OrderRow| call.employee.as_ref().is_none_or(|employee| employee.shop_id == row.shop_id);
+    let here = |row: &OrderRow| call.may(Resource::InShop(row.shop_id)).is_ok();
     let row = row.filter(here).ok_or(Refusal::NoSuchOrder)?;
     Answer::new(&order_json(&call, &row)?)
 }

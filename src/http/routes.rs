@@ -7,6 +7,7 @@ mod counter;
 mod directory;
 mod import;
 mod jobs;
+mod offices;
 mod operator;
 mod orders;
 mod partners;
@@ -20,6 +21,7 @@ use super::counter::Counter;
 use super::directory::Directory;
 use super::import::Import;
 use super::jobs::Jobs;
+use super::offices::Offices;
 use super::operator::Operator;
 use super::orders::Orders;
 use super::partners::Partners;
@@ -90,6 +92,8 @@ pub enum Run {
     Account(Account),
     /// Of signing in, which nobody has done yet who calls them.
     Open(Open),
+    /// Of offices and their rights.
+    Offices(Offices),
 }
 
 /// A route.
@@ -161,6 +165,7 @@ pub static ALL: LazyLock<Vec<Route>> = LazyLock::new(|| {
         rules::ROUTES,
         partners::ROUTES,
         account::ROUTES,
+        offices::ROUTES,
     ]
     .concat()
 });

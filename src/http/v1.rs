@@ -10,6 +10,8 @@ mod events;
 mod followers;
 mod history;
 mod keys;
+mod machine_keys;
+mod partner_keys;
 pub(crate) mod rebuilds;
 mod session;
 mod tlog;
@@ -23,16 +25,18 @@ use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use serde::Serialize;
 
 use super::form::Form;
 use super::routes::{Field, Holds, optional};
-use super::{App, Failure, Proof, idempotency_key, language, problem_response, request_id};
-use crate::access::{self, Resource as Target};
+use super::{App, Failure, Identified, Proof, idempotency_key, language, problem_response, request_id};
+use crate::access::{self, Principal, Resource as Target};
 use crate::audit::at::{self, AsOf, At, AtError};
 use crate::identity::Caller;
+use crate::ledger::Meta;
 use crate::refusal::{Language, Wrong};
+use crate::store::ReceiptKey;
 
 /// How many times longer a resource may take than a request of the manual: an auditor's question may read much of the log.
 const PATIENCE: u32 = 20;
@@ -73,6 +77,10 @@ pub enum Run {
     FollowerOrder,
     /// `/v1/session`
     Session,
+    /// `/v1/machine-keys` and what belongs to it.
+    MachineKeys(machine_keys::MachineKeys),
+    /// `/v1/partner-keys` and what belongs to it.
+    PartnerKeys(partner_keys::PartnerKeys),
 }
 
 /// What a resource is asked with.
@@ -82,6 +90,20 @@ pub enum Method {
     Get,
     /// Changes something.
     Post,
+    /// Ends something.
+    Delete,
+}
+
+impl Method {
+    /// Its name in HTTP.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Delete => "DELETE",
+        }
+    }
 }
 
 /// A resource.
@@ -109,11 +131,7 @@ impl Resource {
     /// What the table of who may do what calls it.
     #[must_use]
     pub fn action(&self) -> String {
-        let method = match self.method {
-            Method::Get => "GET",
-            Method::Post => "POST",
-        };
-        format!("{method} {}", self.path)
+        format!("{} {}", self.method.name(), self.path)
     }
 }
 
@@ -128,6 +146,8 @@ pub static ALL: LazyLock<Vec<Resource>> = LazyLock::new(|| {
         rebuilds::RESOURCES,
         followers::RESOURCES,
         session::RESOURCES,
+        machine_keys::RESOURCES,
+        partner_keys::RESOURCES,
     ]
     .concat()
 });
@@ -140,6 +160,8 @@ pub(super) struct Ask {
     pub(super) caller: Caller,
     /// By what he has proved who he is.
     pub(super) proof: Proof,
+    /// The same, with his role and what he was given.
+    pub(super) who: Principal,
     /// Names the request in logs and in the events it causes.
     pub(super) request_id: String,
     /// The idempotency key, where something is changed.
@@ -170,6 +192,20 @@ impl Ask {
             AtError::Wrong(why) => Failure::Fields(vec![("at", why)]),
             AtError::Store(error) => error.into(),
         })
+    }
+
+    /// What a command is given with; under the request's key, if it has one.
+    fn meta(&self, operation: &'static str, canonical: &str) -> Meta {
+        let ledger = &self.app.ledger;
+        let caller = self.caller.to_string();
+        let receipt = |key| (ReceiptKey { caller, operation, key }, ledger.secrets().request_mac(canonical));
+        Meta {
+            caller: self.caller,
+            at: ledger.now(),
+            request_id: self.request_id.clone(),
+            receipt: self.key.clone().map(receipt),
+            job_id: None,
+        }
     }
 
     /// Ends the reading of fields.
@@ -217,6 +253,7 @@ pub(super) fn router() -> Router<App> {
         let method = match resource.method {
             Method::Get => get(answer),
             Method::Post => post(answer),
+            Method::Delete => delete(answer),
         };
         router.route(resource.path, method)
     })
@@ -281,15 +318,15 @@ async fn answer(
     parts: HashMap<String, String>,
     (query, headers, request_id): (String, HeaderMap, String),
 ) -> Result<Page, Failure> {
-    let (caller, proof) = app.identify(&headers, resource.method == Method::Post).await?;
-    let (who, _) = app.principal(caller).await?;
+    let Identified { who, proof, .. } = app.identify(&headers, resource.method != Method::Get).await?;
+    let caller = who.caller;
     access::authorize(&who, &resource.action(), Target::Unknown)?;
     let mut form = Form::from_form(query.as_bytes())
         .map_err(|_| Failure::Body(StatusCode::BAD_REQUEST, Wrong::BodyUnreadable))?;
     form.put_all(parts);
-    let key = if resource.method == Method::Post { idempotency_key(&headers)? } else { None };
+    let key = if resource.method == Method::Get { None } else { idempotency_key(&headers)? };
     let language = language(&headers);
-    let ask = Ask { app, caller, proof, request_id, key, form, language };
+    let ask = Ask { app, caller, proof, who, request_id, key, form, language };
     match resource.run {
         Run::Events => events::events(ask).await,
         Run::Tlog(tlog) => tlog::run(tlog, ask).await,
@@ -304,5 +341,7 @@ async fn answer(
         Run::Followers => followers::list(ask).await,
         Run::FollowerOrder => followers::order(ask).await,
         Run::Session => session::session(ask),
+        Run::MachineKeys(run) => machine_keys::run(run, ask).await,
+        Run::PartnerKeys(run) => partner_keys::run(run, ask).await,
     }
 }

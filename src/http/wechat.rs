@@ -267,8 +267,8 @@ impl Visit {
 
     /// The member whose token comes along.
     async fn member(&self) -> Result<i64, Failure> {
-        match self.app.identify(&self.headers, true).await? {
-            (Caller::Member(id), _) => Ok(id),
+        match self.app.identify(&self.headers, true).await?.who.caller {
+            Caller::Member(id) => Ok(id),
             _ => Err(Failure::NotAllowed),
         }
     }

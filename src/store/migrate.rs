@@ -59,6 +59,12 @@ const STEPS: &[Step] = &[
     both!("accounts_v1", "../../projections/accounts.sql"),
     both!("0013_wechat", "../../migrations/0013_wechat.sql"),
     both!("0016_subjects", "../../migrations/0016_subjects.sql"),
+    both!("offices_v1", "../../projections/offices.sql"),
+    both!("appointments_v1", "../../projections/appointments.sql"),
+    both!("machines_v1", "../../projections/machines.sql"),
+    both!("0012_machine_keys", "../../migrations/0012_machine_keys.sql"),
+    both!("partner_keys_v1", "../../projections/partner_keys.sql"),
+    both!("0014_partner_nonces", "../../migrations/0014_partner_nonces.sql"),
 ];
 
 /// The number of the last step.

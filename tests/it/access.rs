@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use coupon_ledger::access::{Principal, Reach, Resource, Role, actions, authorize, is_open, reach};
+use coupon_ledger::access::{
+    Principal, RIGHTS, Reach, Resource, Role, actions, authorize, is_open, reaches, right_for,
+};
 use coupon_ledger::http::routes::Run;
 use coupon_ledger::http::{routes, v1};
 use coupon_ledger::identity::Caller;
@@ -38,13 +40,13 @@ fn every_route_has_its_row_and_every_row_its_route() {
 fn auditors_and_members_change_nothing_that_is_not_theirs() {
     for route in routes::ALL.iter().filter(|route| route.writes) {
         for role in [Role::Auditor, Role::Member, Role::Partner] {
-            let reach = reach(role, route.path);
-            let his = matches!(reach, None | Some(Reach::Own)) || is_open(route.path);
-            assert!(his, "{}: {reach:?}", route.path);
+            let reaches = reaches(role, route.path);
+            let his = reaches.iter().all(|reach| *reach == Reach::Own) || is_open(route.path);
+            assert!(his, "{}: {reaches:?}", route.path);
             // What is an auditor's own is his account.
             let of_accounts = matches!(route.run, Run::Account(_) | Run::Open(_));
             assert!(
-                role != Role::Auditor || reach.is_none() || of_accounts,
+                role != Role::Auditor || reaches.is_empty() || of_accounts,
                 "{}: an auditor writes",
                 route.path
             );
@@ -59,6 +61,18 @@ fn what_is_open_is_how_one_signs_in_and_nothing_else() {
     for route in routes::ALL.iter() {
         assert_eq!(is_open(route.path), matches!(route.run, Run::Open(_)), "{}", route.path);
     }
+}
+
+#[test]
+fn every_right_opens_something_and_no_row_names_one_for_nothing() {
+    let mut opening = BTreeSet::new();
+    for action in actions().unwrap() {
+        let by_right = Role::ALL.into_iter().any(|role| reaches(role, action).contains(&Reach::Right));
+        assert_eq!(by_right, right_for(action).is_some(), "{action}: its right opens it to nobody");
+        opening.extend(right_for(action).map(|right| right.id));
+    }
+    assert_eq!(opening, RIGHTS.iter().map(|right| right.id).collect());
+    assert_eq!(opening.len(), RIGHTS.len(), "two rights have one number");
 }
 
 /// The threats of docs/security.md with the tests that stand in their last column.

@@ -206,9 +206,27 @@ pub async fn full_life(world: &World) -> Life {
         ("/goodsgroup/edit", json!({"id": 1, "title": "熱飲"})),
         ("/goodsgroup/setgoods", json!({"id": 1, "goods_ids": "7,8"})),
         ("/goodsgroup/del", day(1)),
+        ("/office/add", json!({"title": "店長"})),
+        ("/office/edit", json!({"id": 1, "title": "副店長"})),
+        ("/office/setcompetence", json!({"id": 1, "competence_ids": "5,9"})),
+        ("/user/edit", json!({"id": 1000, "office_id": 1})),
+        ("/user/edit", json!({"id": 1000, "office_id": 0})),
+        ("/office/del", day(1)),
     ] {
         let reply = world.operator(route, body).await;
         assert_eq!(reply.code(), 0, "{route}: {}", reply.body);
+    }
+    let operator = format!("Bearer {}", world.token(coupon_ledger::identity::Caller::Operator));
+    let public_key = "03a107bff3ce10be1d70dd18e74bc09967e4d6309ba50d5f1ddc8664125531b8";
+    let register = format!("/v1/partner-keys?partner_id=2&public_key={public_key}");
+    for (method, path) in [
+        ("POST", "/v1/machine-keys?name=till&rights=read"),
+        ("DELETE", "/v1/machine-keys/1"),
+        ("POST", &register),
+        ("DELETE", "/v1/partner-keys/1"),
+    ] {
+        let reply = world.raw(method, path, &[("authorization", &operator)], Vec::new()).await;
+        assert_eq!(reply.status, 200, "{path}: {}", reply.body);
     }
     // One that is given, refused a wrong code, withdrawn, given again, received, used, taken back, used and reviewed.
     let used = world.issue(definition, 439).await;

@@ -13,8 +13,11 @@ use coupon_ledger::entity::decode;
 use coupon_ledger::grant::Grant;
 use coupon_ledger::identity::Caller;
 use coupon_ledger::job::Job;
+use coupon_ledger::machine::Machine;
 use coupon_ledger::member::Member;
+use coupon_ledger::office::{Appointment, Office};
 use coupon_ledger::order::Order;
+use coupon_ledger::partner_key::PartnerKey;
 use coupon_ledger::provenance::Provenance;
 use coupon_ledger::rule::{GoodsGroup, OrderAmount};
 use coupon_ledger::shop::Shop;
@@ -46,6 +49,10 @@ fn words(event: &StoredEvent) -> String {
         "ledger" => of::<Provenance>(event),
         "member" => of::<Member>(event),
         "account" => of::<Account>(event),
+        "office" => of::<Office>(event),
+        "appointment" => of::<Appointment>(event),
+        "machine_key" => of::<Machine>(event),
+        "partner_key" => of::<PartnerKey>(event),
         other => panic!("a kind of stream without words: {other}"),
     }
 }

@@ -67,7 +67,7 @@ async fn refused(home: &Home, arguments: &[&str]) -> String {
     sentence
 }
 
-async fn post(server: &Server, token: &str, route: &str, body: Value) -> (u16, Value) {
+pub async fn post(server: &Server, token: &str, route: &str, body: Value) -> (u16, Value) {
     let request =
         reqwest::Client::new().post(format!("{}{route}", server.url)).bearer_auth(token).json(&body);
     let answer = request.send().await.unwrap();

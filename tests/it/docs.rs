@@ -13,8 +13,11 @@ use coupon_ledger::http::routes::ALL;
 use coupon_ledger::http::v1;
 use coupon_ledger::http::wechat::OPEN;
 use coupon_ledger::job::{Job, JobEvent};
+use coupon_ledger::machine::{Machine, MachineEvent};
 use coupon_ledger::member::{Member, MemberEvent};
+use coupon_ledger::office::{Appointment, AppointmentEvent, Office, OfficeEvent};
 use coupon_ledger::order::{Order, OrderEvent};
+use coupon_ledger::partner_key::{PartnerKey, PartnerKeyEvent};
 use coupon_ledger::provenance::{Provenance, ProvenanceEvent};
 use coupon_ledger::rule::{GoodsGroup, GoodsGroupEvent, OrderAmount, OrderAmountEvent};
 use coupon_ledger::shop::{Shop, ShopEvent};
@@ -161,6 +164,22 @@ fn every_event_of_a_member_is_documented_as_it_is_stored() {
 #[test]
 fn every_event_of_an_account_is_documented_as_it_is_stored() {
     documents::<Account>(AccountEvent::NAMES);
+}
+
+#[test]
+fn every_event_of_an_office_and_of_who_holds_it_is_documented_as_it_is_stored() {
+    documents::<Office>(OfficeEvent::NAMES);
+    documents::<Appointment>(AppointmentEvent::NAMES);
+}
+
+#[test]
+fn every_event_of_a_machine_is_documented_as_it_is_stored() {
+    documents::<Machine>(MachineEvent::NAMES);
+}
+
+#[test]
+fn every_event_of_a_partners_key_is_documented_as_it_is_stored() {
+    documents::<PartnerKey>(PartnerKeyEvent::NAMES);
 }
 
 #[test]

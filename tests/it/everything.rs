@@ -26,6 +26,8 @@ pub async fn everything(engine: Engine) -> World {
     partners(&world, definition_id).await;
     rules(&world, definition_id).await;
     accounts(&world).await;
+    offices(&world).await;
+    keys(&world).await;
     new_key(&world).await;
     crate::wechat::bind(&world, 442, "oGZUI0egBJY1zhBYw2KhdUfwVJJE").await;
     world.operator("/member/unbindwechat", json!({"id": 442})).await.ok();
@@ -188,6 +190,34 @@ async fn rules(world: &World, definition_id: i64) {
     world.operator("/goodselecoupon/del", json!({"id": granted})).await.ok();
     world.operator("/goodsgroup/del", json!({"id": group})).await.ok();
     world.operator("/orderamount/del", json!({"id": rule})).await.ok();
+}
+
+async fn offices(world: &World) {
+    let id = world.operator("/office/add", json!({"title": "店長"})).await.ok()["id"].clone();
+    world.operator("/office/edit", json!({"id": id, "title": "副店長"})).await.ok();
+    world.operator("/office/setcompetence", json!({"id": id, "competence_ids": "5,9"})).await.ok();
+    for place in [json!({"office_id": id, "is_manager": 1}), json!({"office_id": 0})] {
+        let mut edit = place;
+        edit["id"] = 1000.into();
+        world.operator("/user/edit", edit).await.ok();
+    }
+    world.operator("/office/del", json!({"id": id})).await.ok();
+}
+
+/// Those of a machine, and of the partner who is there.
+async fn keys(world: &World) {
+    let partner = world.operator("/business/list", json!({})).await.ok()[0]["id"].clone();
+    let public_key = "03a107bff3ce10be1d70dd18e74bc09967e4d6309ba50d5f1ddc8664125531b8";
+    let bearer = format!("Bearer {}", world.token(Caller::Operator));
+    for (method, path) in [
+        ("POST", "/v1/machine-keys?name=till&rights=orders,read".to_owned()),
+        ("DELETE", "/v1/machine-keys/1".to_owned()),
+        ("POST", format!("/v1/partner-keys?partner_id={partner}&public_key={public_key}")),
+        ("DELETE", "/v1/partner-keys/1".to_owned()),
+    ] {
+        let reply = world.raw(method, &path, &[("authorization", &bearer)], Vec::new()).await;
+        assert_eq!(reply.status, 200, "{}", reply.body);
+    }
 }
 
 /// What happened, as `kind name`.

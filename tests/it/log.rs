@@ -14,8 +14,11 @@ use coupon_ledger::entity::{Entity, decode};
 use coupon_ledger::grant::{Cause, Grant, GrantEvent};
 use coupon_ledger::job::{Coupons, Job, JobEvent, Recipients, Work};
 use coupon_ledger::ledger::Ledger;
+use coupon_ledger::machine::{Machine, MachineEvent};
 use coupon_ledger::member::{Member, MemberEvent};
+use coupon_ledger::office::{Appointment, AppointmentEvent, Office, OfficeEvent};
 use coupon_ledger::order::{KeptCoupon, Line, LineState, Order, OrderEvent, Placement, UsedCoupon};
+use coupon_ledger::partner_key::{PartnerKey, PartnerKeyEvent};
 use coupon_ledger::provenance::{ImportedFrom, Provenance, ProvenanceEvent};
 use coupon_ledger::rule::{GoodsGroup, GoodsGroupEvent, OrderAmount, OrderAmountEvent};
 use coupon_ledger::secrets::{Purpose, review_hash};
@@ -792,6 +795,43 @@ fn golden_accounts() -> Vec<AccountEvent> {
     ]
 }
 
+fn golden_offices() -> Vec<OfficeEvent> {
+    let at_ms = 1_543_026_701_000;
+    vec![
+        OfficeEvent::Added { title: "店長".to_owned(), employee_id: 0, at_ms },
+        OfficeEvent::Edited { title: "副店長".to_owned(), employee_id: 1000, at_ms },
+        OfficeEvent::RightsSet { rights: vec![5, 9], employee_id: 0, at_ms },
+        OfficeEvent::Deleted { employee_id: 0, at_ms },
+    ]
+}
+
+fn golden_appointments() -> Vec<AppointmentEvent> {
+    let at_ms = 1_543_026_701_000;
+    vec![
+        AppointmentEvent::Appointed { office_id: 1, manager: true, employee_id: 0, at_ms },
+        AppointmentEvent::Appointed { office_id: 0, manager: false, employee_id: 1000, at_ms },
+    ]
+}
+
+fn golden_machines() -> Vec<MachineEvent> {
+    let at_ms = 1_543_026_701_000;
+    let expires_at_ms = 1_574_562_701_000;
+    let (name, rights) = ("收銀機3".to_owned(), vec![35, 38]);
+    vec![
+        MachineEvent::Issued { name, rights, expires_at_ms, employee_id: 0, at_ms },
+        MachineEvent::Revoked { employee_id: 0, at_ms },
+    ]
+}
+
+fn golden_partner_keys() -> Vec<PartnerKeyEvent> {
+    let at_ms = 1_543_026_701_000;
+    let public_key = "A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=".to_owned();
+    vec![
+        PartnerKeyEvent::Registered { partner_id: 2, public_key, employee_id: 0, at_ms },
+        PartnerKeyEvent::Revoked { employee_id: 0, at_ms },
+    ]
+}
+
 fn golden_goods_groups() -> Vec<GoodsGroupEvent> {
     let at_ms = 1_543_026_701_000;
     vec![
@@ -880,4 +920,8 @@ fn every_event_ever_written_is_read_as_what_it_meant() {
     assert_golden::<Provenance>(&golden_provenance(), ProvenanceEvent::NAMES);
     assert_golden::<Member>(&golden_members(), MemberEvent::NAMES);
     assert_golden::<Account>(&golden_accounts(), AccountEvent::NAMES);
+    assert_golden::<Office>(&golden_offices(), OfficeEvent::NAMES);
+    assert_golden::<PartnerKey>(&golden_partner_keys(), PartnerKeyEvent::NAMES);
+    assert_golden::<Machine>(&golden_machines(), MachineEvent::NAMES);
+    assert_golden::<Appointment>(&golden_appointments(), AppointmentEvent::NAMES);
 }

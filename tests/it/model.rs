@@ -539,7 +539,7 @@ impl Model {
         match route {
             "/user/auditelecoupon" => self.auditelecoupon(call, employee_id),
             "/sendelecoupon/one" => self.sendelecoupon_one(call, employee_id),
-            "/user/reverseelecoupon" => self.reverseelecoupon(call),
+            "/user/reverseelecoupon" => self.reverseelecoupon(call, Some(employee_id)),
             "/user/auditbycode" => self.auditbycode(call, employee_id),
             "/user/auditelecouponlist" => self.auditelecouponlist(call, Some(employee_id), false),
             "/auditelecoupon/getlist" => self.redemption_list(call, Some(employee_id)),
@@ -553,7 +553,7 @@ impl Model {
     fn call_of_operator(&mut self, call: &Call, route: &str) -> Answer {
         match route {
             "/sendelecoupon/one" => self.sendelecoupon_one(call, self.operator_user_id),
-            "/user/reverseelecoupon" => self.reverseelecoupon(call),
+            "/user/reverseelecoupon" => self.reverseelecoupon(call, None),
             "/user/voidelecoupon" => self.voidelecoupon(call),
             "/user/auditelecouponlist" => self.auditelecouponlist(call, None, false),
             "/auditelecoupon/getlist" => self.redemption_list(call, None),

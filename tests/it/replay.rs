@@ -10,8 +10,11 @@ use coupon_ledger::definition::Definition;
 use coupon_ledger::entity::{Entity, fold};
 use coupon_ledger::grant::Grant;
 use coupon_ledger::job::Job;
+use coupon_ledger::machine::Machine;
 use coupon_ledger::member::Member;
+use coupon_ledger::office::{Appointment, Office};
 use coupon_ledger::order::Order;
+use coupon_ledger::partner_key::PartnerKey;
 use coupon_ledger::provenance::Provenance;
 use coupon_ledger::read_model::LIVE_TABLES;
 use coupon_ledger::rule::{GoodsGroup, OrderAmount};
@@ -140,6 +143,18 @@ fn replayed_rows(streams: &BTreeMap<(String, i64), Vec<StoredEvent>>) -> Rows {
             }
             "account" => {
                 rows_of::<Account>(*id, events, &mut rows);
+            }
+            "office" => {
+                rows_of::<Office>(*id, events, &mut rows);
+            }
+            "partner_key" => {
+                rows_of::<PartnerKey>(*id, events, &mut rows);
+            }
+            "machine_key" => {
+                rows_of::<Machine>(*id, events, &mut rows);
+            }
+            "appointment" => {
+                rows_of::<Appointment>(*id, events, &mut rows);
             }
             other => panic!("a stream of an unknown type: {other} {id}"),
         }

@@ -26,7 +26,8 @@ use crate::harness::{EMPLOYEE, FRIEND, MEMBER, PARTNER, Reply, World, definition
 
 pub const FORM: &str = "application/x-www-form-urlencoded";
 
-async fn head(world: &World) -> i64 {
+/// Where the log ends.
+pub async fn head(world: &World) -> i64 {
     let sql = "SELECT position FROM log_head WHERE bucket = $1";
     world.store().query(Statement::new(sql, [BUCKET.into()])).await.unwrap()[0].int(0)
 }

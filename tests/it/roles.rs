@@ -65,6 +65,9 @@ async fn a_server_under_the_documented_grants_serves_and_cannot_change_the_log()
         ("/tag/del", json!({"id": 1})),
         ("/memberlevel/del", json!({"id": 1})),
         ("/user/edit", json!({"id": 1000, "phone": "139"})),
+        ("/office/add", json!({"title": "店長"})),
+        ("/office/setcompetence", json!({"id": 1, "competence_ids": "9"})),
+        ("/user/edit", json!({"id": 1000, "office_id": 1})),
         ("/member/erase", json!({"id": 439, "reason": "會員要求"})),
     ] {
         world.operator(route, body).await.ok();
@@ -136,6 +139,25 @@ async fn a_server_under_the_documented_grants_serves_and_cannot_change_the_log()
     assert_eq!(post("/v1/followers/expiry/reset").await.status, 200);
     followers::note(&world.ledger, &EXPIRY, Some("away".to_owned())).await;
     assert_eq!(world.get(Caller::Auditor, "/v1/followers").await.body["followers"][0]["last_error"], "away");
+
+    let issued = post("/v1/machine-keys?name=till&rights=read").await;
+    let key = format!("Bearer {}", issued.body["key"].as_str().unwrap());
+    world.request("/shop/list", &[("authorization", &key)], "{}").await.ok();
+
+    let seed = ed25519_dalek::SigningKey::from_bytes(&[2; 32]);
+    let public = coupon_ledger::value::hex(seed.verifying_key().as_bytes());
+    let registered = post(&format!("/v1/partner-keys?partner_id=2&public_key={public}")).await;
+    assert_eq!(registered.status, 200, "{}", registered.body);
+    let time = (world.clock.now_ms() / 1000).to_string();
+    let (path, nonce) = ("/businesshome/get", "0123456789abcdef");
+    let message = coupon_ledger::signed_request::message(2, "POST", path, &time, nonce, b"{}");
+    let signature = ed25519_dalek::Signer::sign(&seed, message.as_bytes()).to_bytes();
+    let signature = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, signature);
+    let values = ["2", &time, nonce, &signature];
+    let headers: Vec<_> = coupon_ledger::signed_request::HEADERS.into_iter().zip(values).collect();
+    world.request(path, &headers, "{}").await.ok();
+    let later = world.clock.now_ms() + 3_600_000;
+    assert_eq!(coupon_ledger::directory::forget_nonces(world.store(), later).await.unwrap(), 1);
 
     // It may not make tables, but serves from those that their owner has made beside it.
     let refused = post("/v1/rebuilds").await;

@@ -1,6 +1,6 @@
 //! Resources under `/v1`: who may ask, what is answered, and how a wrong question is refused.
 
-use coupon_ledger::http::v1::{ALL, Method};
+use coupon_ledger::http::v1::ALL;
 use coupon_ledger::identity::Caller;
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use crate::access::may;
 use crate::harness::{EMPLOYEE, MEMBER, PARTNER, Reply, World};
 
 /// A path with something in the place of its parts.
-fn concrete(path: &str) -> String {
+pub fn concrete(path: &str) -> String {
     path.split('/').map(|part| if part.starts_with('{') { "1" } else { part }).collect::<Vec<_>>().join("/")
 }
 
@@ -26,7 +26,7 @@ on_both_engines! {
     async fn nobody_else_is_answered(engine: Engine) {
         let world = World::empty(engine).await;
         for resource in ALL.iter() {
-            let method = if resource.method == Method::Get { "GET" } else { "POST" };
+            let method = resource.method.name();
             let path = concrete(resource.path);
             let nobody = world.raw(method, &path, &[], Vec::new()).await;
             assert_eq!((nobody.status.as_u16(), nobody.code()), (401, 1001), "{path}");

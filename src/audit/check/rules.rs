@@ -16,8 +16,11 @@ use crate::coupon::CouponEvent;
 use crate::definition::DefinitionEvent;
 use crate::grant::GrantEvent;
 use crate::job::JobEvent;
+use crate::machine::MachineEvent;
 use crate::member::MemberEvent;
+use crate::office::{AppointmentEvent, OfficeEvent};
 use crate::order::OrderEvent;
+use crate::partner_key::PartnerKeyEvent;
 use crate::provenance::{LEDGER_ID, ProvenanceEvent};
 use crate::rule::{GoodsGroupEvent, OrderAmountEvent};
 use crate::shop::ShopEvent;
@@ -36,6 +39,10 @@ const KINDS: &[(&str, &[&str])] = &[
     ("goods_group", GoodsGroupEvent::NAMES),
     ("member", MemberEvent::NAMES),
     ("account", AccountEvent::NAMES),
+    ("office", OfficeEvent::NAMES),
+    ("appointment", AppointmentEvent::NAMES),
+    ("machine_key", MachineEvent::NAMES),
+    ("partner_key", PartnerKeyEvent::NAMES),
     ("ledger", ProvenanceEvent::NAMES),
 ];
 

@@ -11,6 +11,7 @@ use crate::audit::kinds::Kind;
 use crate::directory::next_behind;
 use crate::entity::id_of;
 use crate::member::Member;
+use crate::office::Appointment;
 use crate::provenance::Provenance;
 use crate::read_model::LIVE_TABLES;
 use crate::store::{
@@ -320,7 +321,7 @@ pub(super) async fn check_ids(store: &Store, totals: &mut Totals) -> Result<(), 
         let row = format!("kind {kind}");
         match next.get(&kind) {
             // Their ids are somebody else's, or there is one only.
-            None if [Member::TYPE, Provenance::TYPE].contains(&kind.as_str()) => {}
+            None if [Member::TYPE, Appointment::TYPE, Provenance::TYPE].contains(&kind.as_str()) => {}
             None => {
                 let what = format!("the row is missing, and {kind} {highest} is there");
                 totals.find(Finding::new(0, "id_blocks", row, what));

@@ -5,10 +5,12 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use super::{DIRECTIONS, add_under_id, id_of, replayed, settle};
+use super::{DIRECTIONS, add_under_id, id_of, replayed, replayed_id, settle};
+use crate::access::Resource;
 use crate::clock::day_text;
-use crate::directory::{self, Employee, EmployeeEdit, NEVER};
+use crate::directory::{self, Employee, EmployeeEdit, NEVER, Place};
 use crate::http::form::Form;
+use crate::http::offices::{NewPlace, vacate};
 use crate::http::operator::shop_json;
 use crate::http::{Answer, Call, Failure};
 use crate::read_model::pages::{self, ShopRow, Slice};
@@ -44,11 +46,13 @@ pub(super) async fn add(mut call: Call) -> Result<Answer, Failure> {
     let wanted_id = form.optional_int("id", 1, MAX_ID);
     let (name, shop_id) = (form.text("name", 100), form.id("shop_id"));
     let more = read_more(form);
+    let place = NewPlace::read(form);
     call.checked()?;
-    if let Some(answer) = replayed(&call, id_of).await? {
-        return Ok(answer);
+    call.may(Resource::InShop(shop_id))?;
+    let again = replayed_id(&call).await?;
+    if again.is_none() {
+        require_shop(&call, shop_id).await?;
     }
-    require_shop(&call, shop_id).await?;
     let employee = Employee {
         id: 0,
         name,
@@ -58,9 +62,32 @@ pub(super) async fn add(mut call: Call) -> Result<Answer, Failure> {
         identity: more.identity.unwrap_or_default(),
         entry_date: more.entry_date.unwrap_or_default(),
         leave_date: more.leave_date.unwrap_or(NEVER),
+        place: Place::default(),
     };
+    place.check(&call, &employee, &EmployeeEdit::default()).await?;
+    // The next id that is free was never anybody's; one that is asked for may have been.
+    if let (None, Some(id)) = (again, wanted_id)
+        && directory::employee(call.app.ledger.store(), id).await?.is_none()
+    {
+        vacate(&call, id).await?;
+    }
+    let (id, again) = match again {
+        Some(id) => (id, true),
+        None => add_to_directory(&call, wanted_id, &employee).await?,
+    };
+    // A request that was cut short goes on here.
+    place.give(&call, id).await?;
+    Ok(Answer::new(&id_of(id))?.replayed(again))
+}
+
+/// Writes somebody new into the directory: his id, and whether this key had done so.
+async fn add_to_directory(
+    call: &Call,
+    wanted_id: Option<i64>,
+    employee: &Employee,
+) -> Result<(i64, bool), Failure> {
     let (store, key) = (call.app.ledger.store().clone(), call.directory_key());
-    add_under_id(&call, wanted_id, "employee", |id| {
+    add_under_id(call, wanted_id, "employee", |id| {
         let (store, key, employee) = (store.clone(), key.clone(), Employee { id, ..employee.clone() });
         async move { directory::add_employee(&store, &employee, key.as_ref()).await }
     })
@@ -72,15 +99,22 @@ pub(super) async fn edit(mut call: Call) -> Result<Answer, Failure> {
     let id = form.id("id");
     let (name, shop_id) = (form.sent_text("name", 100), form.optional_int("shop_id", 1, MAX_ID));
     let edit = EmployeeEdit { name, shop_id, ..read_more(form) };
+    let place = NewPlace::read(form);
     call.checked()?;
     if let Some(answer) = replayed(&call, id_of).await? {
         return Ok(answer);
     }
     let store = call.app.ledger.store();
-    directory::employee(store, id).await?.ok_or(Refusal::NoSuchMember)?;
+    let before = directory::employee(store, id).await?.ok_or(Refusal::NoSuchMember)?;
+    call.may(Resource::InShop(before.shop_id))?;
     if let Some(shop_id) = edit.shop_id {
+        call.may(Resource::InShop(shop_id))?;
         require_shop(&call, shop_id).await?;
     }
+    let place = place.beyond(&before);
+    place.check(&call, &before, &edit).await?;
+    // First, so that whoever is moved or taken back never has what he held before in his new shop.
+    place.give(&call, id).await?;
     let key = call.directory_key();
     let written = directory::edit_employee(store, id, &edit, key.as_ref()).await?;
     settle(&call, written, id, id_of, Refusal::NoSuchMember).await
@@ -101,6 +135,9 @@ fn employee_json(employee: &Employee, shop_name: &str) -> Value {
         "state": i64::from(employee.active),
         "wechat_user_id": 0,
         "shop_name": shop_name,
+        "office_id": employee.place.office_id,
+        "office_title": employee.place.office_title,
+        "is_manager": i64::from(employee.place.manager),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{add_under_id, id_of, one_row, replayed, settle};
+use super::{add_and_answer, id_of, one_row, replayed, settle};
 use crate::directory::{self, Level, LevelEdit, Tag, TagEdit, Written};
 use crate::http::{Answer, Call, Failure};
 use crate::refusal::{Refusal, Wrong};
@@ -44,7 +44,7 @@ pub(super) async fn level_add(mut call: Call) -> Result<Answer, Failure> {
         return Ok(answer);
     }
     let (store, key) = (call.app.ledger.store().clone(), call.directory_key());
-    add_under_id(&call, wanted_id, "member_level", |id| {
+    add_and_answer(&call, wanted_id, "member_level", |id| {
         let (store, key, level) = (store.clone(), key.clone(), Level { id, ..level.clone() });
         async move { directory::add_level(&store, &level, key.as_ref()).await }
     })
@@ -106,7 +106,7 @@ pub(super) async fn tag_add(mut call: Call) -> Result<Answer, Failure> {
         return Ok(answer);
     }
     let (store, key) = (call.app.ledger.store().clone(), call.directory_key());
-    add_under_id(&call, wanted_id, "tag", |id| {
+    add_and_answer(&call, wanted_id, "tag", |id| {
         let (store, key, tag) = (store.clone(), key.clone(), Tag { id, ..tag.clone() });
         async move { directory::add_tag(&store, &tag, key.as_ref()).await }
     })

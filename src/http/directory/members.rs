@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{add_under_id, id_of, replayed, used_meanwhile};
+use super::{add_and_answer, id_of, replayed, used_meanwhile};
 use crate::clock::{day_number, day_text};
 use crate::directory::{self, Edited, Member, MemberEdit, Search};
 use crate::erasure;
@@ -64,7 +64,7 @@ pub(super) async fn add(mut call: Call) -> Result<Answer, Failure> {
         erased_at_ms: 0,
     };
     let (ledger, key) = (call.app.ledger.clone(), call.directory_key());
-    add_under_id(&call, wanted_id, "member", |id| {
+    add_and_answer(&call, wanted_id, "member", |id| {
         let (ledger, key, member) = (ledger.clone(), key.clone(), Member { id, ..member.clone() });
         async move { directory::add_member(ledger.store(), ledger.seal(), &member, key.as_ref()).await }
     })

@@ -9,7 +9,7 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::address::short;
-use crate::access::{Role, reach};
+use crate::access::{Role, reaches};
 use crate::http::routes;
 use crate::identity::Caller;
 
@@ -54,10 +54,10 @@ pub enum Class {
 
 /// The class of each of the manual's routes.
 static BY_PATH: LazyLock<HashMap<&'static str, Class>> = LazyLock::new(|| {
-    let class = |route: &routes::Route| match (reach(Role::Member, route.path), route.writes) {
-        (None, _) => Class::Office,
-        (Some(_), true) => Class::MemberWrite,
-        (Some(_), false) => Class::MemberRead,
+    let class = |route: &routes::Route| match (reaches(Role::Member, route.path), route.writes) {
+        ([], _) => Class::Office,
+        (_, true) => Class::MemberWrite,
+        (_, false) => Class::MemberRead,
     };
     let routes = routes::ALL.iter().map(|route| (route.path, class(route)));
     let guessed = GIFT_CODES.iter().map(|path| (*path, Class::Gift));
@@ -185,6 +185,8 @@ pub enum Who {
     Caller(Caller),
     /// Whoever holds a session of this number, which may be none: whoever makes numbers up is counted by his address.
     Session(u64),
+    /// The same of a machine's key, by its digest.
+    Key(u64),
     /// Whoever sits there.
     Address(IpAddr),
 }

@@ -39,6 +39,8 @@ macro_rules! employee_fields {
             optional("identity", Holds::Text(50), "the number of his identity card"),
             optional("entry_date", Holds::Day, "his first day"),
             optional("leave_date", Holds::Day, "his last day; 2099-01-01 until it is known"),
+            optional("office_id", Holds::Int(0, MAX_ID), "the office that he holds; 0 = none"),
+            optional("is_manager", Holds::Flag, "1 manages the shop where he works; only operators make managers"),
         ]
     };
 }
@@ -57,7 +59,7 @@ macro_rules! employee {
     ($before:literal, $after:literal) => {
         concat!(
             $before,
-            r#"{"id":1000,"name":"店員","code":"","token":"","phone":"","identity":"","entry_date":"2018-11-01","leave_date":"2099-01-01","shop_id":1,"state":1,"wechat_user_id":0,"shop_name":"人民路店"}"#,
+            r#"{"id":1000,"name":"店員","code":"","token":"","phone":"","identity":"","entry_date":"2018-11-01","leave_date":"2099-01-01","shop_id":1,"state":1,"wechat_user_id":0,"shop_name":"人民路店","office_id":0,"office_title":"","is_manager":0}"#,
             $after
         )
     };
@@ -270,28 +272,28 @@ pub(super) const ROUTES: &[Route] = &[
     },
     Route {
         path: "/user/add",
-        about: "Adds an employee to the directory [ours]",
+        about: "Adds an employee to the directory; 1002 where he would get a right that the caller has not himself [ours]",
         writes: true,
         fields: employee_fields!(
             optional("id", Holds::Id, "his id, if it is to be this one"),
             required("name", Holds::Text(100), "his name"),
             required("shop_id", Holds::Id, "where he works")
         ),
-        refusals: &[2003],
+        refusals: &[2003, 2005],
         request: r#"{"id":1000,"name":"店員","shop_id":1}"#,
         data: r#"{"id":1000}"#,
         run: Run::Directory(Directory::EmployeeAdd),
     },
     Route {
         path: "/user/edit",
-        about: "Changes of an employee what is sent, and leaves the rest [ours]",
+        about: "Changes of an employee what is sent, and leaves the rest; 1002 where he would get a right that the caller has not himself. It counts with his next request [ours]",
         writes: true,
         fields: employee_fields!(
             EMPLOYEE_ID,
             optional("name", Holds::Text(100), "his name"),
             optional("shop_id", Holds::Id, "where he works")
         ),
-        refusals: &[310, 2003],
+        refusals: &[310, 2003, 2005],
         request: r#"{"id":1000,"phone":"13900000000","leave_date":"2018-12-31"}"#,
         data: r#"{"id":1000}"#,
         run: Run::Directory(Directory::EmployeeEdit),

@@ -6,10 +6,9 @@ use super::{Ask, Method, Page, Resource, Run};
 use crate::audit::tlog::{ROTATE_KEY, rotate_key, verifier_key_of, verifier_keys};
 use crate::http::Failure;
 use crate::http::routes::{Holds, optional, required};
-use crate::ledger::{Executed, Meta, keys};
+use crate::ledger::{Executed, keys};
 use crate::provenance::{LEDGER_ID, Provenance};
 use crate::secrets::Purpose;
-use crate::store::ReceiptKey;
 
 /// Which handler answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +101,7 @@ async fn list(mut ask: Ask) -> Result<Page, Failure> {
 async fn rotate_checkpoint(mut ask: Ask) -> Result<Page, Failure> {
     ask.checked()?;
     let ledger = &ask.app.ledger;
-    let done = rotate_key(ledger, &meta(&ask, ROTATE_KEY, "")).await?;
+    let done = rotate_key(ledger, &ask.meta(ROTATE_KEY, "")).await?;
     let generation = done.state.key_generation();
     let origin = ledger.store().origin().await?.unwrap_or_default();
     let key = verifier_key_of(ledger.secrets(), &origin, generation);
@@ -116,25 +115,11 @@ async fn rotate(mut ask: Ask) -> Result<Page, Failure> {
     let key = Purpose::ALL.into_iter().find(|purpose| Some(purpose.name()) == name);
     let key = key.ok_or(Failure::NotThere)?;
     let ledger = &ask.app.ledger;
-    let meta = meta(&ask, keys::operation(key), &overlap_days.to_string());
+    let meta = ask.meta(keys::operation(key), &overlap_days.to_string());
     let done = keys::rotate(ledger, key, overlap_days * DAY_MS, &meta).await?;
     let generation = done.state.accepted(key, 0).newest;
     let key_id = ledger.secrets().key_id(key, generation);
     answered(&done, &json!({"key": key.name(), "generation": generation, "key_id": key_id}))
-}
-
-/// Who does what under which key.
-fn meta(ask: &Ask, operation: &'static str, canonical: &str) -> Meta {
-    let ledger = &ask.app.ledger;
-    let caller = ask.caller.to_string();
-    let receipt = |key| (ReceiptKey { caller, operation, key }, ledger.secrets().request_mac(canonical));
-    Meta {
-        caller: ask.caller,
-        at: ledger.now(),
-        request_id: ask.request_id.clone(),
-        receipt: ask.key.clone().map(receipt),
-        job_id: None,
-    }
 }
 
 fn answered(done: &Executed<Provenance>, answer: &Value) -> Result<Page, Failure> {

@@ -22,7 +22,7 @@ pub(super) fn session(mut ask: Ask) -> Result<Page, Failure> {
     ask.checked()?;
     let csrf = match &ask.proof {
         Proof::Session(session) => ask.app.ledger.secrets().csrf_token(&session.id),
-        Proof::Token(_) => String::new(),
+        Proof::Token(_) | Proof::MachineKey | Proof::Signature => String::new(),
     };
     Page::json(&json!({
         "caller": ask.caller.to_string(),

@@ -131,10 +131,13 @@ impl Model {
         })))
     }
 
-    /// Reverse: 3012. "A reversal puts the coupon back in hand (`use_date`, `use_id` 0); a review stays".
-    pub(super) fn reverseelecoupon(&mut self, call: &Call) -> Answer {
+    /// Reverse: 2004 3012. "A reversal puts the coupon back in hand (`use_date`, `use_id` 0); a review stays". An
+    /// employee finds his own shop's only.
+    pub(super) fn reverseelecoupon(&mut self, call: &Call, employee_id: Option<i64>) -> Answer {
+        let own_shop = employee_id.map(|id| self.shop_of_employee(id)).transpose()?;
         let redemption =
             self.redemptions.get_mut(&int(call.body, "id")).ok_or(refusal(code::NO_SUCH_REDEMPTION))?;
+        ensure(own_shop.is_none_or(|shop| shop == redemption.shop_id), code::NO_SUCH_REDEMPTION)?;
         let is_too_late = call.now_ms - redemption.at_ms > REVERSIBLE_FOR_MS;
         ensure(redemption.reversed_ms.is_none() && !is_too_late, code::NOT_REVERSIBLE)?;
 

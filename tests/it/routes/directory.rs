@@ -27,8 +27,9 @@ pub async fn cases(world: &World) -> Vec<Case> {
     let tag = json!({"id": 1, "tag_name": "常客", "color": "red"});
     let employee = json!({
         "id": 1001, "name": "新店員", "phone": "2", "shop_id": 1, "state": 1, "identity": "440000",
-        "entry_date": "2018-11-01", "leave_date": "2028-11-01",
+        "entry_date": "2018-11-01", "leave_date": "2028-11-01", "office_id": 1, "is_manager": 0,
     });
+    world.operator("/office/add", json!({"title": "收銀員"})).await.ok();
     let sorted = json!({"page": 1, "limit": 10, "shop_id": 1, "key": "name", "order": "asc"});
     let shops = json!({"page": 1, "limit": 10, "key": "shop_name", "order": "asc"});
     let id = |id: i64| json!({"id": id});
@@ -81,6 +82,8 @@ pub async fn refusals(_world: &World) -> Vec<Refused> {
         refused("/user/add", 2003, OPERATOR, json!({"name": "店員", "shop_id": 999})),
         refused("/user/edit", 310, OPERATOR, json!({"id": 999, "name": "店員"})),
         refused("/user/edit", 2003, OPERATOR, json!({"id": 1000, "shop_id": 999})),
+        refused("/user/add", 2005, OPERATOR, json!({"name": "店員", "shop_id": 1, "office_id": 999})),
+        refused("/user/edit", 2005, OPERATOR, json!({"id": 1000, "office_id": 999})),
         refused("/user/info", 310, OPERATOR, id),
     ]
 }
