@@ -52,7 +52,7 @@ on_both_engines! {
         const ROUNDS: i64 = 50;
         let home = Home::new(engine).await;
         // Nobody asks so often who is no flood.
-        let server = Server::start(&home, &["--limits", "off"]).await;
+        let server = Server::start(&home, &[]).await;
         let api = Api::new(&home, &server);
         api.operator("/member/add", json!({"id": 439})).await.ok();
         for shop in 1..=2 {

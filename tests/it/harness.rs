@@ -415,8 +415,9 @@ fn at_home(mut command: Command, home: &Home) -> Command {
 
 impl Server {
     /// Starts the program on a free port and waits until it says where it listens.
+    /// Tests ask more often than anybody who means well, and are not to depend on how fast the machine is.
     pub async fn start(home: &Home, arguments: &[&str]) -> Self {
-        Self::launch(program(home), arguments).await
+        Self::launch(program(home), &[arguments, &["--limits", "off"]].concat()).await
     }
 
     /// The same, with everything that it has to say in a file.
