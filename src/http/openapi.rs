@@ -11,6 +11,65 @@ use crate::access;
 use crate::refusal::{ALL_WORDINGS, Language};
 use crate::value::MAX_ID;
 
+/// What is read without a table of its own.
+struct Page {
+    path: &'static str,
+    about: &'static str,
+    /// By HTTP status what it answers, and in which content types.
+    answers: &'static [(&'static str, &'static str, &'static [&'static str])],
+}
+
+const TEXT: &[&str] = &["text/plain"];
+const HTML: &[&str] = &["text/html"];
+const JSON: &[&str] = &["application/json"];
+const NO_PROVIDER: (&str, &str, &[&str]) = ("404", "9004: no provider is configured", JSON);
+const PROVIDER_AWAY: (&str, &str, &[&str]) = ("503", "9002: the provider does not answer", JSON);
+
+const PAGES: &[Page] = &[
+    Page { path: "/healthz", about: "Whether the process runs", answers: &[("200", "it does", TEXT)] },
+    Page {
+        path: "/readyz",
+        about: "Whether it can take commands",
+        answers: &[("200", "it can", TEXT), ("503", "the database is away, or its clock is off", TEXT)],
+    },
+    Page {
+        path: "/metrics",
+        about: "Prometheus' text format",
+        answers: &[("200", "OK", &["application/openmetrics-text"])],
+    },
+    Page { path: "/openapi.json", about: "This document", answers: &[("200", "OK", JSON)] },
+    Page {
+        path: "/oidc/login",
+        about: "Sends a browser to the provider of OpenID Connect, to sign in there",
+        answers: &[("302", "to the provider", &[]), NO_PROVIDER, PROVIDER_AWAY],
+    },
+    Page {
+        path: "/oidc/callback",
+        about: "Where it comes back to: the session is in a cookie then, and /v1/session tells of it",
+        answers: &[
+            ("200", "signed in, or 1003: refused", &["text/html", "application/json"]),
+            NO_PROVIDER,
+            PROVIDER_AWAY,
+        ],
+    },
+    Page {
+        path: "/setup",
+        about: "The page behind a one-time link, where somebody chooses his name and his password",
+        answers: &[("200", "OK", HTML)],
+    },
+];
+
+fn page_operation(page: &Page) -> Value {
+    let mut responses = Map::new();
+    for (status, about, kinds) in page.answers {
+        let content: Map<_, _> = kinds.iter().map(|kind| ((*kind).to_owned(), json!({}))).collect();
+        responses.insert((*status).to_owned(), json!({"description": about, "content": content}));
+    }
+    let too_often = "9001: asked too often; try again after Retry-After seconds";
+    responses.insert("429".to_owned(), json!({"description": too_often}));
+    json!({"summary": page.about, "tags": ["operations"], "security": [], "responses": responses})
+}
+
 /// The OpenAPI 3.1 document.
 #[must_use]
 pub fn document() -> Value {
@@ -28,32 +87,8 @@ pub fn document() -> Value {
         let path = paths.entry(resource.path.replace("{*", "{")).or_insert_with(|| json!({}));
         path[method.as_str()] = resource_operation(resource);
     }
-    for (path, about, kind) in [
-        ("/healthz", "Whether the process runs", "text/plain"),
-        (
-            "/readyz",
-            "Whether it can take commands: 503 while the database is away or its clock is off",
-            "text/plain",
-        ),
-        ("/metrics", "Prometheus' text format", "application/openmetrics-text"),
-        ("/openapi.json", "This document", "application/json"),
-        ("/oidc/login", "Sends a browser to the provider of OpenID Connect, to sign in there", "text/html"),
-        (
-            "/oidc/callback",
-            "Where it comes back to: the session is in a cookie then, and /v1/session tells of it",
-            "text/html",
-        ),
-        (
-            "/setup",
-            "The page behind a one-time link, where somebody chooses his name and his password",
-            "text/html",
-        ),
-    ] {
-        let content = json!({"description": "OK", "content": {kind: {}}});
-        paths.insert(
-            path.to_owned(),
-            json!({"get": {"summary": about, "tags": ["operations"], "security": [], "responses": {"200": content}}}),
-        );
+    for page in PAGES {
+        paths.insert(page.path.to_owned(), json!({"get": page_operation(page)}));
     }
     json!({
         "openapi": "3.1.0",
