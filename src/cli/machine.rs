@@ -4,15 +4,14 @@ use clap::Subcommand;
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::remote::{Holder, as_operator};
+use super::remote::{Holder, meta_of_operator, refused_or_failed};
 use super::token::parse_ttl;
 use super::{Context, Failed, say};
 use crate::access::Principal;
 use crate::clock::Clock;
-use crate::ledger::{ExecuteError, Ledger, Meta};
 use crate::machine_keys::{self, NewKey};
 use crate::read_model::machines;
-use crate::value::{MAX_ID, hex, random};
+use crate::value::MAX_ID;
 
 /// What to do with machines' keys.
 #[derive(Debug, clap::Args)]
@@ -53,18 +52,6 @@ pub(super) async fn run(context: Context, arguments: MachineArgs) -> Result<(), 
     }
 }
 
-fn meta(ledger: &Ledger, action: &str) -> Result<Meta, Failed> {
-    let caller = as_operator(action)?;
-    Ok(Meta { caller, at: ledger.now(), request_id: hex(&random::<8>()), receipt: None, job_id: None })
-}
-
-fn failed(error: ExecuteError) -> Failed {
-    match error {
-        ExecuteError::Refused(_) => Failed::Refused(error.into()),
-        error => error.into(),
-    }
-}
-
 async fn add(context: &Context, name: String, rights: &str, ttl: Option<i64>) -> Result<(), Failed> {
     let numbers = machine_keys::parse_rights(rights)
         .ok_or_else(|| anyhow::anyhow!("--rights: {rights:?} names a right that does not exist"))?;
@@ -74,10 +61,10 @@ async fn add(context: &Context, name: String, rights: &str, ttl: Option<i64>) ->
     let holder = Holder::find(context, context.secrets(true)?).await?;
     let issued = match &holder {
         Holder::Ledger(ledger) => {
-            let meta = meta(ledger, "POST /v1/machine-keys")?;
+            let meta = meta_of_operator(ledger, "POST /v1/machine-keys")?;
             let new = NewKey { name, rights: numbers, ttl_s: ttl };
             let issued = machine_keys::issue(ledger, &Principal::plain(meta.caller), new, &meta).await;
-            issued.map(|issued| machine_keys::issued_json(&issued)).map_err(failed)
+            issued.map(|issued| machine_keys::issued_json(&issued)).map_err(refused_or_failed)
         }
         Holder::Server(server) => {
             let mut query = form_urlencoded::Serializer::new(String::new());
@@ -111,8 +98,8 @@ async fn revoke(context: &Context, id: i64) -> Result<(), Failed> {
     let holder = Holder::find(context, context.secrets(false)?).await?;
     let revoked = match &holder {
         Holder::Ledger(ledger) => {
-            let meta = meta(ledger, "DELETE /v1/machine-keys/{id}")?;
-            let machine = machine_keys::revoke(ledger, id, &meta).await.map_err(failed);
+            let meta = meta_of_operator(ledger, "DELETE /v1/machine-keys/{id}")?;
+            let machine = machine_keys::revoke(ledger, id, &meta).await.map_err(refused_or_failed);
             machine.map(|machine| json!({"id": id, "revoked_at_ms": machine.revoked_at_ms}))
         }
         Holder::Server(server) => server.ask(Method::DELETE, &format!("/v1/machine-keys/{id}")).await,

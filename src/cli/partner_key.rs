@@ -4,12 +4,11 @@ use clap::Subcommand;
 use hyper::Method;
 use serde_json::json;
 
-use super::remote::{Holder, as_operator};
+use super::remote::{Holder, meta_of_operator, refused_or_failed};
 use super::{Context, Failed, say};
-use crate::ledger::{ExecuteError, Ledger, Meta};
 use crate::read_model::partner_keys;
 use crate::signed_request;
-use crate::value::{MAX_ID, hex, random};
+use crate::value::MAX_ID;
 
 /// What to do with partners' keys.
 #[derive(Debug, clap::Args)]
@@ -47,26 +46,15 @@ pub(super) async fn run(context: Context, arguments: PartnerKeyArgs) -> Result<(
     }
 }
 
-fn meta(ledger: &Ledger, action: &str) -> Result<Meta, Failed> {
-    let caller = as_operator(action)?;
-    Ok(Meta { caller, at: ledger.now(), request_id: hex(&random::<8>()), receipt: None, job_id: None })
-}
-
-fn failed(error: ExecuteError) -> Failed {
-    match error {
-        ExecuteError::Refused(_) => Failed::Refused(error.into()),
-        error => error.into(),
-    }
-}
-
 async fn add(context: &Context, partner_id: i64, public_key: &str) -> Result<(), Failed> {
     let key = signed_request::read_public_key(public_key)
         .ok_or_else(|| anyhow::anyhow!("--public-key: not an Ed25519 public key in base64 or hexadecimal"))?;
     let holder = Holder::find(context, context.secrets(true)?).await?;
     let registered = match &holder {
         Holder::Ledger(ledger) => {
-            let meta = meta(ledger, "POST /v1/partner-keys")?;
-            let done = signed_request::register(ledger, partner_id, &key, &meta).await.map_err(failed);
+            let meta = meta_of_operator(ledger, "POST /v1/partner-keys")?;
+            let done =
+                signed_request::register(ledger, partner_id, &key, &meta).await.map_err(refused_or_failed);
             done.map(|done| signed_request::registered_json(done.id, &done.state))
         }
         Holder::Server(server) => {
@@ -94,8 +82,8 @@ async fn revoke(context: &Context, id: i64) -> Result<(), Failed> {
     let holder = Holder::find(context, context.secrets(false)?).await?;
     let revoked = match &holder {
         Holder::Ledger(ledger) => {
-            let meta = meta(ledger, "DELETE /v1/partner-keys/{id}")?;
-            let done = signed_request::revoke(ledger, id, &meta).await.map_err(failed);
+            let meta = meta_of_operator(ledger, "DELETE /v1/partner-keys/{id}")?;
+            let done = signed_request::revoke(ledger, id, &meta).await.map_err(refused_or_failed);
             done.map(|done| json!({"id": id, "revoked_at_ms": done.state.revoked_at_ms}))
         }
         Holder::Server(server) => server.ask(Method::DELETE, &format!("/v1/partner-keys/{id}")).await,

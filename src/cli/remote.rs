@@ -16,9 +16,10 @@ use crate::access::{self, Principal, Resource};
 use crate::clock::Clock;
 use crate::config::running_server;
 use crate::identity::{Caller, Token};
-use crate::ledger::{Ledger, LedgerOptions, keys};
+use crate::ledger::{ExecuteError, Ledger, LedgerOptions, Meta, keys};
 use crate::secrets::Secrets;
 use crate::store::{self, OpenError};
+use crate::value::{hex, random};
 
 /// How long a resource of `/v1` may take.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -69,6 +70,20 @@ pub(super) fn as_operator(action: &str) -> Result<Caller, Failed> {
     let who = Principal::plain(Caller::Operator);
     access::authorize(&who, action, Resource::Whole).map_err(|denied| Failed::Refused(denied.into()))?;
     Ok(who.caller)
+}
+
+/// The metadata of what an operator does on the ledger's own machine.
+pub(super) fn meta_of_operator(ledger: &Ledger, action: &str) -> Result<Meta, Failed> {
+    let caller = as_operator(action)?;
+    Ok(Meta { caller, at: ledger.now(), request_id: hex(&random::<8>()), receipt: None, job_id: None })
+}
+
+/// What the ledger says no to is a refusal; everything else could not run.
+pub(super) fn refused_or_failed(error: ExecuteError) -> Failed {
+    match error {
+        ExecuteError::Refused(_) => Failed::Refused(error.into()),
+        error => error.into(),
+    }
 }
 
 /// A running server, spoken to as an operator.
