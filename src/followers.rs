@@ -63,8 +63,16 @@ pub static TLOG: Follower = Follower {
     keeps: None,
 };
 
+/// Folds the log into the statistics. Begun anew it counts everything again.
+pub static STATISTICS: Follower = Follower {
+    name: crate::store::statistics::FOLLOWER,
+    about: "counts what happened, by day, definition, shop",
+    unit: Unit::Position,
+    keeps: None,
+};
+
 /// Every follower.
-pub static ALL: [&Follower; 3] = [&EXPIRY, &BIRTHDAY, &TLOG];
+pub static ALL: [&Follower; 4] = [&EXPIRY, &BIRTHDAY, &TLOG, &STATISTICS];
 
 /// Why a follower was not told what it should.
 #[derive(Debug, thiserror::Error)]

@@ -28,6 +28,7 @@ pub mod server;
 mod setup;
 mod signature;
 mod site;
+pub mod statistics;
 pub mod v1;
 pub mod wechat;
 pub mod witness;
@@ -286,13 +287,14 @@ pub struct Answer {
     data: String,
     replayed: bool,
     cookie: Option<HeaderValue>,
+    as_of: Option<i64>,
 }
 
 impl Answer {
     /// An answer with this `data`.
     pub fn new(data: &impl Serialize) -> Result<Self, Failure> {
         let data = serde_json::to_string(data).map_err(|error| Failure::Execute(error.into()))?;
-        Ok(Self { data, replayed: false, cookie: None })
+        Ok(Self { data, replayed: false, cookie: None, as_of: None })
     }
 
     /// The answer to a command that was run, marked where it is a replay.
@@ -305,6 +307,12 @@ impl Answer {
     fn with_cookie(mut self, cookie: &str) -> Self {
         self.cookie = HeaderValue::from_str(cookie).ok();
         self
+    }
+
+    /// The same, with the last position that its figures count.
+    #[must_use]
+    fn counted_to(self, position: i64) -> Self {
+        Self { as_of: Some(position), ..self }
     }
 
     /// Marks the answer as a replay.
@@ -415,6 +423,7 @@ async fn run(route: &Route, call: Call) -> Result<Answer, Failure> {
         // The table says who may call these, and it is whoever asks.
         Run::Open(_) => Err(Failure::NotAllowed),
         Run::Offices(run) => offices::run(run, call).await,
+        Run::Statistics(run) => statistics::run(run, call).await,
     }
 }
 

@@ -7,7 +7,7 @@
 //! value, durable, clock, refusal ← secrets, person_keys ← account, coupon, definition, shop, allotment, job, grant, rule, order, member, office, machine, partner_key, provenance, facts
 //!   ← identity ← access, config
 //!   ← store ← read_model, directory ← entity ← metrics ← ledger
-//!   ← lease, followers, bulk, import, oidc, sign_in, sweep, runner, rulebook, granting, ordering, erasure, wechat, machine_keys, signed_request, replay, backup, demo ← audit ← http ← cli ← main
+//!   ← lease, followers, bulk, import, oidc, sign_in, statistics, sweep, runner, rulebook, granting, ordering, erasure, wechat, machine_keys, signed_request, replay, backup, demo ← audit ← http ← cli ← main
 //! ```
 
 // It panics where nothing more can be written: `cli` has a way to say so instead.
@@ -60,6 +60,7 @@ pub mod secrets;
 pub mod shop;
 pub mod sign_in;
 pub mod signed_request;
+pub mod statistics;
 pub mod store;
 pub mod sweep;
 pub mod value;

@@ -31,6 +31,7 @@ use crate::identity::{Caller, Token};
 use crate::ledger::{Ledger, LedgerOptions, keys};
 use crate::oidc::OidcOptions;
 use crate::runner::{release_leases, run_jobs};
+use crate::statistics::Statistics;
 use crate::store;
 use crate::sweep::{release_lease, sweep};
 use crate::wechat::{Wechat, WechatApp, WechatOptions};
@@ -93,6 +94,7 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
     background.spawn(follow_erasures(ledger.clone(), erased_until));
     let tlog = TlogOptions { folder: context.folder.clone(), witnesses };
     background.spawn(run_tlog(ledger.clone(), tlog));
+    background.spawn(followers::frame::run(ledger.clone(), Statistics::new(ledger.zone())?));
     if let hours @ 1.. = options.verify_every_hours.unwrap_or(24) {
         let every = Duration::from_secs(u64::from(hours) * 3_600);
         background.spawn(run_verify(ledger.clone(), context.folder.clone(), every));

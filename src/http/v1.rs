@@ -14,6 +14,7 @@ mod machine_keys;
 mod partner_keys;
 pub(crate) mod rebuilds;
 mod session;
+mod statistics;
 mod tlog;
 
 use std::collections::HashMap;
@@ -77,6 +78,8 @@ pub enum Run {
     FollowerOrder,
     /// `/v1/session`
     Session,
+    /// `/v1/statistics` and what belongs to it.
+    Statistics(statistics::Statistics),
     /// `/v1/machine-keys` and what belongs to it.
     MachineKeys(machine_keys::MachineKeys),
     /// `/v1/partner-keys` and what belongs to it.
@@ -148,6 +151,7 @@ pub static ALL: LazyLock<Vec<Resource>> = LazyLock::new(|| {
         session::RESOURCES,
         machine_keys::RESOURCES,
         partner_keys::RESOURCES,
+        statistics::RESOURCES,
     ]
     .concat()
 });
@@ -270,6 +274,7 @@ async fn serve(
     let (timeout, metrics) = (app.options.request_timeout * PATIENCE, app.ledger.metrics().clone());
     let query = request.uri().query().unwrap_or_default().to_owned();
     let asked = (query, request.headers().clone(), request_id.clone());
+    let seen = request.headers().get(header::IF_NONE_MATCH).cloned();
     let mut answering = tokio::spawn(answer(app, resource, parts, asked));
     let outcome = match tokio::time::timeout(timeout, &mut answering).await {
         Ok(Ok(outcome)) => outcome,
@@ -283,6 +288,11 @@ async fn serve(
         }
     };
     let (code, mut response) = match outcome {
+        Ok(Page { headers, .. }) if has(&headers, seen.as_ref()) => {
+            let mut response = StatusCode::NOT_MODIFIED.into_response();
+            response.headers_mut().extend(headers);
+            (0, response)
+        }
         Ok(Page { content_type, body, headers }) => {
             let mut response = ([(header::CONTENT_TYPE, content_type)], body).into_response();
             response.headers_mut().extend(headers);
@@ -301,6 +311,15 @@ async fn serve(
     }
     metrics.count_request(resource.path, code, started.elapsed().as_secs_f64());
     response
+}
+
+/// Whether an answer is one that the client has already, by its tag.
+fn has(headers: &[(HeaderName, HeaderValue)], seen: Option<&HeaderValue>) -> bool {
+    let seen = seen.and_then(|seen| seen.to_str().ok()).unwrap_or_default();
+    let tag = headers.iter().find(|(name, _)| *name == header::ETAG).and_then(|(_, tag)| tag.to_str().ok());
+    tag.is_some_and(|tag| {
+        seen.split(',').map(|one| one.trim().trim_start_matches("W/")).any(|one| one == tag)
+    })
 }
 
 /// The HTTP status of a refusal: 400 for what was asked wrongly, 404 for what is not there, 409 for the rest.
@@ -341,6 +360,7 @@ async fn answer(
         Run::Followers => followers::list(ask).await,
         Run::FollowerOrder => followers::order(ask).await,
         Run::Session => session::session(ask),
+        Run::Statistics(run) => statistics::run(run, ask).await,
         Run::MachineKeys(run) => machine_keys::run(run, ask).await,
         Run::PartnerKeys(run) => partner_keys::run(run, ask).await,
     }

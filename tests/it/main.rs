@@ -62,6 +62,7 @@ mod server;
 mod signatures;
 mod simulation;
 mod statements;
+mod statistics;
 mod sweep;
 mod tamper;
 mod tidy;
