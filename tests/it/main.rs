@@ -37,6 +37,7 @@ mod guessing;
 mod import;
 mod jobs;
 mod keys;
+mod leaks;
 mod log;
 mod machines;
 mod matrix;
