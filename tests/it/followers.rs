@@ -8,6 +8,7 @@ use coupon_ledger::sweep::{SETTLED_AFTER_MS, sweep};
 use serde_json::json;
 
 use crate::harness::{DAY, Server, World, program};
+use crate::leaks::Heard as _;
 use crate::outside::count;
 
 const PAUSED: &str = "SELECT paused FROM followers WHERE name = 'expiry'";
@@ -116,7 +117,7 @@ on_both_engines! {
         let home = crate::harness::Home::new(engine).await;
         let server = Server::start(&home, &[]).await;
         let run = async |arguments: &[&str]| {
-            let output = program(&home).arg("followers").args(arguments).output().await.unwrap();
+            let output = program(&home).arg("followers").args(arguments).heard().await;
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             (output.status.code(), text(&output.stdout), text(&output.stderr))
         };
