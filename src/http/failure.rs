@@ -131,7 +131,7 @@ impl Refused {
             Refusal::WrongGiftCode { attempts_left } => {
                 refused.data = json!({"attempts_left": attempts_left});
             }
-            Refusal::RightNotHeld => refused.status = StatusCode::FORBIDDEN,
+            Refusal::ReturnNotAllowed | Refusal::RightNotHeld => refused.status = StatusCode::FORBIDDEN,
             Refusal::TooManyAttempts => {
                 refused.status = StatusCode::TOO_MANY_REQUESTS;
                 refused.retry_after_s = Some(600);

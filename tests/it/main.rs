@@ -25,6 +25,7 @@ mod concurrency;
 mod counter;
 mod crash;
 mod decisions;
+mod described;
 mod directory;
 mod docs;
 mod erasure;
