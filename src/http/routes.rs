@@ -2,6 +2,7 @@
 //! description and docs/api.md are made from it; a test holds the handlers against it.
 
 mod account;
+mod approvals;
 mod client;
 mod counter;
 mod directory;
@@ -16,6 +17,7 @@ mod rules;
 use std::sync::LazyLock;
 
 use super::account::{Account, Open};
+use super::approvals::Approvals;
 use super::client::Client;
 use super::counter::Counter;
 use super::directory::Directory;
@@ -94,6 +96,8 @@ pub enum Run {
     Open(Open),
     /// Of offices and their rights.
     Offices(Offices),
+    /// Of approvals.
+    Approvals(Approvals),
 }
 
 /// A route.
@@ -166,6 +170,7 @@ pub static ALL: LazyLock<Vec<Route>> = LazyLock::new(|| {
         partners::ROUTES,
         account::ROUTES,
         offices::ROUTES,
+        approvals::ROUTES,
     ]
     .concat()
 });

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use coupon_ledger::account::Account;
 use coupon_ledger::allotment::Allotment;
+use coupon_ledger::approval::Approval;
 use coupon_ledger::audit::words::Told;
 use coupon_ledger::clock::Zone;
 use coupon_ledger::coupon::Coupon;
@@ -53,6 +54,7 @@ fn words(event: &StoredEvent) -> String {
         "appointment" => of::<Appointment>(event),
         "machine_key" => of::<Machine>(event),
         "partner_key" => of::<PartnerKey>(event),
+        "approval" => of::<Approval>(event),
         other => panic!("a kind of stream without words: {other}"),
     }
 }

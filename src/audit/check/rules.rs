@@ -11,6 +11,7 @@ use super::export::stream_name;
 use super::{Finding, Findings};
 use crate::account::AccountEvent;
 use crate::allotment::AllotmentEvent;
+use crate::approval::ApprovalEvent;
 use crate::audit::leaf;
 use crate::coupon::CouponEvent;
 use crate::definition::DefinitionEvent;
@@ -43,6 +44,7 @@ const KINDS: &[(&str, &[&str])] = &[
     ("appointment", AppointmentEvent::NAMES),
     ("machine_key", MachineEvent::NAMES),
     ("partner_key", PartnerKeyEvent::NAMES),
+    ("approval", ApprovalEvent::NAMES),
     ("ledger", ProvenanceEvent::NAMES),
 ];
 
