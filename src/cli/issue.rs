@@ -188,8 +188,10 @@ fn read_ahead(
     most: i64,
 ) -> Result<Vec<Vec<i64>>, Failed> {
     let (mut ahead, mut members) = (Vec::new(), 0);
-    while most > 0 {
-        let Some(chunk) = chunks.next() else { break };
+    if most == 0 {
+        return Ok(ahead);
+    }
+    for chunk in chunks {
         let chunk = chunk?;
         members += chunk.len() as i64;
         if members > most {
