@@ -89,7 +89,7 @@ pub fn offer(validity: Validity) -> Offer {
 /// Defines an offer, with a stock or without; returns its id.
 pub async fn define(ledger: &Ledger, offer: Offer, stock: Option<i64>) -> anyhow::Result<i64> {
     let id = ledger.next_id("definition", true).await?;
-    let define = DefinitionCommand::Define { offer: Box::new(offer), stock, employee_id: 0 };
+    let define = DefinitionCommand::Define { offer: Box::new(offer), stock, employee_id: 0, at_most: None };
     ledger.execute::<Definition>(id, &define, &meta(ledger.now())).await?;
     Ok(id)
 }

@@ -23,8 +23,8 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tower::ServiceExt as _;
 
-use crate::leaks::{Heard as _, Vault, ear_of, note_banner};
 use crate::described;
+use crate::leaks::{Heard as _, Vault, ear_of, note_banner};
 
 /// 2026-11-23 12:00:00 in Shanghai, a Monday: when a test begins unless it says otherwise.
 pub const NOON: i64 = 1_795_406_400_000;

@@ -13,6 +13,7 @@
 mod harness;
 mod access;
 mod accounts;
+mod approvals;
 mod archive;
 mod as_of;
 mod audit_history;
