@@ -4,6 +4,8 @@
 //! Stored events come back through [`decode`]. An event's meaning never changes: a new shape is a new version, and
 //! `decode` is where its upcaster belongs. An unknown or corrupt event is an error that names its place, never a skip.
 
+mod events;
+
 use cqrs_es::event_sink::EventSink;
 use cqrs_es::{Aggregate, DomainEvent};
 
@@ -645,70 +647,3 @@ aggregate!(Approval, "approval", ApprovalCommand, ApprovalEvent);
 aggregate!(PartnerKey, "partner_key", PartnerKeyCommand, PartnerKeyEvent);
 aggregate!(Reading, "reading", ReadingCommand, ReadingEvent);
 aggregate!(Refusals, "refusals", RefusalsCommand, RefusalsEvent);
-
-macro_rules! domain_event {
-    ($event:ident { $($name:ident),* }) => {
-        impl DomainEvent for $event {
-            fn event_type(&self) -> String {
-                match self { $(Self::$name { .. } => stringify!($name).to_owned()),* }
-            }
-
-            fn event_version(&self) -> String {
-                "1.0".to_owned()
-            }
-        }
-
-        impl $event {
-            /// The names of every event of this aggregate, as they are stored.
-            pub const NAMES: &'static [&'static str] = &[$(stringify!($name)),*];
-        }
-    };
-}
-
-domain_event!(CouponEvent {
-    Issued,
-    Imported,
-    Viewed,
-    Given,
-    GiftCodeRejected,
-    GiftWithdrawn,
-    GiftLapsed,
-    Received,
-    Redeemed,
-    RedemptionReversed,
-    Evaluated,
-    Expired,
-    EndMoved,
-    Voided
-});
-domain_event!(DefinitionEvent { Defined, Edited, StockChanged, StateChanged });
-domain_event!(ShopEvent { Opened, Edited, Closed, Reopened, AuditKeyRotated });
-domain_event!(OrderEvent { Placed, Cancelled });
-domain_event!(AllotmentEvent { Allotted, EndChanged, StockChanged });
-domain_event!(JobEvent { Proposed, Started, Paused, Resumed, Cancelled, Finished });
-domain_event!(GrantEvent { Added, Changed, Removed });
-domain_event!(OrderAmountEvent { Defined, Changed, Deleted });
-domain_event!(MemberEvent { Erased, SignedIn, WechatUnbound });
-domain_event!(AccountEvent {
-    Created,
-    CodeGiven,
-    PasswordSet,
-    SignedIn,
-    Locked,
-    TotpEnabled,
-    TotpDisabled,
-    SubjectLinked,
-    SubjectUnlinked,
-    SignedOutEverywhere,
-    Disabled,
-    Enabled
-});
-domain_event!(OfficeEvent { Added, Edited, RightsSet, Deleted });
-domain_event!(AppointmentEvent { Appointed });
-domain_event!(MachineEvent { Issued, Revoked });
-domain_event!(ApprovalEvent { Proposed, Approved, Refused, Withdrawn, Expired });
-domain_event!(PartnerKeyEvent { Registered, Revoked });
-domain_event!(ReadingEvent { Read });
-domain_event!(RefusalsEvent { Gathered });
-domain_event!(GoodsGroupEvent { Created, Renamed, GoodsSet, Deleted });
-domain_event!(ProvenanceEvent { ImportedFrom, CheckpointKeyRotated, KeyRotated });

@@ -187,7 +187,8 @@ fn operation(route: &Route) -> Value {
     let request: Value = serde_json::from_str(route.request).unwrap_or_default();
     let data = answers::of_route(route.path, route.data);
     let mut responses = answers::statuses(Method::Post);
-    let answer = answers::answered(Some(data), route.refusals, route.writes);
+    let codes = answers::codes_of(route.path, route.refusals);
+    let answer = answers::answered(Some(data), &codes, route.writes);
     responses.insert("200".to_owned(), answered(&answer, Some(route.data)));
     let mut content = Map::from_iter([
         ("application/json".to_owned(), json!({"schema": schema, "example": request})),
@@ -265,6 +266,10 @@ fn resource_operation(resource: &Resource) -> Value {
     ]);
     let answer = json!({"description": "OK", "content": {resource.produces: content}});
     responses.insert("200".to_owned(), answer);
+    if matches!(resource.run, v1::Run::Statistics(_)) {
+        let same = json!({"description": "The client has it already: If-None-Match names its ETag"});
+        responses.insert("304".to_owned(), same);
+    }
     json!({
         "summary": resource.about,
         "description": format!("Callers: {}.", callers),

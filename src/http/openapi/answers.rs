@@ -29,10 +29,14 @@ enum Is {
     OrNull,
     /// An integer or null.
     IntOrNull,
+    /// A number, with a fraction or without, or null.
+    NumberOrNull,
     /// A text or null.
     TextOrNull,
     /// An object of any keys.
     Open,
+    /// Objects of any keys.
+    OpenRows,
     /// An object of any keys, or null.
     OpenOrNull,
     /// An object of any keys with texts.
@@ -128,6 +132,18 @@ const TOLD: &[Told] = &[
         Is::IntOrNull,
         "how far it is behind, in seconds; of one that follows positions, in events; null = it has never begun",
     ),
+    told("average_score", Is::NumberOrNull, "null where nothing was reviewed"),
+    told("redemption_rate", Is::NumberOrNull, "null where nothing was issued"),
+    told("median_days", Is::IntOrNull, "null where nothing was used"),
+    beside(
+        "grain",
+        "rows",
+        Is::OpenRows,
+        "first and last day of the period, what it is told apart by, and each measure",
+    ),
+    beside("columns", "position", Is::IntOrNull, "null = it has not begun to be counted"),
+    beside("above", "nums", Is::From(-1), "how many it is about; -1 = unlimited"),
+    told("act", Is::Open, "what is proposed, as docs/events.md has it"),
     told("failed", Is::TextOrNull, "why it stopped; else null"),
     told("report", Is::OrNull, "what it came to; null until it has come to something"),
 ];
@@ -136,8 +152,33 @@ const TOLD: &[Told] = &[
 const MAY_BE_NULL: &[&str] = &["/order/getorderelecoupon"];
 
 /// What some refusals carry in `data`, by code; all others carry null.
-const CARRIED: &[(i64, &str)] =
-    &[(3001, r#"{"id":2,"create_date":1543290243,"shop_id":1}"#), (7001, r#"{"attempts_left":3}"#)];
+const CARRIED: &[(i64, &str)] = &[
+    (WAITS, r#"{"approval_id":3,"id":7,"nums":2000,"above":1000,"lapse_date":1543631501}"#),
+    (3001, r#"{"id":2,"create_date":1543290243,"shop_id":1}"#),
+    (7001, r#"{"attempts_left":3}"#),
+];
+
+/// It waits for somebody else's approval.
+const WAITS: i64 = 1004;
+
+/// Routes that answer so where a limit is set, which is off by default.
+const MAY_WAIT: &[&str] = &[
+    "/sendelecoupon/add",
+    "/sendelecoupon/members",
+    "/sendelecoupon/pause",
+    "/sendelecoupon/resume",
+    "/sendelecoupon/cancel",
+    "/job/pause",
+    "/job/resume",
+    "/job/cancel",
+    "/elecoupons/add",
+    "/elecoupons/inventory",
+    "/elecoupons/recall",
+    "/elecoupons/extend",
+    "/elecoupons/import",
+    "/business/addattract",
+    "/business/inventory",
+];
 
 /// The statuses that an envelope comes with beside 200: name, code, and what it is.
 const STATUSES: &[(&str, &str, i64, &str)] = &[
@@ -171,7 +212,9 @@ pub(super) fn components() -> (Value, Value) {
     let wrong = envelope(json!({"const": 401}), reasons(), json!({"type": "null"}));
     schemas.insert("Refused401".to_owned(), wrong);
     for (code, example) in CARRIED {
-        let schema = envelope(json!({"const": code}), json!({"type": "string"}), read(example));
+        // What waits already is told without saying once more where.
+        let data = if *code == WAITS { or_null(&read(example)) } else { read(example) };
+        let schema = envelope(json!({"const": code}), json!({"type": "string"}), data);
         schemas.insert(format!("Refused{code}"), schema);
     }
     (responses.into(), schemas.into())
@@ -189,6 +232,22 @@ pub(super) fn statuses(method: Method) -> Map<String, Value> {
         ((*status).to_owned(), json!({"$ref": format!("#/components/responses/{name}")}))
     });
     each.collect()
+}
+
+/// The codes that a route's refusals can have.
+pub(super) fn codes_of(path: &str, refusals: &[i64]) -> Vec<i64> {
+    let mut codes = refusals.to_vec();
+    if MAY_WAIT.contains(&path) {
+        codes.push(WAITS);
+    }
+    if path == "/approval/approve" {
+        // What was proposed is refused as its own route would refuse it.
+        let proposed = routes::ALL.iter().filter(|route| MAY_WAIT.contains(&route.path));
+        codes.extend(proposed.flat_map(|route| route.refusals));
+        codes.sort_unstable();
+        codes.dedup();
+    }
+    codes
 }
 
 /// What comes with status 200: a success, or a refusal with one of these codes.
@@ -300,9 +359,10 @@ fn schema(example: &Value) -> Value {
         Value::Bool(_) => json!({"type": "boolean"}),
         Value::Number(_) => integer(0),
         Value::String(text) => text_like(text),
-        Value::Array(rows) => {
-            json!({"type": "array", "items": rows.first().map_or_else(|| json!({}), schema)})
-        }
+        Value::Array(rows) => match rows.first() {
+            Some(row) => json!({"type": "array", "items": schema(row)}),
+            None => json!({"type": "array", "items": {}, "maxItems": 0}),
+        },
         Value::Object(fields) => {
             let all: Vec<_> =
                 fields.iter().map(|(name, value)| (name.as_str(), field(fields, name, value))).collect();
@@ -335,8 +395,10 @@ fn field(all: &Map<String, Value>, name: &str, example: &Value) -> Value {
         Is::IntOrNull => {
             json!({"type": ["integer", "null"], "format": "int64", "minimum": 0, "maximum": MAX_ID})
         }
+        Is::NumberOrNull => json!({"type": ["number", "null"]}),
         Is::TextOrNull => json!({"type": ["string", "null"]}),
         Is::Open => json!({"type": "object", "additionalProperties": true}),
+        Is::OpenRows => json!({"type": "array", "items": {"type": "object", "additionalProperties": true}}),
         Is::OpenOrNull => json!({"type": ["object", "null"], "additionalProperties": true}),
         Is::Texts => json!({"type": "object", "additionalProperties": {"type": "string"}}),
         Is::Counts => json!({"type": "object", "additionalProperties": integer(0)}),
