@@ -235,12 +235,12 @@ async fn refuse_borrowed_account(
 ) -> Result<(), ExecuteError> {
     let Caller::OperatorAccount(id) = by else { return Ok(()) };
     for stored in ledger.store().load_one(stream_of::<Account>(id)).await? {
-        let opened_at_ms = match decode::<Account>(&stored)? {
-            AccountEvent::Created { at_ms, .. }
-            | AccountEvent::CodeGiven { at_ms, .. }
-            | AccountEvent::PasswordSet { by_code: true, at_ms }
-            | AccountEvent::SubjectLinked { at_ms, .. } => at_ms,
-            _ => continue,
+        let (AccountEvent::Created { at_ms: opened_at_ms, .. }
+        | AccountEvent::CodeGiven { at_ms: opened_at_ms, .. }
+        | AccountEvent::PasswordSet { by_code: true, at_ms: opened_at_ms }
+        | AccountEvent::SubjectLinked { at_ms: opened_at_ms, .. }) = decode::<Account>(&stored)?
+        else {
+            continue;
         };
         if opened_at_ms >= proposal.at_ms {
             return Err(Refusal::NotAnother.into());

@@ -348,16 +348,14 @@ impl Job {
                 JobCommand::Pause { .. } | JobCommand::Resume { .. } | JobCommand::Cancel { .. },
                 JobState::Proposed,
             ) => Err(Refusal::NeedsApproval),
-            (JobCommand::Decline { employee_id }, JobState::Proposed) => {
-                Ok(vec![JobEvent::Cancelled { employee_id: *employee_id, at_ms }])
-            }
             (JobCommand::Pause { employee_id }, JobState::Running) => {
                 Ok(vec![JobEvent::Paused { employee_id: *employee_id, at_ms }])
             }
             (JobCommand::Resume { employee_id }, JobState::Paused) => {
                 Ok(vec![JobEvent::Resumed { employee_id: *employee_id, at_ms }])
             }
-            (JobCommand::Cancel { employee_id }, JobState::Running | JobState::Paused) => {
+            (JobCommand::Decline { employee_id }, JobState::Proposed)
+            | (JobCommand::Cancel { employee_id }, JobState::Running | JobState::Paused) => {
                 Ok(vec![JobEvent::Cancelled { employee_id: *employee_id, at_ms }])
             }
             (JobCommand::Finish { done, refused }, JobState::Running) => {
