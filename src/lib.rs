@@ -4,7 +4,7 @@
 //! computed from those streams. Imports go one way:
 //!
 //! ```text
-//! value, durable, clock, refusal ← secrets, person_keys ← account, coupon, definition, shop, allotment, job, grant, rule, order, member, office, machine, partner_key, provenance, facts
+//! value, durable, clock, refusal, webhook_signature ← secrets, person_keys ← account, coupon, definition, shop, allotment, job, grant, rule, order, member, office, machine, partner_key, provenance, facts
 //!   ← identity ← access, config
 //!   ← store ← read_model, directory ← entity ← metrics ← ledger
 //!   ← lease, followers, bulk, import, oidc, sign_in, sweep, runner, rulebook, granting, ordering, erasure, wechat, machine_keys, signed_request, replay, backup, demo ← audit ← http ← cli ← main
@@ -63,4 +63,5 @@ pub mod signed_request;
 pub mod store;
 pub mod sweep;
 pub mod value;
+pub mod webhook_signature;
 pub mod wechat;
