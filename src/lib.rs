@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! value, durable, clock, refusal, webhook_signature ← secrets, person_keys ← account, coupon, definition, shop, allotment, job, grant, rule, order, member, office, machine, partner_key, provenance, facts
-//!   ← identity ← access, config
+//!   ← identity ← access, config, outgoing
 //!   ← store ← read_model, directory ← entity ← metrics ← ledger
 //!   ← lease, followers, bulk, import, oidc, sign_in, sweep, runner, rulebook, granting, ordering, erasure, wechat, machine_keys, signed_request, replay, backup, demo ← audit ← http ← cli ← main
 //! ```
@@ -47,6 +47,7 @@ pub mod office;
 pub mod oidc;
 pub mod order;
 pub mod ordering;
+pub mod outgoing;
 pub mod partner_key;
 pub mod person_keys;
 pub mod provenance;

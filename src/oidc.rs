@@ -4,20 +4,13 @@
 //! is signed), with an answer that was made for this very sign-in (nonce, PKCE) by this very provider (signature, issuer,
 //! audience, time). Must never put the client's secret, a code or a token into an error or a log line.
 
-use std::fmt;
 use std::pin::Pin;
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use chrono::DateTime;
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use openidconnect::core::{
     CoreAuthenticationFlow, CoreClient, CoreJwsSigningAlgorithm, CoreProviderMetadata,
 };
@@ -28,6 +21,7 @@ use openidconnect::{
 use serde::{Deserialize, Serialize};
 
 use crate::account::Hidden;
+use crate::outgoing::{Limits, Outgoing, Plain, Reach, Unanswered};
 use crate::value::random;
 
 /// How long somebody may take at the provider.
@@ -38,6 +32,9 @@ const MAX_ANSWER_BYTES: usize = 256 << 10;
 
 /// How long the provider may take for each answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How many wait for it at a time.
+const MAX_CALLS: usize = 128;
 
 /// How long what a provider says of itself is believed: its keys change now and then.
 const KNOWN_FOR: Duration = Duration::from_secs(3_600);
@@ -68,10 +65,7 @@ impl OidcOptions {
     /// A provider, if it is reached by https, or by http on this machine.
     pub fn new(issuer: &str, client_id: &str, client_secret: &str) -> Result<Self, String> {
         let url = IssuerUrl::new(issuer.to_owned()).map_err(|error| format!("{issuer}: {error}"))?;
-        let host = url.url().host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-        let is_here =
-            host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        if url.url().scheme() != "https" && !(url.url().scheme() == "http" && is_here) {
+        if !Plain::Here.allows(url.url().scheme(), url.url().host_str().unwrap_or_default()) {
             return Err(format!("{issuer} must begin with https://, or with http:// on this machine"));
         }
         if client_id.trim().is_empty() || client_secret.trim().is_empty() {
@@ -122,7 +116,7 @@ impl Begun {
 /// Asks the provider.
 pub struct Provider {
     options: OidcOptions,
-    http: OnceLock<Option<Http>>,
+    outgoing: Outgoing,
     known: tokio::sync::Mutex<Option<(CoreProviderMetadata, Instant)>>,
 }
 
@@ -130,7 +124,15 @@ impl Provider {
     /// A provider that is asked when somebody comes.
     #[must_use]
     pub fn new(options: OidcOptions) -> Self {
-        Self { options, http: OnceLock::new(), known: tokio::sync::Mutex::default() }
+        let outgoing = Outgoing::new(Limits {
+            patience: PATIENCE,
+            max_answer_bytes: MAX_ANSWER_BYTES,
+            max_calls: MAX_CALLS,
+            // Also where its document names other places: our secret goes there.
+            plain: Plain::Here,
+            reach: Reach::Anywhere,
+        });
+        Self { options, outgoing, known: tokio::sync::Mutex::default() }
     }
 
     /// Whose word it is.
@@ -178,7 +180,7 @@ impl Provider {
             .exchange_code(AuthorizationCode::new(code.to_owned()))
             .map_err(|_| OidcError::Unavailable("it names no token endpoint"))?
             .set_pkce_verifier(PkceCodeVerifier::new(begun.verifier.clone()));
-        let answer = match exchange.request_async(self.http()?).await {
+        let answer = match exchange.request_async(&self.outgoing).await {
             Ok(answer) => answer,
             Err(openidconnect::RequestTokenError::ServerResponse(_)) => {
                 return Err(OidcError::Refused("the provider does not take the code"));
@@ -212,14 +214,10 @@ impl Provider {
         }
         let issuer = IssuerUrl::new(self.options.issuer.clone());
         let issuer = issuer.map_err(|_| OidcError::Unavailable("its issuer is no URL"))?;
-        let metadata = CoreProviderMetadata::discover_async(issuer, self.http()?).await;
+        let metadata = CoreProviderMetadata::discover_async(issuer, &self.outgoing).await;
         let metadata = metadata.map_err(|_| OidcError::Unavailable("no discovery document"))?;
         *known = Some((metadata.clone(), Instant::now()));
         Ok(metadata)
-    }
-
-    fn http(&self) -> Result<&Http, OidcError> {
-        self.http.get_or_init(Http::new).as_ref().ok_or(OidcError::Unavailable("there is no TLS"))
     }
 }
 
@@ -243,52 +241,11 @@ impl Provider {
     }
 }
 
-/// Why the provider has not answered.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct HttpError(&'static str);
-
-/// Asks without following redirects, for a bounded time and a bounded answer.
-struct Http(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
-
-impl fmt::Debug for Http {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Http")
-    }
-}
-
-impl Http {
-    fn new() -> Option<Self> {
-        let mut http = HttpConnector::new();
-        http.enforce_http(false);
-        http.set_connect_timeout(Some(PATIENCE));
-        // Named, because the default is whichever the whole program has, and none where it has two.
-        let https = HttpsConnectorBuilder::new()
-            .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())
-            .ok()?
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(http);
-        Some(Self(Client::builder(TokioExecutor::new()).build(https)))
-    }
-
-    async fn ask(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let asking = async {
-            let answer = self.0.request(request.map(|body| Full::new(Bytes::from(body)))).await;
-            let (parts, body) = answer.map_err(|_| HttpError("no answer"))?.into_parts();
-            let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
-            let body = body.map_err(|_| HttpError("too long an answer, or half of one"))?.to_bytes();
-            Ok(HttpResponse::from_parts(parts, body.to_vec()))
-        };
-        tokio::time::timeout(PATIENCE, asking).await.unwrap_or(Err(HttpError("no answer in time")))
-    }
-}
-
-impl<'c> AsyncHttpClient<'c> for Http {
-    type Error = HttpError;
-    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, HttpError>> + Send + 'c>>;
+impl<'c> AsyncHttpClient<'c> for Outgoing {
+    type Error = Unanswered;
+    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, Unanswered>> + Send + 'c>>;
 
     fn call(&'c self, request: HttpRequest) -> Self::Future {
-        Box::pin(self.ask(request))
+        Box::pin(async { Ok(self.ask(request.map(Bytes::from)).await?.map(Vec::from)) })
     }
 }

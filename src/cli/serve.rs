@@ -248,7 +248,7 @@ fn wechat(options: &Serve) -> Result<Option<Arc<Wechat>>, Failed> {
     if options.h5.is_none() {
         return Ok(None);
     }
-    Ok(Some(Arc::new(Wechat::new(options)?)))
+    Ok(Some(Arc::new(Wechat::new(options))))
 }
 
 pub(super) fn start_logging(format: Option<&str>) -> Result<(), Failed> {

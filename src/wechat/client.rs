@@ -8,14 +8,10 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::{Request, StatusCode, Uri, header};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Deserialize;
-use tokio::sync::Semaphore;
+
+use crate::outgoing::{Call, Limits, Outgoing, Plain, Reach, Unanswered};
 
 /// The largest answer that is read.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
@@ -101,18 +97,15 @@ impl WechatOptions {
     pub fn address(text: &str) -> Result<String, String> {
         let text = text.trim_end_matches('/');
         let uri: Uri = text.parse().map_err(|error| format!("{text}: {error}"))?;
-        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-        let is_here =
-            host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        let scheme = uri.scheme_str().unwrap_or_default();
         let has_user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
-        match uri.scheme_str() {
-            Some("https" | "http") if has_user || uri.query().is_some() => {
-                Err("an address has no user and no query".to_owned())
-            }
-            Some("https") => Ok(text.to_owned()),
-            Some("http") if is_here => Ok(text.to_owned()),
-            _ => Err(format!("{text} must begin with https://, or with http:// on this machine")),
+        if ["https", "http"].contains(&scheme) && (has_user || uri.query().is_some()) {
+            return Err("an address has no user and no query".to_owned());
         }
+        if !Plain::Here.allows(scheme, uri.host().unwrap_or_default()) {
+            return Err(format!("{text} must begin with https://, or with http:// on this machine"));
+        }
+        Ok(text.to_owned())
     }
 
     /// An origin as browsers name it: scheme, host and port only, in small letters.
@@ -150,6 +143,10 @@ impl Way {
             Self::H5 => "code",
         }
     }
+
+    fn away(self, error: &Unanswered) -> NoOpenid {
+        NoOpenid::Unavailable { path: self.path(), why: error.to_string() }
+    }
 }
 
 /// Why there is no openid. Nothing secret is in it.
@@ -180,33 +177,21 @@ pub enum NoOpenid {
 /// WeChat's servers.
 pub struct Wechat {
     options: WechatOptions,
-    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
-    calls: Semaphore,
+    outgoing: Outgoing,
 }
 
 impl Wechat {
     /// What asks them. Nothing is asked yet.
-    ///
-    /// # Errors
-    /// Where there is no TLS to ask with.
-    pub fn new(options: WechatOptions) -> Result<Self, rustls::Error> {
-        let mut http = HttpConnector::new();
-        http.enforce_http(false);
-        http.set_connect_timeout(Some(options.patience));
-        // Named, because the default is whichever the whole program has, and none where it has two.
-        let https = HttpsConnectorBuilder::new()
-            .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())?
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(http);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_secs(30))
-            .pool_max_idle_per_host(16)
-            .http1_max_buf_size(MAX_ANSWER_BYTES)
-            .build(https);
-        let calls = Semaphore::new(options.max_calls);
-        Ok(Self { options, client, calls })
+    #[must_use]
+    pub fn new(options: WechatOptions) -> Self {
+        let outgoing = Outgoing::new(Limits {
+            patience: options.patience,
+            max_answer_bytes: MAX_ANSWER_BYTES,
+            max_calls: options.max_calls,
+            plain: Plain::Here,
+            reach: Reach::Anywhere,
+        });
+        Self { options, outgoing }
     }
 
     /// The settings.
@@ -228,30 +213,20 @@ impl Wechat {
     /// those.
     pub async fn openid(&self, way: Way, code: &str) -> Result<String, NoOpenid> {
         let app = self.app(way)?;
-        let away = |why: &str| NoOpenid::Unavailable { path: way.path(), why: why.to_owned() };
-        let Ok(_call) = self.calls.try_acquire() else {
-            return Err(away("too many wait for it already"));
-        };
-        let asking = self.ask(way, app, code);
-        tokio::time::timeout(self.options.patience, asking)
-            .await
-            .unwrap_or_else(|_| Err(away("no answer in time")))
-    }
-
-    async fn ask(&self, way: Way, app: &WechatApp, code: &str) -> Result<String, NoOpenid> {
+        let call = self.outgoing.call().map_err(|error| way.away(&error))?;
         let mut retries = 0;
         loop {
-            match self.ask_once(way, app, code).await {
+            match self.ask(&call, way, app, code).await {
                 Err(NoOpenid::Busy(_)) if retries < MAX_RETRIES => {
                     retries += 1;
-                    tokio::time::sleep(PAUSE * retries).await;
+                    call.pause(PAUSE * retries).await.map_err(|error| way.away(&error))?;
                 }
                 answer => return answer,
             }
         }
     }
 
-    async fn ask_once(&self, way: Way, app: &WechatApp, code: &str) -> Result<String, NoOpenid> {
+    async fn ask(&self, call: &Call<'_>, way: Way, app: &WechatApp, code: &str) -> Result<String, NoOpenid> {
         let path = way.path();
         let away = |why: String| NoOpenid::Unavailable { path, why };
         let query = form_urlencoded::Serializer::new(String::new())
@@ -262,9 +237,9 @@ impl Wechat {
             .finish();
         // The error of a builder would not name the address either, but that is not its promise.
         let request = Request::get(format!("{}{path}?{query}", self.options.base_url))
-            .body(Empty::new())
+            .body(Bytes::new())
             .map_err(|_| away("it cannot be asked".to_owned()))?;
-        let answer = self.client.request(request).await.map_err(|error| away(causes(&error)))?;
+        let answer = call.ask(request).await.map_err(|error| way.away(&error))?;
         if answer.status() != StatusCode::OK {
             return Err(away(format!("it answers {}", answer.status().as_u16())));
         }
@@ -274,9 +249,7 @@ impl Wechat {
         if kind != "text/plain" && kind != "application/json" {
             return Err(away("its answer is of another type".to_owned()));
         }
-        let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await;
-        let body = body.map_err(|_| away("its answer is too large or was cut short".to_owned()))?.to_bytes();
-        read(path, &body)
+        read(path, answer.body())
     }
 }
 
@@ -328,17 +301,6 @@ fn read(path: &'static str, body: &[u8]) -> Result<String, NoOpenid> {
     }
 }
 
-/// An error with its causes; none of them names the address.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut said = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        said = format!("{said}: {error}");
-        cause = error.source();
-    }
-    said
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -379,7 +341,7 @@ mod tests {
     fn a_secret_is_not_shown() {
         let app = WechatApp::new("wx1", "5ecre7").unwrap();
         let options = WechatOptions { mini: Some(app), ..WechatOptions::default() };
-        let shown = format!("{options:?} {:?}", Wechat::new(options.clone()).unwrap());
+        let shown = format!("{options:?} {:?}", Wechat::new(options.clone()));
         assert!(shown.contains("wx1") && !shown.contains("5ecre7"), "{shown}");
         for (appid, secret) in [("", "a"), ("a", ""), ("a", "a b"), ("a\n1", "b"), ("a", "é")] {
             let refused = WechatApp::new(appid, secret).unwrap_err();

@@ -135,6 +135,13 @@ fn randomness_is_read_in_one_place() {
     assert_eq!(files_of(&read), BTreeSet::from(["src/value.rs"]));
 }
 
+/// The command line asks the server on its own machine, with its own patience.
+#[test]
+fn the_server_speaks_out_in_one_place() {
+    let spoken = places(&["HttpConnector", "legacy::Client", "TcpStream::connect"]);
+    assert_eq!(files_of(&spoken), BTreeSet::from(["src/cli/remote.rs", "src/outgoing.rs"]));
+}
+
 #[test]
 fn nothing_is_left_unfinished() {
     let unfinished = ["todo!", "unimplemented!", "dbg!", "FIXME", "XXX"];

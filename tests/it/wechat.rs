@@ -154,7 +154,7 @@ fn wechat_options(stub: &Stub) -> WechatOptions {
 }
 
 fn http_options(wechat: WechatOptions) -> HttpOptions {
-    let wechat = Some(Arc::new(Wechat::new(wechat).unwrap()));
+    let wechat = Some(Arc::new(Wechat::new(wechat)));
     HttpOptions { wechat, ..HttpOptions::default() }
 }
 

@@ -6,11 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::StatusCode;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use tokio::sync::watch;
 
 use super::{consistency, latest};
@@ -18,6 +14,7 @@ use crate::audit::checkpoint::{MAX_NOTE_BYTES, Signed, VerifierKey, with_cosigna
 use crate::audit::witness::request;
 use crate::ledger::Ledger;
 use crate::metrics::WitnessLabels;
+use crate::outgoing::{Limits, Outgoing, Plain, Reach, Unanswered};
 use crate::store::{BUCKET, Statement, Store, StoreError};
 
 /// How long a witness may take.
@@ -63,7 +60,9 @@ enum Unwitnessed {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("no answer: {0}")]
-    Unreachable(String),
+    Unanswered(#[from] Unanswered),
+    #[error("no answer: {0}")]
+    Unaskable(#[from] hyper::http::Error),
     #[error("it answers {status}: {said}")]
     Refused { status: StatusCode, said: String },
     #[error("its answer holds no cosignature of the key that is pinned here")]
@@ -80,8 +79,14 @@ pub(super) async fn ask_witness(
     witness: Witness,
     mut signed: watch::Receiver<Option<Signed>>,
 ) {
-    let client = Client::builder(TokioExecutor::new()).build_http();
-    let mut asking = Asking { store: ledger.store().clone(), witness, client, known: 0 };
+    let outgoing = Outgoing::new(Limits {
+        patience: PATIENCE,
+        max_answer_bytes: MAX_NOTE_BYTES,
+        max_calls: 1,
+        plain: Plain::Anywhere,
+        reach: Reach::Anywhere,
+    });
+    let mut asking = Asking { store: ledger.store().clone(), witness, outgoing, known: 0 };
     let name = asking.witness.key.name().to_owned();
     let labels = WitnessLabels { witness: name.clone() };
     let failed = |fails: bool| {
@@ -114,7 +119,7 @@ pub(super) async fn ask_witness(
 struct Asking {
     store: Store,
     witness: Witness,
-    client: Client<HttpConnector, Full<Bytes>>,
+    outgoing: Outgoing,
     /// What the witness last cosigned, as far as this server knows.
     known: u64,
 }
@@ -158,19 +163,9 @@ impl Asking {
     async fn post(&self, signed: &Signed) -> Result<(StatusCode, String), Unwitnessed> {
         let proof = consistency(&self.store, self.known, signed.size).await?.unwrap_or_default();
         let body = request(self.known, &proof, signed);
-        let unreachable = |error: &dyn std::error::Error| Unwitnessed::Unreachable(error.to_string());
-        let request = hyper::Request::post(format!("{}/add-checkpoint", self.witness.url))
-            .body(Full::new(Bytes::from(body)))
-            .map_err(|error| unreachable(&error))?;
-        let answering = async {
-            let answer = self.client.request(request).await.map_err(|error| unreachable(&error))?;
-            let status = answer.status();
-            let body = Limited::new(answer.into_body(), MAX_NOTE_BYTES).collect().await;
-            let body = body.map_err(|error| Unwitnessed::Unreachable(error.to_string()))?.to_bytes();
-            Ok((status, String::from_utf8_lossy(&body).into_owned()))
-        };
-        let late = |_| Unwitnessed::Unreachable(format!("nothing within {PATIENCE:?}"));
-        tokio::time::timeout(PATIENCE, answering).await.map_err(late)?
+        let request = hyper::Request::post(format!("{}/add-checkpoint", self.witness.url));
+        let answer = self.outgoing.ask(request.body(Bytes::from(body))?).await?;
+        Ok((answer.status(), String::from_utf8_lossy(answer.body()).into_owned()))
     }
 
     /// Adds a cosignature to the stored note; it may be gone by now, and others add theirs.
