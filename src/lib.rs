@@ -7,7 +7,7 @@
 //! value, durable, clock, refusal, webhook_signature ← secrets, person_keys ← account, coupon, definition, shop, allotment, job, grant, rule, order, member, office, machine, partner_key, provenance, facts
 //!   ← identity ← access, config, outgoing
 //!   ← store ← read_model, directory ← entity ← metrics ← ledger
-//!   ← lease, followers, bulk, import, oidc, sign_in, sweep, runner, rulebook, granting, ordering, erasure, wechat, machine_keys, signed_request, replay, backup, demo ← audit ← http ← cli ← main
+//!   ← lease, followers, messages, bulk, import, oidc, sign_in, sweep, runner, rulebook, granting, ordering, erasure, wechat, machine_keys, signed_request, replay, backup, demo ← audit ← http ← cli ← main
 //! ```
 
 // It panics where nothing more can be written: `cli` has a way to say so instead.
@@ -42,6 +42,7 @@ pub mod ledger;
 pub mod machine;
 pub mod machine_keys;
 pub mod member;
+pub mod messages;
 pub mod metrics;
 pub mod office;
 pub mod oidc;

@@ -15,7 +15,7 @@ use crate::audit::receipt::Patience;
 use crate::audit::tlog::{TlogOptions, Witness, run_tlog};
 use crate::audit::verify::run_verify;
 use crate::clock::Clock;
-use crate::config::{RunningServer, Serve, announce_server, oidc_secret, wechat_secret, withdraw_server};
+use crate::config::{RunningServer, Serve, announce_server, oidc_secret, outside_secret, withdraw_server};
 use crate::demo;
 use crate::directory::{clear_ended_sessions, forget_nonces};
 use crate::erasure::{self, follow_erasures};
@@ -29,6 +29,7 @@ use crate::http::server::{self, ServerOptions};
 use crate::http::{App, HttpOptions};
 use crate::identity::{Caller, Token};
 use crate::ledger::{Ledger, LedgerOptions, keys};
+use crate::messages::{MessageOptions, MessageWebhook, run_messages};
 use crate::oidc::OidcOptions;
 use crate::runner::{release_leases, run_jobs};
 use crate::store;
@@ -46,6 +47,7 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
     let clock = Clock::System;
     let witnesses = witnesses(&options)?;
     let gate = gate_options(&options).map_err(anyhow::Error::msg)?;
+    let messages = message_options(&options)?;
     let listen = options.listen.clone().unwrap_or_else(|| "127.0.0.1:8787".to_owned());
     safety::check(&context, &options, &gate, &listen).await?;
     let listener = TcpListener::bind(&listen).await.map_err(|error| match error.kind() {
@@ -91,6 +93,7 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
     background.spawn(run_jobs(ledger.clone()));
     background.spawn(run_granting(ledger.clone()));
     background.spawn(follow_erasures(ledger.clone(), erased_until));
+    background.spawn(run_messages(ledger.clone(), messages));
     let tlog = TlogOptions { folder: context.folder.clone(), witnesses };
     background.spawn(run_tlog(ledger.clone(), tlog));
     if let hours @ 1.. = options.verify_every_hours.unwrap_or(24) {
@@ -192,6 +195,30 @@ fn http_options(options: &Serve, url: &str, gate: GateOptions) -> Result<HttpOpt
     })
 }
 
+/// What members are told, and through what.
+fn message_options(options: &Serve) -> Result<MessageOptions, Failed> {
+    const MOST_DAYS: u32 = 365;
+    let expiring_soon_days =
+        options.expiring_soon_days.unwrap_or(MessageOptions::default().expiring_soon_days);
+    if expiring_soon_days > MOST_DAYS {
+        return Err(anyhow::anyhow!("--expiring-soon-days must be 0 to {MOST_DAYS}").into());
+    }
+    let Some(url) = options.message_webhook.as_ref().filter(|url| !url.is_empty()) else {
+        return Ok(MessageOptions { expiring_soon_days, webhook: None });
+    };
+    let file = options.message_webhook_secret_file.as_deref();
+    let secret = outside_secret("COUPON_LEDGER_MESSAGE_WEBHOOK_SECRET", file).map_err(anyhow::Error::msg)?;
+    let secret = secret.ok_or_else(|| {
+        anyhow::anyhow!(
+            "--message-webhook needs the secret that signs messages: --message-webhook-secret-file or \
+             COUPON_LEDGER_MESSAGE_WEBHOOK_SECRET"
+        )
+    })?;
+    let webhook =
+        MessageWebhook::new(url, &secret).map_err(|error| anyhow::anyhow!("--message-webhook: {error}"))?;
+    Ok(MessageOptions { expiring_soon_days, webhook: Some(Arc::new(webhook)) })
+}
+
 fn oidc_options(options: &Serve) -> Result<Option<OidcOptions>, Failed> {
     let Some(issuer) = &options.oidc_issuer else { return Ok(None) };
     let id = options.oidc_client_id.as_deref().unwrap_or_default();
@@ -204,7 +231,7 @@ fn oidc_options(options: &Serve) -> Result<Option<OidcOptions>, Failed> {
 fn wechat(options: &Serve) -> Result<Option<Arc<Wechat>>, Failed> {
     let app = |flag: &str, appid: Option<&String>, variable: &str, file: Option<&PathBuf>| {
         let Some(appid) = appid.filter(|appid| !appid.is_empty()) else { return Ok(None) };
-        let secret = wechat_secret(variable, file.map(PathBuf::as_path)).map_err(anyhow::Error::msg)?;
+        let secret = outside_secret(variable, file.map(PathBuf::as_path)).map_err(anyhow::Error::msg)?;
         let secret = secret.ok_or_else(|| {
             anyhow::anyhow!("{flag} needs the app's secret: give it as a file or as {variable}")
         })?;

@@ -40,6 +40,8 @@ mod keys;
 mod log;
 mod machines;
 mod matrix;
+mod message_webhook;
+mod messages;
 mod model;
 mod moving;
 mod offices;
