@@ -205,7 +205,10 @@ async fn take(ledger: &Ledger) -> Result<Vec<Taken>, StoreError> {
                   AND next_try_at_ms = $6 RETURNING message_id";
     let now_ms = ledger.clock().now_ms();
     let until_ms = now_ms + TAKEN_FOR_MS;
-    let rows = ledger.store().query(Statement::new(due, [BUCKET, now_ms, TAKEN].map(Cell::from))).await?;
+    let due = Statement::new(due, [BUCKET, now_ms, TAKEN].map(Cell::from));
+    let mut rows = ledger.store().query(due).await?;
+    // In the order in which a member's own are marked as read: whoever does so meanwhile waits, and is not waited for.
+    rows.sort_by_key(|row| row.int(1));
     let reason = |row: &Row| {
         let kind = MessageKind::numbered(row.int(2))?;
         Ok(Reason { member_id: row.int(0), kind, subject_id: row.int(3), part: row.int(4) })
