@@ -26,9 +26,12 @@ use crate::read_model::machines::machine_rows;
 use crate::read_model::offices::{appointment_rows, office_rows};
 use crate::read_model::orders::order_rows;
 use crate::read_model::partner_keys::partner_key_rows;
+use crate::read_model::readings::reading_rows;
 use crate::read_model::rules::{goods_group_rows, grant_rows, order_amount_rows};
 use crate::read_model::{allotment_rows, coupon_rows, definition_rows, job_rows, shop_rows};
+use crate::reading::{Reading, ReadingCommand, ReadingEvent};
 use crate::refusal::Refusal;
+use crate::refusals::{Refusals, RefusalsCommand, RefusalsEvent};
 use crate::rule::{
     GoodsGroup, GoodsGroupCommand, GoodsGroupEvent, OrderAmount, OrderAmountCommand, OrderAmountEvent,
 };
@@ -508,6 +511,26 @@ impl Entity for PartnerKey {
     }
 }
 
+impl Entity for Reading {
+    fn begins(_command: &ReadingCommand) -> bool {
+        true
+    }
+
+    fn rows(&self, id: i64) -> Vec<LiveRow> {
+        reading_rows(id, self)
+    }
+}
+
+impl Entity for Refusals {
+    fn begins(_command: &RefusalsCommand) -> bool {
+        true
+    }
+
+    fn rows(&self, _id: i64) -> Vec<LiveRow> {
+        Vec::new()
+    }
+}
+
 impl Entity for Provenance {
     fn rows(&self, _id: i64) -> Vec<LiveRow> {
         Vec::new()
@@ -572,6 +595,8 @@ macro_rules! for_each_aggregate {
             $crate::office::Appointment,
             $crate::machine::Machine,
             $crate::partner_key::PartnerKey,
+            $crate::reading::Reading,
+            $crate::refusals::Refusals,
             $crate::provenance::Provenance
         );
     };
@@ -604,6 +629,8 @@ aggregate!(Office, "office", OfficeCommand, OfficeEvent);
 aggregate!(Appointment, "appointment", AppointmentCommand, AppointmentEvent);
 aggregate!(Machine, "machine_key", MachineCommand, MachineEvent);
 aggregate!(PartnerKey, "partner_key", PartnerKeyCommand, PartnerKeyEvent);
+aggregate!(Reading, "reading", ReadingCommand, ReadingEvent);
+aggregate!(Refusals, "refusals", RefusalsCommand, RefusalsEvent);
 
 macro_rules! domain_event {
     ($event:ident { $($name:ident),* }) => {
@@ -666,5 +693,7 @@ domain_event!(OfficeEvent { Added, Edited, RightsSet, Deleted });
 domain_event!(AppointmentEvent { Appointed });
 domain_event!(MachineEvent { Issued, Revoked });
 domain_event!(PartnerKeyEvent { Registered, Revoked });
+domain_event!(ReadingEvent { Read });
+domain_event!(RefusalsEvent { Gathered });
 domain_event!(GoodsGroupEvent { Created, Renamed, GoodsSet, Deleted });
 domain_event!(ProvenanceEvent { ImportedFrom, CheckpointKeyRotated, KeyRotated });

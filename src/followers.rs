@@ -63,6 +63,14 @@ pub static TLOG: Follower = Follower {
     keeps: None,
 };
 
+/// Folds the log into the statistics. Begun anew it counts everything again.
+pub static STATISTICS: Follower = Follower {
+    name: crate::store::statistics::FOLLOWER,
+    about: "counts what happened, by day, definition, shop",
+    unit: Unit::Position,
+    keeps: None,
+};
+
 /// Writes what members are told of the log into their inboxes. Begun anew it finds every reason told already.
 pub static MESSAGES: Follower = Follower {
     name: "messages",
@@ -80,7 +88,7 @@ pub static REMINDERS: Follower = Follower {
 };
 
 /// Every follower.
-pub static ALL: [&Follower; 5] = [&EXPIRY, &BIRTHDAY, &TLOG, &MESSAGES, &REMINDERS];
+pub static ALL: [&Follower; 6] = [&EXPIRY, &BIRTHDAY, &TLOG, &STATISTICS, &MESSAGES, &REMINDERS];
 
 /// Why a follower was not told what it should.
 #[derive(Debug, thiserror::Error)]

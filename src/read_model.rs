@@ -11,6 +11,7 @@ pub mod orders;
 pub mod pages;
 pub mod partner_keys;
 pub mod partners;
+pub mod readings;
 pub mod rules;
 
 use std::collections::BTreeMap;
@@ -325,8 +326,16 @@ pub static PARTNER_KEYS: LiveTable = LiveTable {
     key_columns: 2,
 };
 
+/// `projections/readings.sql`
+pub static READINGS: LiveTable = LiveTable {
+    name: "readings_v1",
+    written_by: &["reading"],
+    columns: &[Int("person_kind"), Int("person_id"), Int("reading_id"), Int("at_ms")],
+    key_columns: 3,
+};
+
 /// Every live table that is made of streams alone.
-pub static LIVE_TABLES: [&LiveTable; 19] = [
+pub static LIVE_TABLES: [&LiveTable; 20] = [
     &WALLET,
     &REDEMPTIONS,
     &DEFINITIONS,
@@ -346,6 +355,7 @@ pub static LIVE_TABLES: [&LiveTable; 19] = [
     &APPOINTMENTS,
     &MACHINES,
     &PARTNER_KEYS,
+    &READINGS,
 ];
 
 /// The manual's number of a definition's type.

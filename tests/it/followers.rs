@@ -8,6 +8,7 @@ use coupon_ledger::sweep::{SETTLED_AFTER_MS, sweep};
 use serde_json::json;
 
 use crate::harness::{DAY, Server, World, program};
+use crate::leaks::Heard as _;
 use crate::outside::count;
 
 const PAUSED: &str = "SELECT paused FROM followers WHERE name = 'expiry'";
@@ -43,7 +44,7 @@ on_both_engines! {
         let head = count(&world.home, "SELECT position FROM log_head").await;
         assert_eq!(begun, [
             ("expiry", 0, None, false), ("birthday", 0, None, false), ("tlog", 0, Some(head), false),
-            ("messages", 0, Some(head), false), ("reminders", 0, None, false),
+            ("statistics", 0, Some(head), false), ("messages", 0, Some(head), false), ("reminders", 0, None, false),
         ]);
         sweep(&world.ledger).await.unwrap();
         grant_birthdays(&world.ledger).await.unwrap();
@@ -55,6 +56,7 @@ on_both_engines! {
         let expected = [
             (Some(behind), false, "the database was away".to_owned()),
             (Some(3 * 86_400), true, String::new()),
+            (Some(head), false, String::new()),
             (Some(head), false, String::new()),
             (Some(head), false, String::new()),
             (None, false, String::new()),
@@ -93,7 +95,7 @@ on_both_engines! {
         assert!(refused.starts_with("birthday cannot be reset: it would begin with today"), "{refused}");
         assert_ne!(followers::checkpoint(world.store(), &BIRTHDAY).await.unwrap(), 0);
         let unknown = followers::order(&world.ledger, "tide", Order::Pause).await.unwrap_err().to_string();
-        assert_eq!(unknown, "there is no follower tide: expiry, birthday, tlog, messages, reminders");
+        assert_eq!(unknown, "there is no follower tide: expiry, birthday, tlog, statistics, messages, reminders");
         world.close().await;
     }
 
@@ -120,7 +122,7 @@ on_both_engines! {
         let home = crate::harness::Home::new(engine).await;
         let server = Server::start(&home, &[]).await;
         let run = async |arguments: &[&str]| {
-            let output = program(&home).arg("followers").args(arguments).output().await.unwrap();
+            let output = program(&home).arg("followers").args(arguments).heard().await;
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             (output.status.code(), text(&output.stdout), text(&output.stderr))
         };
@@ -131,7 +133,7 @@ on_both_engines! {
         assert!(listed.lines().any(|line| line.starts_with("expiry: ") && line.contains(", paused (")), "{listed}");
         for (arguments, sentence) in [
             (["reset", "birthday"], "birthday cannot be reset: "),
-            (["pause", "tide"], "there is no follower tide: expiry, birthday, tlog, messages, reminders"),
+            (["pause", "tide"], "there is no follower tide: expiry, birthday, tlog, statistics, messages, reminders"),
             (["pause", "../x"], "there is no follower "),
         ] {
             let (code, _, said) = run(&arguments).await;

@@ -22,6 +22,8 @@ use crate::office::{AppointmentEvent, OfficeEvent};
 use crate::order::OrderEvent;
 use crate::partner_key::PartnerKeyEvent;
 use crate::provenance::{LEDGER_ID, ProvenanceEvent};
+use crate::reading::ReadingEvent;
+use crate::refusals::RefusalsEvent;
 use crate::rule::{GoodsGroupEvent, OrderAmountEvent};
 use crate::shop::ShopEvent;
 use crate::store::{MAX_CLOCK_SKEW_MS, StoredEvent};
@@ -43,6 +45,8 @@ const KINDS: &[(&str, &[&str])] = &[
     ("appointment", AppointmentEvent::NAMES),
     ("machine_key", MachineEvent::NAMES),
     ("partner_key", PartnerKeyEvent::NAMES),
+    ("reading", ReadingEvent::NAMES),
+    ("refusals", RefusalsEvent::NAMES),
     ("ledger", ProvenanceEvent::NAMES),
 ];
 
