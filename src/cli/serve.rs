@@ -119,18 +119,7 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
             let _ = stopping.send(why);
         }
     };
-    // The ledger's own files and its connections to the database must find room beside those of clients.
-    let room = server::open_files().saturating_sub(OWN_FILES).max(1);
-    let max_connections = options.max_connections.unwrap_or(4_096).max(1);
-    if max_connections > room {
-        tracing::warn!(room, "fewer connections than --max-connections: the process may not open more files");
-    }
-    let limits = ServerOptions {
-        max_connections: max_connections.min(room),
-        max_connections_per_address: options.max_connections_per_address.unwrap_or(1_024).max(1),
-        proxies,
-        ..ServerOptions::default()
-    };
+    let limits = server_options(&options, proxies);
     server::serve(listener, app.router(), limits, stop).await;
     background.shutdown().await;
     let written = tokio::time::timeout(LAST_WORDS, app.watch.write_down(&ledger)).await;
@@ -151,6 +140,22 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
     match stopped.await {
         Ok(Some(why)) => Err(anyhow::anyhow!(why).into()),
         _ => Ok(()),
+    }
+}
+
+/// How many connections there may be. The ledger's own files and its connections to the database must find room beside those
+/// of clients.
+fn server_options(options: &Serve, proxies: Proxies) -> ServerOptions {
+    let room = server::open_files().saturating_sub(OWN_FILES).max(1);
+    let max_connections = options.max_connections.unwrap_or(4_096).max(1);
+    if max_connections > room {
+        tracing::warn!(room, "fewer connections than --max-connections: the process may not open more files");
+    }
+    ServerOptions {
+        max_connections: max_connections.min(room),
+        max_connections_per_address: options.max_connections_per_address.unwrap_or(1_024).max(1),
+        proxies,
+        ..ServerOptions::default()
     }
 }
 
