@@ -2,11 +2,13 @@
 //! `coupon-ledger import …`, `coupon-ledger history …`, `coupon-ledger as-of …`, `coupon-ledger verify …`,
 //! `coupon-ledger export …`, `coupon-ledger check …`, `coupon-ledger key …`, `coupon-ledger witness …`,
 //! `coupon-ledger rebuild …`, `coupon-ledger followers …`, `coupon-ledger backup …`, `coupon-ledger restore …`,
-//! `coupon-ledger operator|auditor|employee …`, `coupon-ledger machine …`, `coupon-ledger partner-key …`.
+//! `coupon-ledger operator|auditor|employee …`, `coupon-ledger machine …`, `coupon-ledger partner-key …`,
+//! `coupon-ledger approval …`.
 //!
 //! Data goes to stdout, logs and progress to stderr. Exit code 0 done, 1 refused or findings, 2 could not run.
 
 mod account;
+mod approval;
 mod as_of;
 mod backup;
 mod check;
@@ -33,6 +35,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 use crate::account::AccountRole;
+use crate::approving::Limits;
 use crate::clock::{Clock, Zone};
 use crate::config::{self, File, Place, Serve};
 use crate::directory::{Seal, SealError};
@@ -85,6 +88,8 @@ enum Command {
     Machine(machine::MachineArgs),
     /// Register, list or revoke the public keys by which partners sign their requests
     PartnerKey(partner_key::PartnerKeyArgs),
+    /// List, approve or refuse what waits for somebody else's word; works while the server runs
+    Approval(approval::ApprovalArgs),
     /// Watch another ledger's transparency log, and cosign what continues it
     Witness(witness::WitnessArgs),
     /// Tell what happened to a coupon or any other stream, or what somebody did; works while the server runs
@@ -127,6 +132,8 @@ struct Context {
     folder: PathBuf,
     place: Place,
     zone: Zone,
+    /// Above which numbers one person's word is not enough, where no server holds the ledger.
+    approvals: Limits,
 }
 
 impl Context {
@@ -213,7 +220,8 @@ async fn dispatch(cli: Cli) -> Result<(), Failed> {
         None => Zone::default(),
         Some(name) => Zone(name.parse().map_err(|_| anyhow::anyhow!("unknown time zone {name}"))?),
     };
-    let context = Context { folder, place, zone };
+    let approvals = Limits::from(&cli.serve.clone().or(file.serve.clone()));
+    let context = Context { folder, place, zone, approvals };
     match cli.command {
         None => serve::run(context, cli.serve.or(file.serve)).await,
         Some(Command::Serve(serve)) => {
@@ -229,6 +237,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failed> {
         Some(Command::Key(arguments)) => key::run(context, arguments).await,
         Some(Command::Machine(arguments)) => machine::run(context, arguments).await,
         Some(Command::PartnerKey(arguments)) => partner_key::run(context, arguments).await,
+        Some(Command::Approval(arguments)) => approval::run(context, arguments).await,
         Some(Command::Witness(arguments)) => witness::run(arguments).await,
         Some(Command::History(arguments)) => history::run(context, arguments).await,
         Some(Command::AsOf(arguments)) => as_of::run(context, arguments).await,

@@ -127,6 +127,18 @@ pub struct Serve {
     /// A file with its secret there, where the environment has not the secret itself
     #[arg(long, value_name = "FILE", env = "COUPON_LEDGER_OIDC_SECRET_FILE")]
     pub oidc_secret_file: Option<PathBuf>,
+    /// A mass send to more members than this waits until somebody else approves it; 0 = none does [default: 0]
+    #[arg(long, value_name = "N", env = "COUPON_LEDGER_APPROVE_SENDS_ABOVE")]
+    pub approve_sends_above: Option<u32>,
+    /// So does the stock of a definition or of a partner's allotment that is set or raised above this [default: 0]
+    #[arg(long, value_name = "N", env = "COUPON_LEDGER_APPROVE_STOCK_ABOVE")]
+    pub approve_stock_above: Option<u32>,
+    /// So does a recall or an extension of more coupons than this [default: 0]
+    #[arg(long, value_name = "N", env = "COUPON_LEDGER_APPROVE_RECALLS_ABOVE")]
+    pub approve_recalls_above: Option<u32>,
+    /// So does a file with more coupons to import than this [default: 0]
+    #[arg(long, value_name = "N", env = "COUPON_LEDGER_APPROVE_IMPORTS_ABOVE")]
+    pub approve_imports_above: Option<u32>,
     /// How many days before its end a member is told that a coupon ends; 0 = never [default: 3]
     #[arg(long, value_name = "DAYS", env = "COUPON_LEDGER_EXPIRING_SOON_DAYS")]
     pub expiring_soon_days: Option<u32>,
@@ -217,6 +229,10 @@ file_part!(
         oidc_issuer: String,
         oidc_client_id: String,
         oidc_secret_file: PathBuf,
+        approve_sends_above: u32,
+        approve_stock_above: u32,
+        approve_recalls_above: u32,
+        approve_imports_above: u32,
         expiring_soon_days: u32,
         message_webhook: String,
         message_webhook_secret_file: PathBuf,

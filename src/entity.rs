@@ -9,6 +9,7 @@ use cqrs_es::{Aggregate, DomainEvent};
 
 use crate::account::{Account, AccountCommand, AccountEvent};
 use crate::allotment::{Allotment, AllotmentCommand, AllotmentEvent};
+use crate::approval::{Approval, ApprovalCommand, ApprovalEvent};
 use crate::coupon::{Coupon, CouponCommand, CouponEvent, Past, Source};
 use crate::definition::{Definition, DefinitionCommand, DefinitionEvent, IssueLimit};
 use crate::directory::account_secrets;
@@ -22,6 +23,7 @@ use crate::order::{Order, OrderCommand, OrderEvent};
 use crate::partner_key::{PartnerKey, PartnerKeyCommand, PartnerKeyEvent};
 use crate::provenance::{Provenance, ProvenanceCommand, ProvenanceEvent};
 use crate::read_model::accounts::account_rows;
+use crate::read_model::approvals::approval_rows;
 use crate::read_model::machines::machine_rows;
 use crate::read_model::offices::{appointment_rows, office_rows};
 use crate::read_model::orders::order_rows;
@@ -531,6 +533,16 @@ impl Entity for Refusals {
     }
 }
 
+impl Entity for Approval {
+    fn begins(command: &ApprovalCommand) -> bool {
+        matches!(command, ApprovalCommand::Propose { .. })
+    }
+
+    fn rows(&self, id: i64) -> Vec<LiveRow> {
+        approval_rows(id, self)
+    }
+}
+
 impl Entity for Provenance {
     fn rows(&self, _id: i64) -> Vec<LiveRow> {
         Vec::new()
@@ -597,6 +609,7 @@ macro_rules! for_each_aggregate {
             $crate::partner_key::PartnerKey,
             $crate::reading::Reading,
             $crate::refusals::Refusals,
+            $crate::approval::Approval,
             $crate::provenance::Provenance
         );
     };
@@ -628,6 +641,7 @@ aggregate!(Account, "account", AccountCommand, AccountEvent);
 aggregate!(Office, "office", OfficeCommand, OfficeEvent);
 aggregate!(Appointment, "appointment", AppointmentCommand, AppointmentEvent);
 aggregate!(Machine, "machine_key", MachineCommand, MachineEvent);
+aggregate!(Approval, "approval", ApprovalCommand, ApprovalEvent);
 aggregate!(PartnerKey, "partner_key", PartnerKeyCommand, PartnerKeyEvent);
 aggregate!(Reading, "reading", ReadingCommand, ReadingEvent);
 aggregate!(Refusals, "refusals", RefusalsCommand, RefusalsEvent);
@@ -671,7 +685,7 @@ domain_event!(DefinitionEvent { Defined, Edited, StockChanged, StateChanged });
 domain_event!(ShopEvent { Opened, Edited, Closed, Reopened, AuditKeyRotated });
 domain_event!(OrderEvent { Placed, Cancelled });
 domain_event!(AllotmentEvent { Allotted, EndChanged, StockChanged });
-domain_event!(JobEvent { Started, Paused, Resumed, Cancelled, Finished });
+domain_event!(JobEvent { Proposed, Started, Paused, Resumed, Cancelled, Finished });
 domain_event!(GrantEvent { Added, Changed, Removed });
 domain_event!(OrderAmountEvent { Defined, Changed, Deleted });
 domain_event!(MemberEvent { Erased, SignedIn, WechatUnbound });
@@ -692,6 +706,7 @@ domain_event!(AccountEvent {
 domain_event!(OfficeEvent { Added, Edited, RightsSet, Deleted });
 domain_event!(AppointmentEvent { Appointed });
 domain_event!(MachineEvent { Issued, Revoked });
+domain_event!(ApprovalEvent { Proposed, Approved, Refused, Withdrawn, Expired });
 domain_event!(PartnerKeyEvent { Registered, Revoked });
 domain_event!(ReadingEvent { Read });
 domain_event!(RefusalsEvent { Gathered });

@@ -3,6 +3,8 @@
 //! Each aggregate's events are matched one by one and field by field, so that an event without its words does not compile.
 //! A sentence says what the event says and nothing else: it is no second reading of what the event meant.
 
+mod approval;
+
 use std::fmt::Write as _;
 
 use crate::account::{Account, AccountEvent, AccountRole, SignInBy};
@@ -311,9 +313,46 @@ fn recipients(recipients: &Recipients) -> String {
     if parts.is_empty() { "every member".to_owned() } else { format!("members of {parts}") }
 }
 
+/// What a job that waits is to do.
+fn job_words(work: &Work, targeted: i64, until_position: i64) -> String {
+    match work {
+        Work::Send { definition_id, recipients: to, notify } => format!(
+            "mass send of definition {definition_id} to {}, {targeted} in all{}",
+            recipients(to),
+            if *notify { ", who are told" } else { "" }
+        ),
+        Work::SendTo { definition_id, member_ids } => {
+            let to = named("member", member_ids);
+            format!("mass send of definition {definition_id} to {to}, {targeted} in all")
+        }
+        Work::Recall { coupons } => format!(
+            "recall of what is unused of {}, of {targeted} issued up to position {until_position}",
+            meant(*coupons)
+        ),
+        Work::Extend { coupons, end_date } => format!(
+            "extension to {end_date} of what is unused of {}, of {targeted} issued up to position {until_position}",
+            meant(*coupons)
+        ),
+    }
+}
+
 impl Told for Job {
     fn words(event: &JobEvent, _zone: Zone) -> String {
         match event {
+            JobEvent::Proposed {
+                approval_id,
+                work,
+                targeted,
+                until_position,
+                reason,
+                employee_id,
+                at_ms: _,
+            } => format!(
+                "{}: proposed{}{}, waits for approval {approval_id}",
+                job_words(work, *targeted, *until_position),
+                by(*employee_id),
+                because(reason)
+            ),
             JobEvent::Started { work, targeted, until_position, reason, employee_id, at_ms: _ } => {
                 let (by, why) = (by(*employee_id), because(reason));
                 match work {
@@ -321,6 +360,10 @@ impl Told for Job {
                         "mass send of definition {definition_id} started{by}{why} for {}, {targeted} in all{}",
                         recipients(to),
                         if *notify { ", who are told" } else { "" }
+                    ),
+                    Work::SendTo { definition_id, member_ids } => format!(
+                        "mass send of definition {definition_id} started{by}{why} for {}, {targeted} in all",
+                        named("member", member_ids)
                     ),
                     Work::Recall { coupons } => format!(
                         "recall started{by}{why}: what is unused of {}, of {targeted} issued up to position {until_position}",

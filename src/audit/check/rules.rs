@@ -11,6 +11,7 @@ use super::export::stream_name;
 use super::{Finding, Findings};
 use crate::account::AccountEvent;
 use crate::allotment::AllotmentEvent;
+use crate::approval::ApprovalEvent;
 use crate::audit::leaf;
 use crate::coupon::CouponEvent;
 use crate::definition::DefinitionEvent;
@@ -47,6 +48,7 @@ const KINDS: &[(&str, &[&str])] = &[
     ("partner_key", PartnerKeyEvent::NAMES),
     ("reading", ReadingEvent::NAMES),
     ("refusals", RefusalsEvent::NAMES),
+    ("approval", ApprovalEvent::NAMES),
     ("ledger", ProvenanceEvent::NAMES),
 ];
 
