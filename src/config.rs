@@ -139,6 +139,15 @@ pub struct Serve {
     /// So does a file with more coupons to import than this [default: 0]
     #[arg(long, value_name = "N", env = "COUPON_LEDGER_APPROVE_IMPORTS_ABOVE")]
     pub approve_imports_above: Option<u32>,
+    /// How many days before its end a member is told that a coupon ends; 0 = never [default: 3]
+    #[arg(long, value_name = "DAYS", env = "COUPON_LEDGER_EXPIRING_SOON_DAYS")]
+    pub expiring_soon_days: Option<u32>,
+    /// Where members' messages are handed to the merchant's own sender, a URL
+    #[arg(long, value_name = "URL", env = "COUPON_LEDGER_MESSAGE_WEBHOOK")]
+    pub message_webhook: Option<String>,
+    /// A file with the secret that signs them (`whsec_…`), where the environment has not the secret itself
+    #[arg(long, value_name = "FILE", env = "COUPON_LEDGER_MESSAGE_WEBHOOK_SECRET_FILE")]
+    pub message_webhook_secret_file: Option<PathBuf>,
     /// How often the server verifies itself, in the background; 0 = never [default: 24]
     #[arg(long, value_name = "N", env = "COUPON_LEDGER_VERIFY_EVERY_HOURS")]
     pub verify_every_hours: Option<u32>,
@@ -224,6 +233,9 @@ file_part!(
         approve_stock_above: u32,
         approve_recalls_above: u32,
         approve_imports_above: u32,
+        expiring_soon_days: u32,
+        message_webhook: String,
+        message_webhook_secret_file: PathBuf,
         verify_every_hours: u32,
         log_format: String,
     }
@@ -293,9 +305,9 @@ pub fn secret_file(place: &Place, folder: &Path) -> PathBuf {
     place.secret_file.clone().unwrap_or_else(|| folder.join(SECRET_FILE))
 }
 
-/// The secret of an app at WeChat: from the environment, or from a given file; None where there is neither. What is read is
-/// in no error.
-pub fn wechat_secret(variable: &str, file: Option<&Path>) -> Result<Option<String>, String> {
+/// The secret of an app at WeChat, or of a webhook: from the environment, or from a given file; None where there is neither.
+/// What is read is in no error.
+pub fn outside_secret(variable: &str, file: Option<&Path>) -> Result<Option<String>, String> {
     // An empty variable is how a container says that there is none.
     match std::env::var(variable) {
         Ok(secret) if !secret.is_empty() => return Ok(Some(secret)),

@@ -27,7 +27,7 @@ pub use employees::{Employee, EmployeeEdit, NEVER, Place, add_employee, edit_emp
 pub use erase::{
     EarlierErasure, Piece, clear_member, earlier_erasures, not_cleared, seal_members, seal_reviews,
 };
-pub use keys::{DirectoryKey, Written, is_used_for_another, receipt};
+pub use keys::{DirectoryKey, Written, is_used_for_another, receipt, write as write_once};
 pub use labels::{
     Level, LevelEdit, Tag, TagEdit, add_level, add_tag, delete_level, delete_tag, edit_level, edit_tag,
     level, levels, levels_by_id, tags, tags_by_id,

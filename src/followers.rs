@@ -71,8 +71,24 @@ pub static STATISTICS: Follower = Follower {
     keeps: None,
 };
 
+/// Writes what members are told of the log into their inboxes. Begun anew it finds every reason told already.
+pub static MESSAGES: Follower = Follower {
+    name: "messages",
+    about: "tells members what happened to their coupons",
+    unit: Unit::Position,
+    keeps: None,
+};
+
+/// Writes that coupons end soon into the same. Begun anew it looks through today's coupons again.
+pub static REMINDERS: Follower = Follower {
+    name: "reminders",
+    about: "tells members which coupons end soon",
+    unit: Unit::Day,
+    keeps: None,
+};
+
 /// Every follower.
-pub static ALL: [&Follower; 4] = [&EXPIRY, &BIRTHDAY, &TLOG, &STATISTICS];
+pub static ALL: [&Follower; 6] = [&EXPIRY, &BIRTHDAY, &TLOG, &STATISTICS, &MESSAGES, &REMINDERS];
 
 /// Why a follower was not told what it should.
 #[derive(Debug, thiserror::Error)]

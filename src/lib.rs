@@ -4,10 +4,10 @@
 //! computed from those streams. Imports go one way:
 //!
 //! ```text
-//! value, durable, clock, refusal ← secrets, person_keys ← account, coupon, definition, shop, allotment, job, approval, grant, rule, order, member, office, machine, partner_key, reading, refusals, provenance, facts
+//! value, durable, clock, refusal, webhook_signature ← secrets, person_keys ← account, coupon, definition, shop, allotment, job, approval, grant, rule, order, member, office, machine, partner_key, reading, refusals, provenance, facts
 //!   ← identity ← access, config, outgoing
 //!   ← store ← read_model, directory ← entity ← metrics ← ledger
-//!   ← lease, followers, bulk, import, oidc, sign_in, statistics, sweep, runner, approving, rulebook, granting, ordering, erasure, wechat, machine_keys, signed_request, watch, replay, backup, demo ← audit ← http ← cli ← main
+//!   ← lease, followers, messages, bulk, import, oidc, sign_in, statistics, sweep, runner, approving, rulebook, granting, ordering, erasure, wechat, machine_keys, signed_request, watch, replay, backup, demo ← audit ← http ← cli ← main
 //! ```
 
 // It panics where nothing more can be written: `cli` has a way to say so instead.
@@ -44,6 +44,7 @@ pub mod ledger;
 pub mod machine;
 pub mod machine_keys;
 pub mod member;
+pub mod messages;
 pub mod metrics;
 pub mod office;
 pub mod oidc;
@@ -70,4 +71,5 @@ pub mod store;
 pub mod sweep;
 pub mod value;
 pub mod watch;
+pub mod webhook_signature;
 pub mod wechat;

@@ -48,6 +48,12 @@ pub struct FollowerLabels {
     pub follower: &'static str,
 }
 
+/// What became of a message that was to be handed to the webhook.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct MessageLabels {
+    outcome: &'static str,
+}
+
 /// A witness of the transparency log.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct WitnessLabels {
@@ -127,6 +133,7 @@ pub struct Metrics {
     events: Family<EventLabels, Counter>,
     requests: Family<RequestLabels, Counter>,
     limited: Family<LimitedLabels, Counter>,
+    messages: Family<MessageLabels, Counter>,
     request_seconds: Histogram,
 }
 
@@ -156,6 +163,7 @@ impl Default for Metrics {
             events: Family::default(),
             requests: Family::default(),
             limited: Family::default(),
+            messages: Family::default(),
             request_seconds: seconds(),
             registry: Registry::default(),
         };
@@ -235,6 +243,11 @@ impl Default for Metrics {
             "Requests of callers and addresses that asked too often, by what they asked for",
             metrics.limited.clone(),
         );
+        registry.register(
+            "message_webhook",
+            "Messages that the webhook was asked to take: delivered, failed (tried again) or given_up",
+            metrics.messages.clone(),
+        );
         registry.register_with_unit(
             "request",
             "Time to answer",
@@ -262,6 +275,11 @@ impl Metrics {
     /// Counts a request that was one too many.
     pub fn count_limited(&self, class: &'static str) {
         self.limited.get_or_create(&LimitedLabels { class }).inc();
+    }
+
+    /// Counts a message that the webhook was asked to take.
+    pub fn count_message(&self, outcome: &'static str) {
+        self.messages.get_or_create(&MessageLabels { outcome }).inc();
     }
 
     /// The text that Prometheus scrapes.

@@ -112,7 +112,8 @@ fn files(context: &Context, options: &Serve) -> Vec<Weakness> {
     let keys = [("the secret", Some(&secret)), ("the person keys", Some(&person_keys))];
     let of_wechat = [&options.wechat_secret_file, &options.wechat_h5_secret_file];
     let of_wechat = of_wechat.map(|path| ("an app's secret", path.as_ref()));
-    for (what, path) in keys.into_iter().chain(of_wechat) {
+    let of_webhook = ("the webhook's secret", options.message_webhook_secret_file.as_ref());
+    for (what, path) in keys.into_iter().chain(of_wechat).chain([of_webhook]) {
         let Some(path) = path else { continue };
         if let Some(mode) = mode(path).filter(|mode| mode & 0o077 != 0) {
             let path = path.display();

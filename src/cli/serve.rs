@@ -17,7 +17,7 @@ use crate::audit::receipt::Patience;
 use crate::audit::tlog::{TlogOptions, Witness, run_tlog};
 use crate::audit::verify::run_verify;
 use crate::clock::Clock;
-use crate::config::{RunningServer, Serve, announce_server, oidc_secret, wechat_secret, withdraw_server};
+use crate::config::{RunningServer, Serve, announce_server, oidc_secret, outside_secret, withdraw_server};
 use crate::demo;
 use crate::directory::{clear_ended_sessions, forget_nonces};
 use crate::erasure::{self, follow_erasures};
@@ -31,6 +31,7 @@ use crate::http::server::{self, ServerOptions};
 use crate::http::{App, HttpOptions};
 use crate::identity::{Caller, Token};
 use crate::ledger::{Ledger, LedgerOptions, keys};
+use crate::messages::{MessageOptions, MessageWebhook, run_messages};
 use crate::oidc::OidcOptions;
 use crate::read_model::accounts::{AccountRow, accounts};
 use crate::read_model::pages::Slice;
@@ -55,6 +56,7 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
     let clock = Clock::System;
     let witnesses = witnesses(&options)?;
     let gate = gate_options(&options).map_err(anyhow::Error::msg)?;
+    let messages = message_options(&options)?;
     let listen = options.listen.clone().unwrap_or_else(|| "127.0.0.1:8787".to_owned());
     safety::check(&context, &options, &gate, &listen).await?;
     let listener = TcpListener::bind(&listen).await.map_err(|error| match error.kind() {
@@ -102,6 +104,7 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
     background.spawn(run_jobs(ledger.clone()));
     background.spawn(run_granting(ledger.clone()));
     background.spawn(follow_erasures(ledger.clone(), erased_until));
+    background.spawn(run_messages(ledger.clone(), messages));
     let tlog = TlogOptions { folder: context.folder.clone(), witnesses };
     background.spawn(run_tlog(ledger.clone(), tlog));
     background.spawn(followers::frame::run(ledger.clone(), Statistics::new(ledger.zone())?));
@@ -179,6 +182,22 @@ async fn warn_of_too_few_operators(app: &App) -> Result<(), Failed> {
     Ok(())
 }
 
+/// How many connections there may be. The ledger's own files and its connections to the database must find room beside those
+/// of clients.
+fn server_options(options: &Serve, proxies: Proxies) -> ServerOptions {
+    let room = server::open_files().saturating_sub(OWN_FILES).max(1);
+    let max_connections = options.max_connections.unwrap_or(4_096).max(1);
+    if max_connections > room {
+        tracing::warn!(room, "fewer connections than --max-connections: the process may not open more files");
+    }
+    ServerOptions {
+        max_connections: max_connections.min(room),
+        max_connections_per_address: options.max_connections_per_address.unwrap_or(1_024).max(1),
+        proxies,
+        ..ServerOptions::default()
+    }
+}
+
 fn witnesses(options: &Serve) -> Result<Vec<Witness>, Failed> {
     let mut witnesses: Vec<Witness> = Vec::new();
     for text in options.witness.iter().flatten() {
@@ -232,6 +251,30 @@ fn http_options(options: &Serve, url: &str, gate: GateOptions) -> Result<HttpOpt
     })
 }
 
+/// What members are told, and through what.
+fn message_options(options: &Serve) -> Result<MessageOptions, Failed> {
+    const MOST_DAYS: u32 = 365;
+    let expiring_soon_days =
+        options.expiring_soon_days.unwrap_or(MessageOptions::default().expiring_soon_days);
+    if expiring_soon_days > MOST_DAYS {
+        return Err(anyhow::anyhow!("--expiring-soon-days must be 0 to {MOST_DAYS}").into());
+    }
+    let Some(url) = options.message_webhook.as_ref().filter(|url| !url.is_empty()) else {
+        return Ok(MessageOptions { expiring_soon_days, webhook: None });
+    };
+    let file = options.message_webhook_secret_file.as_deref();
+    let secret = outside_secret("COUPON_LEDGER_MESSAGE_WEBHOOK_SECRET", file).map_err(anyhow::Error::msg)?;
+    let secret = secret.ok_or_else(|| {
+        anyhow::anyhow!(
+            "--message-webhook needs the secret that signs messages: --message-webhook-secret-file or \
+             COUPON_LEDGER_MESSAGE_WEBHOOK_SECRET"
+        )
+    })?;
+    let webhook =
+        MessageWebhook::new(url, &secret).map_err(|error| anyhow::anyhow!("--message-webhook: {error}"))?;
+    Ok(MessageOptions { expiring_soon_days, webhook: Some(Arc::new(webhook)) })
+}
+
 fn oidc_options(options: &Serve) -> Result<Option<OidcOptions>, Failed> {
     let Some(issuer) = &options.oidc_issuer else { return Ok(None) };
     let id = options.oidc_client_id.as_deref().unwrap_or_default();
@@ -244,7 +287,7 @@ fn oidc_options(options: &Serve) -> Result<Option<OidcOptions>, Failed> {
 fn wechat(options: &Serve) -> Result<Option<Arc<Wechat>>, Failed> {
     let app = |flag: &str, appid: Option<&String>, variable: &str, file: Option<&PathBuf>| {
         let Some(appid) = appid.filter(|appid| !appid.is_empty()) else { return Ok(None) };
-        let secret = wechat_secret(variable, file.map(PathBuf::as_path)).map_err(anyhow::Error::msg)?;
+        let secret = outside_secret(variable, file.map(PathBuf::as_path)).map_err(anyhow::Error::msg)?;
         let secret = secret.ok_or_else(|| {
             anyhow::anyhow!("{flag} needs the app's secret: give it as a file or as {variable}")
         })?;

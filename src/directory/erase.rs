@@ -10,7 +10,7 @@ use crate::store::{BUCKET, Cell, Row, Statement, Store, StoreError};
 /// How often a change of a member is tried again because another one came between.
 const MAX_TRIES: usize = 16;
 
-/// Clears a member's personal data, his search tokens, his WeChat and the texts of his reviews; his row with id, level, shop
+/// Clears a member's personal data, his search tokens, his WeChat, his messages and the texts of his reviews; his row with id, level, shop
 /// and card stays, so that what the ledger says of him is said of someone. Whoever is cleared already, or is not here, is left as he
 /// is; false where others change him all the time.
 ///
@@ -26,6 +26,8 @@ pub async fn clear_member(store: &Store, seal: &Seal, id: i64, at_ms: i64) -> Re
         statements.push(Statement::new(blank, [id.into(), at_ms.max(1).into()]));
         statements.push(Statement::new("DELETE FROM member_tags WHERE member_id = $1", [id.into()]));
         statements.push(unbinding(id));
+        let messages = "DELETE FROM messages WHERE bucket = $1 AND member_id = $2";
+        statements.push(Statement::new(messages, [BUCKET.into(), id.into()]));
         statements.extend(forget_tokens(store, seal, id, &stored).await?);
         // A score stands in the reviewer's row only.
         let reviews = "DELETE FROM reviews WHERE coupon_id IN

@@ -29,7 +29,7 @@ pub enum Written {
 
 /// Runs statements and leaves the key's receipt, all in one transaction or nothing. The receipt comes first: who used the
 /// key a moment ago may have made unmet what these statements ask for.
-pub(super) async fn write(
+pub async fn write(
     store: &Store,
     subject_id: i64,
     key: Option<&DirectoryKey>,

@@ -1,5 +1,7 @@
 //! The member's side: `/client/…`, the page of the manual that this product implements.
 
+mod messages;
+
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -46,6 +48,10 @@ pub enum Client {
     CanGetCoupon,
     /// `claimcoupon`
     ClaimCoupon,
+    /// `messages`
+    Messages,
+    /// `readmessage`
+    ReadMessage,
 }
 
 pub(super) async fn run(which: Client, call: Call) -> Result<Answer, Failure> {
@@ -64,6 +70,8 @@ pub(super) async fn run(which: Client, call: Call) -> Result<Answer, Failure> {
         Client::ShopId => shop_id(call).await,
         Client::CanGetCoupon => can_get_coupon(call).await,
         Client::ClaimCoupon => claim_coupon(call).await,
+        Client::Messages => messages::messages(call).await,
+        Client::ReadMessage => messages::read_message(call).await,
     }
 }
 

@@ -113,7 +113,7 @@ pub(super) async fn replayed_id(call: &Call) -> Result<Option<i64>, Failure> {
 }
 
 /// How a write is answered, from the id it was about.
-type Render = fn(i64) -> Value;
+pub(super) type Render = fn(i64) -> Value;
 
 fn id_of(id: i64) -> Value {
     json!({ "id": id })
@@ -125,7 +125,7 @@ fn one_row(_: i64) -> Value {
 }
 
 /// The answer that this key had before.
-async fn replayed(call: &Call, render: Render) -> Result<Option<Answer>, Failure> {
+pub(super) async fn replayed(call: &Call, render: Render) -> Result<Option<Answer>, Failure> {
     match replayed_id(call).await? {
         Some(id) => Ok(Some(Answer::new(&render(id))?.replayed(true))),
         None => Ok(None),
@@ -133,7 +133,7 @@ async fn replayed(call: &Call, render: Render) -> Result<Option<Answer>, Failure
 }
 
 /// The answer of who used the same key at the same time.
-async fn used_meanwhile(call: &Call, render: Render) -> Result<Answer, Failure> {
+pub(super) async fn used_meanwhile(call: &Call, render: Render) -> Result<Answer, Failure> {
     Ok(replayed(call, render).await?.ok_or(ExecuteError::Conflict)?)
 }
 

@@ -68,6 +68,7 @@ const STEPS: &[Step] = &[
     both!("0014_partner_nonces", "../../migrations/0014_partner_nonces.sql"),
     both!("readings_v1", "../../projections/readings.sql"),
     both!("approvals_v1", "../../projections/approvals.sql"),
+    both!("0018_messages", "../../migrations/0018_messages.sql"),
 ];
 
 /// The number of the last step.

@@ -42,7 +42,10 @@ on_both_engines! {
         let stand = async || standings(world.store(), &world.clock, world.ledger.now().day).await.unwrap();
         let begun: Vec<_> = stand().await.iter().map(|one| (one.name, one.checkpoint, one.lag, one.paused)).collect();
         let head = count(&world.home, "SELECT position FROM log_head").await;
-        assert_eq!(begun, [("expiry", 0, None, false), ("birthday", 0, None, false), ("tlog", 0, Some(head), false), ("statistics", 0, Some(head), false)]);
+        assert_eq!(begun, [
+            ("expiry", 0, None, false), ("birthday", 0, None, false), ("tlog", 0, Some(head), false),
+            ("statistics", 0, Some(head), false), ("messages", 0, Some(head), false), ("reminders", 0, None, false),
+        ]);
         sweep(&world.ledger).await.unwrap();
         grant_birthdays(&world.ledger).await.unwrap();
         world.advance(3 * DAY);
@@ -55,6 +58,8 @@ on_both_engines! {
             (Some(3 * 86_400), true, String::new()),
             (Some(head), false, String::new()),
             (Some(head), false, String::new()),
+            (Some(head), false, String::new()),
+            (None, false, String::new()),
         ];
         assert_eq!(lags, expected);
         followers::measure(&world.ledger).await.unwrap();
@@ -90,7 +95,7 @@ on_both_engines! {
         assert!(refused.starts_with("birthday cannot be reset: it would begin with today"), "{refused}");
         assert_ne!(followers::checkpoint(world.store(), &BIRTHDAY).await.unwrap(), 0);
         let unknown = followers::order(&world.ledger, "tide", Order::Pause).await.unwrap_err().to_string();
-        assert_eq!(unknown, "there is no follower tide: expiry, birthday, tlog, statistics");
+        assert_eq!(unknown, "there is no follower tide: expiry, birthday, tlog, statistics, messages, reminders");
         world.close().await;
     }
 
@@ -128,7 +133,7 @@ on_both_engines! {
         assert!(listed.lines().any(|line| line.starts_with("expiry: ") && line.contains(", paused (")), "{listed}");
         for (arguments, sentence) in [
             (["reset", "birthday"], "birthday cannot be reset: "),
-            (["pause", "tide"], "there is no follower tide: expiry, birthday, tlog, statistics"),
+            (["pause", "tide"], "there is no follower tide: expiry, birthday, tlog, statistics, messages, reminders"),
             (["pause", "../x"], "there is no follower "),
         ] {
             let (code, _, said) = run(&arguments).await;

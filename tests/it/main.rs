@@ -43,6 +43,8 @@ mod leaks;
 mod log;
 mod machines;
 mod matrix;
+mod message_webhook;
+mod messages;
 mod model;
 mod moving;
 mod offices;

@@ -56,6 +56,8 @@ const ABROAD: &[(&str, Abroad)] = &[
     ("/client/shopid", Nothing),
     ("/client/cangetcoupon", Nothing),
     ("/client/claimcoupon", Nothing),
+    ("/client/messages", Nothing),
+    ("/client/readmessage", Nothing),
     ("/client/auditcode", Is(2001)),
     ("/user/auditbycode", Nothing),
     ("/user/auditelecouponlist", Nothing),

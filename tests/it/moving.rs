@@ -49,6 +49,7 @@ async fn pages(world: &World) -> Vec<Value> {
     pages
         .push(world.operator("/auditelecoupon/getlist", json!({"page": 1, "limit": 100})).await.ok().clone());
     for caller in [MEMBER, FRIEND] {
+        pages.push(world.call(caller, "/client/messages", json!({})).await.ok().clone());
         for state in 0..3 {
             pages.push(world.call(caller, "/client/couponlist", json!({"state": state})).await.ok().clone());
         }
@@ -61,6 +62,8 @@ async fn people_and_coupons_move_from_sqlite_to_postgres() {
     let world = everything(Engine::Sqlite).await;
     let edit = json!({"id": 439, "phone": "13812345678", "member_name": "王小明"});
     world.operator("/member/edit", edit).await.ok();
+    crate::messages::tell(&world.ledger).await;
+    world.call(MEMBER, "/client/readmessage", json!({"all": 1})).await.ok();
     let before = pages(&world).await;
     assert_eq!(before[1], before[2], "found by all of his number and by its beginning");
     assert_eq!(before[1].as_array().unwrap().len(), 1);
@@ -98,6 +101,7 @@ async fn people_and_coupons_move_from_sqlite_to_postgres() {
         .unwrap();
     runs(&new, &["verify"]).await;
     let world = World::open(new, clock, Zone::default()).await;
+    assert!(crate::messages::tell(&world.ledger).await > 0, "looked at again, and told nobody again");
     assert_eq!(pages(&world).await, before);
     world.operator("/member/add", json!({"nickname": "新"})).await.ok();
     world.close().await;

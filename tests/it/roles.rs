@@ -3,13 +3,14 @@
 use serde_json::json;
 
 use crate::accounts::{PASSWORD, account, sign_in};
-use crate::harness::{Engine, Home, MEMBER, NOON, World};
+use crate::harness::{Engine, FRIEND, Home, MEMBER, NOON, World};
 use coupon_ledger::audit::rebuild::Running;
 use coupon_ledger::audit::tlog;
 use coupon_ledger::clock::{Clock, Zone};
 use coupon_ledger::directory::use_up_state;
 use coupon_ledger::followers::{self, EXPIRY};
 use coupon_ledger::identity::Caller;
+use coupon_ledger::messages::{KEEP_UNREAD_MS, forget, remind};
 use coupon_ledger::store;
 
 /// The grants as docs/operations.md gives them.
@@ -118,6 +119,11 @@ async fn a_server_under_the_documented_grants_serves_and_cannot_change_the_log()
     world.operator("/business/addattract", allot).await.ok();
     let taken = world.call(MEMBER, "/wechat/receive", json!({"business_id": 2})).await;
     assert_eq!(taken.ok()[0]["code"], 0);
+
+    assert!(crate::messages::tell(&world.ledger).await > 0);
+    remind(&world.ledger, 3, false).await.unwrap();
+    world.call(FRIEND, "/client/readmessage", json!({"all": 1})).await.ok();
+    assert_eq!(forget(world.store(), world.clock.now_ms() + KEEP_UNREAD_MS).await.unwrap().1, false);
 
     while tlog::follow(world.store()).await.unwrap().more {}
     let signer = tlog::Signer::new(world.ledger.clone(), world.home.path()).await.unwrap();

@@ -55,6 +55,10 @@ async fn each_call_has_its_number_of_statements() {
         world.call(MEMBER, "/client/couponlist", json!({"state": 0, "limit": 100})).await.ok();
     };
     assert_eq!(cost(&behind, list).await, (1, 0));
+    let inbox = async || {
+        world.call(MEMBER, "/client/messages", json!({"limit": 100})).await.ok();
+    };
+    assert_eq!(cost(&behind, inbox).await, (1, 0));
     // The member; the definition is remembered, and a new stream needs no reading. Stock and count are asked for.
     let issue = async || {
         world.issue(1, 439).await;

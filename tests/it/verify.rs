@@ -687,6 +687,7 @@ on_both_engines! {
             ("tlog_tiles", "INSERT INTO tlog_tiles VALUES (3, 0, 0, 1, 'AAAA')", "DELETE FROM tlog_tiles WHERE bucket = 3"),
             ("id_blocks", "INSERT INTO id_blocks VALUES (-3, 'coupon', 1)", "DELETE FROM id_blocks WHERE bucket = -3"),
             ("checkpoints", "INSERT INTO checkpoints VALUES (1, 'tlog', 1)", "DELETE FROM checkpoints WHERE bucket = 1"),
+            ("messages", "INSERT INTO messages VALUES (1, 439, 1, 1, 0, 1, 1, 0, 1, 0, 0, 0, 0)", "DELETE FROM messages WHERE bucket = 1"),
         ] {
             let found = damaged(&world, damage, undo).await;
             let tables: Vec<&str> = found.iter().map(|finding| finding.table.as_str()).collect();

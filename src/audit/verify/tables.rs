@@ -256,7 +256,7 @@ async fn orphans_of(
 
 /// Rows in a bucket that is none.
 pub(super) async fn check_strays(store: &Store, totals: &mut Totals) -> Result<(), VerifyError> {
-    const OTHERS: [&str; 10] = [
+    const OTHERS: [&str; 11] = [
         "events",
         "receipts",
         "log_head",
@@ -267,6 +267,7 @@ pub(super) async fn check_strays(store: &Store, totals: &mut Totals) -> Result<(
         "tlog_tiles",
         "tlog_checkpoints",
         "followers",
+        "messages",
     ];
     for table in OTHERS.into_iter().chain(LIVE_TABLES.iter().map(|table| table.name)) {
         let sql = once(table, "strays", || {

@@ -176,4 +176,36 @@ pub(super) const ROUTES: &[Route] = &[
         data: r#"{"id":452}"#,
         run: Run::Client(Client::ClaimCoupon),
     },
+    Route {
+        path: "/client/messages",
+        about: "What the member is told, newest first, and how many of all his messages he has not read: cheap to ask again and \
+                again. type: 1 a mass send with is_all_send=1 has brought a coupon, 2 his gift was received, 3 nobody received \
+                it and it is back, 4 a coupon ends soon, 5 his birthday and 6 his level have brought one. title and content are \
+                in the language of Accept-Language. What was read goes after 90 days, what was not after a year [ours]",
+        writes: false,
+        fields: &[
+            optional("unread", Holds::Flag, "1 = only those that he has not read"),
+            PAGE,
+            LIMIT,
+            BEFORE,
+        ],
+        refusals: &[],
+        request: r#"{"page":1,"limit":10}"#,
+        data: r#"{"unread":1,"messages":[{"id":7,"type":1,"title":"您收到新電子券","content":"您收到電子券「測試電子券」，有效期至2019-01-01。","create_date":1543026701,"is_read":0,"mem_coupon_id":3,"coupon_id":1,"coupon_title":"測試電子券","send_id":2}]}"#,
+        run: Run::Client(Client::Messages),
+    },
+    Route {
+        path: "/client/readmessage",
+        about: "Marks a message as read, or with all=1 every one up to it, or up to the newest where no id is sent: the answer \
+                says up to which. A message that is not there, or not his, is nothing to mark, and no error [ours]",
+        writes: true,
+        fields: &[
+            optional("id", Holds::Id, "the message; required unless all=1"),
+            optional("all", Holds::Flag, "1 = and all before it"),
+        ],
+        refusals: &[],
+        request: r#"{"id":7}"#,
+        data: r#"{"id":7}"#,
+        run: Run::Client(Client::ReadMessage),
+    },
 ];

@@ -27,6 +27,7 @@ pub async fn cases(world: &World) -> Vec<Case> {
     let code_to_receive = world.give(MEMBER, to_receive).await;
     let url = world.operator("/shop/auditqrcode", json!({"id": 1})).await.ok()["url"].clone();
     let (to_use, to_give) = (issue().await, issue().await);
+    crate::messages::tell(&world.ledger).await;
     vec![
         case("/client/couponcount", MEMBER, json!({})),
         case("/client/couponlist", MEMBER, json!({"state": 0, "page": 1, "limit": 10})),
@@ -42,6 +43,8 @@ pub async fn cases(world: &World) -> Vec<Case> {
         case("/client/getcoupon", FRIEND, json!({"id": to_receive, "code": code_to_receive})),
         case("/client/cangetcoupon", MEMBER, json!({})),
         case("/client/claimcoupon", MEMBER, json!({"id": offer})),
+        case("/client/messages", MEMBER, json!({"unread": 1, "page": 1, "limit": 10})),
+        case("/client/readmessage", MEMBER, json!({"id": 1, "all": 1})),
     ]
 }
 
