@@ -4,6 +4,8 @@
 //! and is heeded at the follower's next step. A checkpoint is moved only from where the follower took it, so that a reset is
 //! not undone by one who was at work.
 
+pub mod frame;
+
 use chrono::NaiveDate;
 use serde::Serialize;
 
@@ -171,7 +173,8 @@ pub async fn measure(ledger: &Ledger) -> Result<(), StoreError> {
         let metrics = ledger.metrics();
         metrics.follower_paused.get_or_create(&follower).set(i64::from(standing.paused));
         // In seconds; one that follows positions knows better how old what it has not seen is.
-        let seconds = standing.lag.filter(|_| standing.name != TLOG.name);
+        let counts_events = ALL.iter().any(|one| one.name == standing.name && one.unit == Unit::Position);
+        let seconds = standing.lag.filter(|_| !counts_events);
         if let Some(lag) = seconds {
             metrics.follower_lag.get_or_create(&follower).set(lag);
         }

@@ -275,6 +275,16 @@ impl Statement {
     }
 }
 
+/// A read whose text is made at run time, of words that this program knows: nothing that a caller sent is in it but as a
+/// parameter.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// The text.
+    pub sql: String,
+    /// What `$1` … stand for.
+    pub parameters: Vec<Cell>,
+}
+
 /// Appends to the log.
 pub enum Appender {
     /// On the one writing thread.
@@ -599,6 +609,14 @@ impl Store {
         match self {
             Self::Sqlite(store) => store.query(statement).await,
             Self::Postgres(store) => store.query_whole(&statement).await,
+        }
+    }
+
+    /// The rows of statements whose texts are made at run time, all as of one instant; for pages that add up.
+    pub async fn look(&self, looks: Vec<Look>) -> Result<Vec<Vec<Row>>, StoreError> {
+        match self {
+            Self::Sqlite(store) => store.look(looks).await,
+            Self::Postgres(store) => store.look(&looks).await,
         }
     }
 

@@ -19,7 +19,7 @@ use tlog_tiles::{
 };
 
 pub use follow::{Followed, follow};
-pub use run::{TlogOptions, release_tlog_lease, run_tlog};
+pub use run::{TlogOptions, run_tlog};
 pub use sign::{
     ROTATE_KEY, Refused, SignError, Signer, remembered, rotate_key, verifier_key_of, verifier_keys,
 };

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::{Context, Failed, safety};
 use crate::audit::receipt::Patience;
-use crate::audit::tlog::{TlogOptions, Witness, release_tlog_lease, run_tlog};
+use crate::audit::tlog::{TlogOptions, Witness, run_tlog};
 use crate::audit::verify::run_verify;
 use crate::clock::Clock;
 use crate::config::{RunningServer, Serve, announce_server, oidc_secret, wechat_secret, withdraw_server};
@@ -126,7 +126,7 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
     let released = async {
         release_lease(&ledger).await?;
         granting::release_leases(&ledger).await?;
-        release_tlog_lease(&ledger).await?;
+        followers::frame::release(&ledger).await?;
         release_leases(&ledger).await
     };
     if !matches!(tokio::time::timeout(Duration::from_secs(2), released).await, Ok(Ok(()))) {

@@ -19,7 +19,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
 use sqlx::{Connection as _, Executor as _, PgConnection, PgPool, Row as _};
 
 use super::connect::OpenError;
-use super::{AppendError, BUCKET, Cell, Resolved, Row, Statement, StoreError, StoredEvent, migrate};
+use super::{AppendError, BUCKET, Cell, Look, Resolved, Row, Statement, StoreError, StoredEvent, migrate};
 pub use append::Appender;
 use append::{PREPARE_LOCK, lock_head};
 use reads::{Reads, bound, read_row};
@@ -179,6 +179,26 @@ impl PostgresStore {
         let rows = bound(statement.sql, &statement.parameters).fetch_all(&mut *transaction).await?;
         transaction.rollback().await?;
         rows.iter().map(|row| read_row(row, 0)).collect()
+    }
+
+    pub(super) async fn look(&self, looks: &[Look]) -> Result<Vec<Vec<Row>>, StoreError> {
+        let mut transaction = on_live_connection(&self.inner.pool, || self.inner.pool.begin()).await?;
+        // Rows are added up here, not found one by one: any plan may be the best.
+        transaction
+            .execute(
+                "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL enable_seqscan = on;
+                 SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on;
+                 SET LOCAL plan_cache_mode = auto",
+            )
+            .await?;
+        let mut answers = Vec::with_capacity(looks.len());
+        for Look { sql, parameters } in looks {
+            // Their texts are many: none of them is kept prepared.
+            let rows = bound(sql, parameters).persistent(false).fetch_all(&mut *transaction).await?;
+            answers.push(rows.iter().map(|row| read_row(row, 0)).collect::<Result<_, _>>()?);
+        }
+        transaction.rollback().await?;
+        Ok(answers)
     }
 
     pub(super) async fn write(&self, statements: &[Statement]) -> Result<Vec<Vec<Row>>, StoreError> {

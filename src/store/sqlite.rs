@@ -30,8 +30,8 @@ use wal::{Wal, checkpoint};
 
 use super::connect::OpenError;
 use super::{
-    Append, AppendError, Appended, BUCKET, Cell, Column, EPOCH, LiveTable, Outcome, Phases, Row, Statement,
-    StoreError, StoredEvent, migrate,
+    Append, AppendError, Appended, BUCKET, Cell, Column, EPOCH, LiveTable, Look, Outcome, Phases, Row,
+    Statement, StoreError, StoredEvent, migrate,
 };
 use crate::clock::Clock;
 
@@ -168,6 +168,15 @@ impl SqliteStore {
             sets.iter().map(|parameters| rows(connection, sql, parameters)).collect()
         };
         self.inner.readers.run(false, each).await?
+    }
+
+    pub(super) async fn look(&self, looks: Vec<Look>) -> Result<Vec<Vec<Row>>, StoreError> {
+        let look = move |connection: &mut Connection| {
+            let transaction = connection.transaction()?;
+            let each = |Look { sql, parameters }: &Look| rows(&transaction, sql, parameters);
+            looks.iter().map(each).collect()
+        };
+        self.inner.readers.run(false, look).await?
     }
 
     pub(super) async fn write(&self, statements: Vec<Statement>) -> Result<Vec<Vec<Row>>, StoreError> {

@@ -11,24 +11,14 @@ use tokio::sync::watch;
 use super::witnesses::{Witness, ask_witness};
 use super::{FOLLOWER, SignError, Signer, follow, latest};
 use crate::audit::checkpoint::Signed;
+use crate::followers::frame::{Said, Turn, is_due};
 use crate::followers::{self, TLOG};
-use crate::lease;
 use crate::ledger::Ledger;
 use crate::metrics::FollowerLabels;
 use crate::store::{Store, StoreError};
 
 /// Between two looks at the log: a checkpoint at least every second while events come.
 const TICK: Duration = Duration::from_millis(500);
-
-/// How often a failure is said again.
-const SAID_AGAIN_AFTER: Duration = Duration::from_secs(60);
-
-/// Which server follows and signs, where several share a ledger.
-const LEASE: &str = "tlog lease";
-
-/// How long a server may be silent before another one takes its place, and when it says that it is there.
-const LEASE_MS: i64 = 10_000;
-const RENEW_AFTER: Duration = Duration::from_secs(3);
 
 /// How often checkpoints that need not be kept are let go.
 const THIN_AFTER: Duration = Duration::from_secs(60);
@@ -53,21 +43,19 @@ pub async fn run_tlog(ledger: Ledger, options: TlogOptions) {
     for witness in options.witnesses {
         asking.spawn(ask_witness(ledger.clone(), witness, signed.subscribe()));
     }
-    let mut said = Said::default();
+    let mut said = Said::new(&TLOG);
     let mut running = Running {
         ledger,
         folder: options.folder,
         signer: None,
-        leads: false,
+        turn: Turn::new(&TLOG),
         signed,
         times: Times::default(),
     };
     loop {
         let outcome = running.round().await;
-        if said.outcome(&running.ledger, outcome.as_ref().err()) {
-            let error = outcome.as_ref().err().map(ToString::to_string);
-            followers::note(&running.ledger, &TLOG, error).await;
-        }
+        let error = outcome.as_ref().err().map(ToString::to_string);
+        said.outcome(&running.ledger, error.as_deref()).await;
         if outcome.is_err() {
             running.times.signed = None;
         }
@@ -80,15 +68,9 @@ pub async fn run_tlog(ledger: Ledger, options: TlogOptions) {
     }
 }
 
-/// Lets another server go on at once, where this one follows and signs.
-pub async fn release_tlog_lease(ledger: &Ledger) -> Result<(), StoreError> {
-    if ledger.store().is_shared() { lease::release(ledger, LEASE).await } else { Ok(()) }
-}
-
 /// When things were last done.
 #[derive(Default)]
 struct Times {
-    leased: Option<Instant>,
     signed: Option<Instant>,
     thinned: Option<Instant>,
     measured: Option<Instant>,
@@ -98,13 +80,9 @@ struct Running {
     ledger: Ledger,
     folder: PathBuf,
     signer: Option<Signer>,
-    leads: bool,
+    turn: Turn,
     signed: watch::Sender<Option<Signed>>,
     times: Times,
-}
-
-fn is_due(last: Option<Instant>, after: Duration) -> bool {
-    last.is_none_or(|last| last.elapsed() >= after)
 }
 
 impl Running {
@@ -117,14 +95,9 @@ impl Running {
             Some(signer) => signer,
             None => self.signer.insert(Signer::new(self.ledger.clone(), &self.folder).await?),
         };
-        // One process alone has an embedded ledger.
-        if self.ledger.store().is_shared() && is_due(self.times.leased, RENEW_AFTER) {
-            self.leads = false;
-            self.leads = lease::take(&self.ledger, LEASE, LEASE_MS).await?;
-            self.times.leased = Some(Instant::now());
-        }
+        let leads = self.turn.is_ours(&self.ledger).await?;
         let look = is_due(self.times.signed, LOOK_AFTER);
-        if self.ledger.store().is_shared() && !self.leads {
+        if !leads {
             if is_due(self.times.signed, SIGN_AFTER) {
                 signer.observe().await?;
                 self.times.signed = Some(Instant::now());
@@ -172,31 +145,3 @@ async fn signed_size(store: &Store) -> Result<u64, StoreError> {
 }
 
 const LABELS: FollowerLabels = FollowerLabels { follower: FOLLOWER };
-
-/// What was last said of a failure: once, and again while it lasts, but not at every tick.
-#[derive(Default)]
-struct Said {
-    failure: Option<(String, Instant)>,
-}
-
-impl Said {
-    /// Says how a round ended, where that is news; whether it was.
-    fn outcome(&mut self, ledger: &Ledger, error: Option<&SignError>) -> bool {
-        ledger.metrics().follower_failed.get_or_create(&LABELS).set(i64::from(error.is_some()));
-        let Some(error) = error else {
-            let news = self.failure.take().is_some();
-            if news {
-                tracing::info!("the transparency log goes on");
-            }
-            return news;
-        };
-        let text = error.to_string();
-        let said =
-            self.failure.as_ref().is_some_and(|(last, at)| *last == text && at.elapsed() < SAID_AGAIN_AFTER);
-        if !said {
-            tracing::error!(error = %text, "the transparency log stands still");
-            self.failure = Some((text, Instant::now()));
-        }
-        !said
-    }
-}
