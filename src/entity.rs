@@ -27,6 +27,7 @@ use crate::read_model::offices::{appointment_rows, office_rows};
 use crate::read_model::orders::order_rows;
 use crate::read_model::partner_keys::partner_key_rows;
 use crate::read_model::rules::{goods_group_rows, grant_rows, order_amount_rows};
+use crate::read_model::webhooks::{webhook_lanes, webhook_rows};
 use crate::read_model::{allotment_rows, coupon_rows, definition_rows, job_rows, shop_rows};
 use crate::refusal::Refusal;
 use crate::rule::{
@@ -37,6 +38,7 @@ use crate::store::{
     AttemptGuard, Effects, EventRef, LiveRow, MemberCountChange, NewEvent, OneAtATime, ReviewText,
     StockChange, StockOf, StoredEvent, StreamId,
 };
+use crate::webhook::{Webhook, WebhookCommand, WebhookEvent};
 
 /// Which facts a command needs read before it can be decided.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -508,6 +510,20 @@ impl Entity for PartnerKey {
     }
 }
 
+impl Entity for Webhook {
+    fn begins(command: &WebhookCommand) -> bool {
+        matches!(command, WebhookCommand::Add { .. })
+    }
+
+    fn rows(&self, id: i64) -> Vec<LiveRow> {
+        webhook_rows(id, self)
+    }
+
+    fn guard(_command: &WebhookCommand, events: &[WebhookEvent], facts: &Facts, effects: &mut Effects) {
+        effects.beside = webhook_lanes(facts.id, events);
+    }
+}
+
 impl Entity for Provenance {
     fn rows(&self, _id: i64) -> Vec<LiveRow> {
         Vec::new()
@@ -572,6 +588,7 @@ macro_rules! for_each_aggregate {
             $crate::office::Appointment,
             $crate::machine::Machine,
             $crate::partner_key::PartnerKey,
+            $crate::webhook::Webhook,
             $crate::provenance::Provenance
         );
     };
@@ -604,6 +621,7 @@ aggregate!(Office, "office", OfficeCommand, OfficeEvent);
 aggregate!(Appointment, "appointment", AppointmentCommand, AppointmentEvent);
 aggregate!(Machine, "machine_key", MachineCommand, MachineEvent);
 aggregate!(PartnerKey, "partner_key", PartnerKeyCommand, PartnerKeyEvent);
+aggregate!(Webhook, "webhook", WebhookCommand, WebhookEvent);
 
 macro_rules! domain_event {
     ($event:ident { $($name:ident),* }) => {
@@ -666,5 +684,6 @@ domain_event!(OfficeEvent { Added, Edited, RightsSet, Deleted });
 domain_event!(AppointmentEvent { Appointed });
 domain_event!(MachineEvent { Issued, Revoked });
 domain_event!(PartnerKeyEvent { Registered, Revoked });
+domain_event!(WebhookEvent { Added, Changed, SecretRotated, Paused, Resumed, Resent, Removed });
 domain_event!(GoodsGroupEvent { Created, Renamed, GoodsSet, Deleted });
 domain_event!(ProvenanceEvent { ImportedFrom, CheckpointKeyRotated, KeyRotated });

@@ -12,6 +12,7 @@ pub mod pages;
 pub mod partner_keys;
 pub mod partners;
 pub mod rules;
+pub mod webhooks;
 
 use std::collections::BTreeMap;
 
@@ -325,8 +326,27 @@ pub static PARTNER_KEYS: LiveTable = LiveTable {
     key_columns: 2,
 };
 
+/// `projections/webhooks.sql`
+pub static WEBHOOKS: LiveTable = LiveTable {
+    name: "webhooks_v1",
+    written_by: &["webhook"],
+    columns: &[
+        Int("webhook_id"),
+        Text("url"),
+        Text("types"),
+        Text("streams"),
+        Int("generation"),
+        Int("previous_until_ms"),
+        Int("paused"),
+        Int("employee_id"),
+        Int("added_at_ms"),
+        Int("removed_at_ms"),
+    ],
+    key_columns: 1,
+};
+
 /// Every live table that is made of streams alone.
-pub static LIVE_TABLES: [&LiveTable; 19] = [
+pub static LIVE_TABLES: [&LiveTable; 20] = [
     &WALLET,
     &REDEMPTIONS,
     &DEFINITIONS,
@@ -346,6 +366,7 @@ pub static LIVE_TABLES: [&LiveTable; 19] = [
     &APPOINTMENTS,
     &MACHINES,
     &PARTNER_KEYS,
+    &WEBHOOKS,
 ];
 
 /// The manual's number of a definition's type.

@@ -3,7 +3,13 @@
 //! One table: the codes are those of the HTTP contract (docs/api.md), the texts stand here in three languages, and
 //! nothing else in the program knows either. A refusal is a business answer, not a failure.
 
+mod language;
+mod url;
+
 use std::fmt;
+
+pub use language::Language;
+pub use url::BadUrl;
 
 /// Why a command was refused. The names say why; [`Refusal::code`] is what the wire says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -231,6 +237,8 @@ pub enum Wrong {
     NotARight,
     /// Not an Ed25519 public key.
     NotAPublicKey,
+    /// Not an address that is spoken to.
+    Url(BadUrl),
     /// The personal data of whom it names was erased.
     Erased,
     /// It has come to its end.
@@ -436,6 +444,7 @@ impl Wrong {
                 format!("{field}不能与{other}同时使用"),
                 format!("{field} cannot be given together with {other}"),
             ],
+            Self::Url(why) => return why.text(field, language),
             Self::NotOneOf(words) => {
                 let words = words.join(", ");
                 [
@@ -532,18 +541,6 @@ impl Wrong {
             Language::English => english,
         }
     }
-}
-
-/// The language of a refusal's text.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Language {
-    /// Traditional Chinese, the default.
-    #[default]
-    Traditional,
-    /// `Accept-Language: zh-CN`
-    Simplified,
-    /// `Accept-Language: en`
-    English,
 }
 
 /// A code of the contract with its text in Traditional Chinese, Simplified Chinese and English.

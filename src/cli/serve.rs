@@ -19,6 +19,10 @@ use crate::config::{RunningServer, Serve, announce_server, oidc_secret, wechat_s
 use crate::demo;
 use crate::directory::{clear_ended_sessions, forget_nonces};
 use crate::erasure::{self, follow_erasures};
+use crate::feeds::deliver::{self, DeliveryOptions, run_webhooks};
+#[cfg(feature = "nats")]
+use crate::feeds::nats::{NatsOptions, Publisher};
+use crate::feeds::webhooks::WebhookPolicy;
 use crate::followers::{self, EXPIRY};
 use crate::granting::{self, run_granting};
 use crate::http::gate::GateOptions;
@@ -91,6 +95,11 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
     background.spawn(run_jobs(ledger.clone()));
     background.spawn(run_granting(ledger.clone()));
     background.spawn(follow_erasures(ledger.clone(), erased_until));
+    let delivery = DeliveryOptions { policy: webhook_policy(&options)?, ..DeliveryOptions::default() };
+    background.spawn(run_webhooks(ledger.clone(), delivery));
+    if let Some(publish) = publish_to_nats(&ledger, &options)? {
+        background.spawn(publish);
+    }
     let tlog = TlogOptions { folder: context.folder.clone(), witnesses };
     background.spawn(run_tlog(ledger.clone(), tlog));
     if let hours @ 1.. = options.verify_every_hours.unwrap_or(24) {
@@ -99,13 +108,14 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
     }
     let (stopping, stopped) = tokio::sync::oneshot::channel();
     let stop = {
-        let ledger = ledger.clone();
+        let (ledger, app) = (ledger.clone(), app.clone());
         async move {
             let why = tokio::select! {
                 () = signals.asked() => None,
                 why = ledger.stopped() => Some(why),
             };
             tracing::info!("stopping: finishing what was accepted");
+            app.end_streams();
             let _ = stopping.send(why);
         }
     };
@@ -127,6 +137,7 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
         release_lease(&ledger).await?;
         granting::release_leases(&ledger).await?;
         followers::frame::release(&ledger).await?;
+        deliver::release_leases(&ledger).await?;
         release_leases(&ledger).await
     };
     if !matches!(tokio::time::timeout(Duration::from_secs(2), released).await, Ok(Ok(()))) {
@@ -188,8 +199,44 @@ fn http_options(options: &Serve, url: &str, gate: GateOptions) -> Result<HttpOpt
         },
         gate,
         oidc: oidc_options(options)?,
+        webhooks: webhook_policy(options)?,
         ..HttpOptions::default()
     })
+}
+
+/// Where webhooks may lead.
+pub(super) fn webhook_policy(options: &Serve) -> anyhow::Result<WebhookPolicy> {
+    let networks = options.webhook_allow_network.as_deref().unwrap_or_default();
+    let policy = WebhookPolicy::new(options.webhook_allow_http.unwrap_or(false), networks);
+    policy.map_err(|error| anyhow::anyhow!("--webhook-allow-network: {error}"))
+}
+
+/// What publishes events to NATS; None where it is not wanted.
+#[cfg(feature = "nats")]
+fn publish_to_nats(
+    ledger: &Ledger,
+    options: &Serve,
+) -> anyhow::Result<Option<impl Future<Output = ()> + Send + 'static>> {
+    let text = |given: &Option<String>, default: &str| given.clone().unwrap_or_else(|| default.to_owned());
+    let Some(url) = options.nats_url.clone().filter(|url| !url.is_empty()) else { return Ok(None) };
+    let publish = NatsOptions {
+        url,
+        stream: text(&options.nats_stream, "COUPON_LEDGER"),
+        subject: text(&options.nats_subject, "coupon_ledger.events"),
+        creds_file: options.nats_creds_file.clone(),
+        ca_file: options.nats_ca_file.clone(),
+    };
+    publish.check().map_err(anyhow::Error::msg)?;
+    Ok(Some(followers::frame::run(ledger.clone(), Publisher::new(publish))))
+}
+
+/// A program that was built without it says so.
+#[cfg(not(feature = "nats"))]
+fn publish_to_nats(_: &Ledger, options: &Serve) -> anyhow::Result<Option<std::future::Ready<()>>> {
+    if options.nats_url.as_ref().is_some_and(|url| !url.is_empty()) {
+        anyhow::bail!("--nats-url: this program was built without NATS; build it with --features nats");
+    }
+    Ok(None)
 }
 
 fn oidc_options(options: &Serve) -> Result<Option<OidcOptions>, Failed> {

@@ -14,7 +14,9 @@ mod machine_keys;
 mod partner_keys;
 pub(crate) mod rebuilds;
 mod session;
+pub(super) mod stream;
 mod tlog;
+mod webhooks;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -53,6 +55,8 @@ const AT: Field = optional(
 pub enum Run {
     /// `/v1/events`
     Events,
+    /// `/v1/stream`
+    Stream,
     /// Of the transparency log.
     Tlog(tlog::Tlog),
     /// Of the ledger's keys.
@@ -81,6 +85,8 @@ pub enum Run {
     MachineKeys(machine_keys::MachineKeys),
     /// `/v1/partner-keys` and what belongs to it.
     PartnerKeys(partner_keys::PartnerKeys),
+    /// `/v1/webhooks` and what belongs to it.
+    Webhooks(webhooks::Webhooks),
 }
 
 /// What a resource is asked with.
@@ -139,6 +145,7 @@ impl Resource {
 pub static ALL: LazyLock<Vec<Resource>> = LazyLock::new(|| {
     [
         events::RESOURCES,
+        stream::RESOURCES,
         history::RESOURCES,
         as_of::RESOURCES,
         tlog::RESOURCES,
@@ -148,6 +155,7 @@ pub static ALL: LazyLock<Vec<Resource>> = LazyLock::new(|| {
         session::RESOURCES,
         machine_keys::RESOURCES,
         partner_keys::RESOURCES,
+        webhooks::RESOURCES,
     ]
     .concat()
 });
@@ -162,6 +170,8 @@ pub(super) struct Ask {
     pub(super) proof: Proof,
     /// The same, with his role and what he was given.
     pub(super) who: Principal,
+    /// What it came with.
+    pub(super) headers: HeaderMap,
     /// Names the request in logs and in the events it causes.
     pub(super) request_id: String,
     /// The idempotency key, where something is changed.
@@ -326,9 +336,10 @@ async fn answer(
     form.put_all(parts);
     let key = if resource.method == Method::Get { None } else { idempotency_key(&headers)? };
     let language = language(&headers);
-    let ask = Ask { app, caller, proof, who, request_id, key, form, language };
+    let ask = Ask { app, caller, proof, who, headers, request_id, key, form, language };
     match resource.run {
         Run::Events => events::events(ask).await,
+        Run::Stream => stream::stream(ask, resource.action()).await,
         Run::Tlog(tlog) => tlog::run(tlog, ask).await,
         Run::Keys(keys) => keys::run(keys, ask).await,
         Run::History => history::history(ask).await,
@@ -343,5 +354,6 @@ async fn answer(
         Run::Session => session::session(ask),
         Run::MachineKeys(run) => machine_keys::run(run, ask).await,
         Run::PartnerKeys(run) => partner_keys::run(run, ask).await,
+        Run::Webhooks(run) => webhooks::run(run, ask).await,
     }
 }

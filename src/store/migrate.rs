@@ -65,6 +65,8 @@ const STEPS: &[Step] = &[
     both!("0012_machine_keys", "../../migrations/0012_machine_keys.sql"),
     both!("partner_keys_v1", "../../projections/partner_keys.sql"),
     both!("0014_partner_nonces", "../../migrations/0014_partner_nonces.sql"),
+    both!("webhooks_v1", "../../projections/webhooks.sql"),
+    both!("0020_webhook_lanes", "../../migrations/0020_webhook_lanes.sql"),
 ];
 
 /// The number of the last step.

@@ -22,6 +22,7 @@ use coupon_ledger::provenance::Provenance;
 use coupon_ledger::rule::{GoodsGroup, OrderAmount};
 use coupon_ledger::shop::Shop;
 use coupon_ledger::store::StoredEvent;
+use coupon_ledger::webhook::Webhook;
 use serde_json::{Value, json};
 
 use crate::cli::{Done, finish};
@@ -53,6 +54,7 @@ fn words(event: &StoredEvent) -> String {
         "appointment" => of::<Appointment>(event),
         "machine_key" => of::<Machine>(event),
         "partner_key" => of::<PartnerKey>(event),
+        "webhook" => of::<Webhook>(event),
         other => panic!("a kind of stream without words: {other}"),
     }
 }

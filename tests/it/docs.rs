@@ -22,6 +22,7 @@ use coupon_ledger::provenance::{Provenance, ProvenanceEvent};
 use coupon_ledger::rule::{GoodsGroup, GoodsGroupEvent, OrderAmount, OrderAmountEvent};
 use coupon_ledger::shop::{Shop, ShopEvent};
 use coupon_ledger::store::StoredEvent;
+use coupon_ledger::webhook::{Webhook, WebhookEvent};
 use serde_json::{Map, Value, json};
 
 use crate::access::a_caller_of;
@@ -180,6 +181,11 @@ fn every_event_of_a_machine_is_documented_as_it_is_stored() {
 #[test]
 fn every_event_of_a_partners_key_is_documented_as_it_is_stored() {
     documents::<PartnerKey>(PartnerKeyEvent::NAMES);
+}
+
+#[test]
+fn every_event_of_a_webhook_is_documented_as_it_is_stored() {
+    documents::<Webhook>(WebhookEvent::NAMES);
 }
 
 #[test]

@@ -265,7 +265,8 @@ on_both_engines! {
                 v1::Method::Delete => crate::v1::concrete(resource.path).replace("/1", "/99"),
                 _ => crate::v1::concrete(resource.path),
             };
-            for (caller, role, has_right, is_his) in everybody(MEMBER, None) {
+            let right = right_for(&resource.action()).map(|right| right.id);
+            for (caller, role, has_right, is_his) in everybody(MEMBER, right) {
                 let said = table_says(role, has_right, &resource.action());
                 let bearer = cast.bearer(&world, caller);
                 let reply = world.raw(method, &path, &[("authorization", &bearer)], Vec::new()).await;

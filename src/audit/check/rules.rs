@@ -25,9 +25,10 @@ use crate::provenance::{LEDGER_ID, ProvenanceEvent};
 use crate::rule::{GoodsGroupEvent, OrderAmountEvent};
 use crate::shop::ShopEvent;
 use crate::store::{MAX_CLOCK_SKEW_MS, StoredEvent};
+use crate::webhook::WebhookEvent;
 
 /// Every kind of stream and the names of its events.
-const KINDS: &[(&str, &[&str])] = &[
+pub(crate) const KINDS: &[(&str, &[&str])] = &[
     ("coupon", CouponEvent::NAMES),
     ("definition", DefinitionEvent::NAMES),
     ("shop", ShopEvent::NAMES),
@@ -43,6 +44,7 @@ const KINDS: &[(&str, &[&str])] = &[
     ("appointment", AppointmentEvent::NAMES),
     ("machine_key", MachineEvent::NAMES),
     ("partner_key", PartnerKeyEvent::NAMES),
+    ("webhook", WebhookEvent::NAMES),
     ("ledger", ProvenanceEvent::NAMES),
 ];
 
