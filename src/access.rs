@@ -202,6 +202,12 @@ pub fn right_for(action: &str) -> Option<&'static Right> {
     ROWS.get(action).and_then(|row| row.right)
 }
 
+/// An action in the table's own words.
+#[must_use]
+pub fn named(action: &str) -> Option<&'static str> {
+    ROWS.get_key_value(action).map(|(named, _)| *named)
+}
+
 /// Whether anybody may do it, and need not be signed in.
 #[must_use]
 pub fn is_open(action: &str) -> bool {

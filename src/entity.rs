@@ -26,10 +26,12 @@ use crate::read_model::machines::machine_rows;
 use crate::read_model::offices::{appointment_rows, office_rows};
 use crate::read_model::orders::order_rows;
 use crate::read_model::partner_keys::partner_key_rows;
+use crate::read_model::readings::reading_rows;
 use crate::read_model::rules::{goods_group_rows, grant_rows, order_amount_rows};
-use crate::read_model::webhooks::{webhook_lanes, webhook_rows};
 use crate::read_model::{allotment_rows, coupon_rows, definition_rows, job_rows, shop_rows};
+use crate::reading::{Reading, ReadingCommand, ReadingEvent};
 use crate::refusal::Refusal;
+use crate::refusals::{Refusals, RefusalsCommand, RefusalsEvent};
 use crate::rule::{
     GoodsGroup, GoodsGroupCommand, GoodsGroupEvent, OrderAmount, OrderAmountCommand, OrderAmountEvent,
 };
@@ -38,7 +40,6 @@ use crate::store::{
     AttemptGuard, Effects, EventRef, LiveRow, MemberCountChange, NewEvent, OneAtATime, ReviewText,
     StockChange, StockOf, StoredEvent, StreamId,
 };
-use crate::webhook::{Webhook, WebhookCommand, WebhookEvent};
 
 /// Which facts a command needs read before it can be decided.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -510,17 +511,23 @@ impl Entity for PartnerKey {
     }
 }
 
-impl Entity for Webhook {
-    fn begins(command: &WebhookCommand) -> bool {
-        matches!(command, WebhookCommand::Add { .. })
+impl Entity for Reading {
+    fn begins(_command: &ReadingCommand) -> bool {
+        true
     }
 
     fn rows(&self, id: i64) -> Vec<LiveRow> {
-        webhook_rows(id, self)
+        reading_rows(id, self)
+    }
+}
+
+impl Entity for Refusals {
+    fn begins(_command: &RefusalsCommand) -> bool {
+        true
     }
 
-    fn guard(_command: &WebhookCommand, events: &[WebhookEvent], facts: &Facts, effects: &mut Effects) {
-        effects.beside = webhook_lanes(facts.id, events);
+    fn rows(&self, _id: i64) -> Vec<LiveRow> {
+        Vec::new()
     }
 }
 
@@ -568,8 +575,7 @@ macro_rules! aggregate {
     };
 }
 
-/// Hands every aggregate there is to a macro that takes their types: what must not forget a kind of stream goes through
-/// here.
+/// Hands every aggregate to a macro that takes their types: what must not forget a kind of stream goes through here.
 macro_rules! for_each_aggregate {
     ($act:ident) => {
         $act!(
@@ -588,6 +594,8 @@ macro_rules! for_each_aggregate {
             $crate::office::Appointment,
             $crate::machine::Machine,
             $crate::partner_key::PartnerKey,
+            $crate::reading::Reading,
+            $crate::refusals::Refusals,
             $crate::webhook::Webhook,
             $crate::provenance::Provenance
         );
@@ -621,7 +629,8 @@ aggregate!(Office, "office", OfficeCommand, OfficeEvent);
 aggregate!(Appointment, "appointment", AppointmentCommand, AppointmentEvent);
 aggregate!(Machine, "machine_key", MachineCommand, MachineEvent);
 aggregate!(PartnerKey, "partner_key", PartnerKeyCommand, PartnerKeyEvent);
-aggregate!(Webhook, "webhook", WebhookCommand, WebhookEvent);
+aggregate!(Reading, "reading", ReadingCommand, ReadingEvent);
+aggregate!(Refusals, "refusals", RefusalsCommand, RefusalsEvent);
 
 macro_rules! domain_event {
     ($event:ident { $($name:ident),* }) => {
@@ -684,6 +693,8 @@ domain_event!(OfficeEvent { Added, Edited, RightsSet, Deleted });
 domain_event!(AppointmentEvent { Appointed });
 domain_event!(MachineEvent { Issued, Revoked });
 domain_event!(PartnerKeyEvent { Registered, Revoked });
-domain_event!(WebhookEvent { Added, Changed, SecretRotated, Paused, Resumed, Resent, Removed });
+domain_event!(ReadingEvent { Read });
+domain_event!(RefusalsEvent { Gathered });
 domain_event!(GoodsGroupEvent { Created, Renamed, GoodsSet, Deleted });
 domain_event!(ProvenanceEvent { ImportedFrom, CheckpointKeyRotated, KeyRotated });
+mod webhooks;

@@ -79,8 +79,17 @@ pub static NATS: Follower = Follower {
     optional: true,
 };
 
+/// Folds the log into the statistics. Begun anew it counts everything again.
+pub static STATISTICS: Follower = Follower {
+    name: crate::store::statistics::FOLLOWER,
+    about: "counts what happened, by day, definition, shop",
+    unit: Unit::Position,
+    keeps: None,
+    optional: false,
+};
+
 /// Every follower.
-pub static ALL: [&Follower; 4] = [&EXPIRY, &BIRTHDAY, &TLOG, &NATS];
+pub static ALL: [&Follower; 5] = [&EXPIRY, &BIRTHDAY, &TLOG, &STATISTICS, &NATS];
 
 /// Why a follower was not told what it should.
 #[derive(Debug, thiserror::Error)]

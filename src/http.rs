@@ -6,6 +6,7 @@
 
 pub mod account;
 pub mod as_of;
+mod asker;
 mod client;
 pub mod counter;
 pub mod directory;
@@ -28,6 +29,7 @@ pub mod server;
 mod setup;
 mod signature;
 mod site;
+pub mod statistics;
 pub mod v1;
 pub mod wechat;
 pub mod witness;
@@ -56,13 +58,15 @@ use crate::identity::Caller;
 use crate::import::MAX_FILE_BYTES;
 use crate::ledger::unit::Together;
 use crate::ledger::{Executed, Ledger, Meta};
-use crate::metrics::Metrics;
 use crate::oidc::{OidcOptions, Provider};
+use crate::reading::Person;
 use crate::refusal::{self, Language, Wrong};
 use crate::sign_in::SignIn;
 use crate::store::{ReceiptKey, StoreError};
 use crate::value::{hex, random};
+use crate::watch::{Shown, Watch};
 use crate::wechat::Wechat;
+use asker::Asker;
 pub use failure::Failure;
 use failure::Refused;
 use form::Form;
@@ -141,6 +145,8 @@ pub struct App {
     pub options: Arc<HttpOptions>,
     /// Who lets people in.
     pub sign_in: Arc<SignIn>,
+    /// What is told of: who reads personal data, and who is refused.
+    pub watch: Arc<Watch>,
     /// The provider of OpenID Connect whose word lets in.
     provider: Option<Arc<Provider>>,
     revoked: Arc<RwLock<HashSet<String>>>,
@@ -163,7 +169,7 @@ impl App {
     }
 
     fn with_options(ledger: Ledger, options: Arc<HttpOptions>) -> Self {
-        let (revoked, opening_shop, copying) = Default::default();
+        let (revoked, opening_shop, copying, watch) = Default::default();
         let sign_in = Arc::new(SignIn::new(ledger.clone()));
         let provider = options.oidc.clone().map(|options| Arc::new(Provider::new(options)));
         let tail = Arc::new(Tail::new(ledger.store().clone()));
@@ -173,6 +179,7 @@ impl App {
             ledger,
             options,
             sign_in,
+            watch,
             provider,
             revoked,
             opening_shop,
@@ -318,15 +325,17 @@ impl Call {
 #[derive(Debug)]
 pub struct Answer {
     data: String,
+    people: Vec<Person>,
     replayed: bool,
     cookie: Option<HeaderValue>,
+    as_of: Option<i64>,
 }
 
 impl Answer {
     /// An answer with this `data`.
     pub fn new(data: &impl Serialize) -> Result<Self, Failure> {
         let data = serde_json::to_string(data).map_err(|error| Failure::Execute(error.into()))?;
-        Ok(Self { data, replayed: false, cookie: None })
+        Ok(Self { data, people: Vec::new(), replayed: false, cookie: None, as_of: None })
     }
 
     /// The answer to a command that was run, marked where it is a replay.
@@ -334,11 +343,25 @@ impl Answer {
         Self::new(data).map(|answer| answer.replayed(done.replayed))
     }
 
+    /// The same, where it holds personal data of these people: that somebody else has read it is told before it leaves. Personal
+    /// is what an erasure takes of a member, and what the directory knows of an employee.
+    #[must_use]
+    pub fn showing(mut self, people: impl IntoIterator<Item = Person>) -> Self {
+        self.people.extend(people);
+        self
+    }
+
     /// The same, with a cookie for browsers.
     #[must_use]
     fn with_cookie(mut self, cookie: &str) -> Self {
         self.cookie = HeaderValue::from_str(cookie).ok();
         self
+    }
+
+    /// The same, with the last position that its figures count.
+    #[must_use]
+    fn counted_to(self, position: i64) -> Self {
+        Self { as_of: Some(position), ..self }
     }
 
     /// Marks the answer as a replay.
@@ -372,16 +395,16 @@ fn request_id(headers: &HeaderMap) -> String {
 
 async fn serve(app: App, route: &'static Route, request: Request) -> Response {
     let (language, request_id) = (language(request.headers()), request_id(request.headers()));
-    let (metrics, timeout) =
-        (app.ledger.metrics().clone(), app.options.request_timeout * patience(route.takes_a_file()));
-    let answering = answer(app, route, request, request_id.clone());
+    let timeout = app.options.request_timeout * patience(route.takes_a_file());
+    let asker = Asker::of(&app, request.headers());
+    let answering = Box::pin(answer(app.clone(), route, request, (request_id.clone(), asker.clone())));
     let answering = async move { answering.await.map(|answer| success(&answer)) };
-    respond(&metrics, route.path, (language, request_id), timeout, answering).await
+    respond((&app, &asker), route.path, (language, request_id), timeout, answering).await
 }
 
 /// Puts on the wire what a call comes to.
 async fn respond(
-    metrics: &Metrics,
+    (app, asker): (&App, &Asker),
     path: &'static str,
     (language, request_id): (Language, String),
     timeout: Duration,
@@ -399,13 +422,14 @@ async fn respond(
         Ok(response) => (0, response),
         Err(failure) => {
             let refused = failure.answer(language, &request_id);
+            asker.refused(app, path, refused.wording.code);
             (refused.wording.code, refusal_response(&refused, language))
         }
     };
     if let Ok(id) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert("x-request-id", id);
     }
-    metrics.count_request(path, code, started.elapsed().as_secs_f64());
+    app.ledger.metrics().count_request(path, code, started.elapsed().as_secs_f64());
     tracing::debug!(request_id, route = path, code, elapsed = ?started.elapsed(), "answered");
     response
 }
@@ -414,23 +438,27 @@ async fn answer(
     app: App,
     route: &'static Route,
     request: Request,
-    request_id: String,
+    (request_id, asker): (String, Asker),
 ) -> Result<Answer, Failure> {
     if access::is_open(route.path) {
         return account::answer_open(app, route, request, request_id).await;
     }
-    let (Identified { who, employee, proof }, request) = signature::admit(&app, request).await?;
+    let (Identified { who, employee, proof }, request) = signature::admit(&app, request, &asker).await?;
     let caller = who.caller;
     access::authorize(&who, route.path, Resource::Unknown)?;
     let key = if route.writes { idempotency_key(request.headers())? } else { None };
     let language = language(request.headers());
     let form = read_form(&app, request, route.takes_a_file()).await?;
     let at = app.ledger.now();
-    let meta = Meta { caller, at, request_id, receipt: None, job_id: None };
+    let meta = Meta { caller, at, request_id: request_id.clone(), receipt: None, job_id: None };
     let (canonical, operation) = (String::new(), route.path);
     let proof = Some(proof);
+    let asked = app.clone();
     let call = Call { app, caller, who, proof, employee, form, meta, key, operation, canonical, language };
-    run(route, call).await
+    let answer = run(route, call).await?;
+    let shown = Shown { reader: caller, action: route.path, people: &answer.people, request_id: &request_id };
+    asked.watch.tell(&asked.ledger, shown).await?;
+    Ok(answer)
 }
 
 /// Hands a call to the handler of its route.
@@ -449,6 +477,7 @@ async fn run(route: &Route, call: Call) -> Result<Answer, Failure> {
         // The table says who may call these, and it is whoever asks.
         Run::Open(_) => Err(Failure::NotAllowed),
         Run::Offices(run) => offices::run(run, call).await,
+        Run::Statistics(run) => statistics::run(run, call).await,
     }
 }
 

@@ -4,10 +4,10 @@
 //! computed from those streams. Imports go one way:
 //!
 //! ```text
-//! value, durable, clock, refusal ← secrets, person_keys ← account, coupon, definition, shop, allotment, job, grant, rule, order, member, office, machine, partner_key, provenance, webhook, facts
+//! value, durable, clock, refusal ← secrets, person_keys ← account, coupon, definition, shop, allotment, job, grant, rule, order, member, office, machine, partner_key, reading, refusals, provenance, webhook, facts
 //!   ← identity ← access, config, outgoing
 //!   ← store ← read_model, directory ← entity ← metrics ← ledger
-//!   ← lease, followers, bulk, import, oidc, sign_in, sweep, runner, rulebook, granting, ordering, erasure, wechat, machine_keys, signed_request, replay, backup, demo ← audit ← feeds ← http ← cli ← main
+//!   ← lease, followers, bulk, import, oidc, sign_in, statistics, sweep, runner, rulebook, granting, ordering, erasure, wechat, machine_keys, signed_request, watch, replay, backup, demo ← audit ← feeds ← http ← cli ← main
 //! ```
 
 // It panics where nothing more can be written: `cli` has a way to say so instead.
@@ -53,7 +53,9 @@ pub mod partner_key;
 pub mod person_keys;
 pub mod provenance;
 pub mod read_model;
+pub mod reading;
 pub mod refusal;
+pub mod refusals;
 pub mod replay;
 pub mod rule;
 pub mod rulebook;
@@ -62,8 +64,10 @@ pub mod secrets;
 pub mod shop;
 pub mod sign_in;
 pub mod signed_request;
+pub mod statistics;
 pub mod store;
 pub mod sweep;
 pub mod value;
+pub mod watch;
 pub mod webhook;
 pub mod wechat;

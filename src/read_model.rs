@@ -11,6 +11,7 @@ pub mod orders;
 pub mod pages;
 pub mod partner_keys;
 pub mod partners;
+pub mod readings;
 pub mod rules;
 pub mod webhooks;
 
@@ -326,6 +327,14 @@ pub static PARTNER_KEYS: LiveTable = LiveTable {
     key_columns: 2,
 };
 
+/// `projections/readings.sql`
+pub static READINGS: LiveTable = LiveTable {
+    name: "readings_v1",
+    written_by: &["reading"],
+    columns: &[Int("person_kind"), Int("person_id"), Int("reading_id"), Int("at_ms")],
+    key_columns: 3,
+};
+
 /// `projections/webhooks.sql`
 pub static WEBHOOKS: LiveTable = LiveTable {
     name: "webhooks_v1",
@@ -366,6 +375,7 @@ pub static LIVE_TABLES: [&LiveTable; 20] = [
     &APPOINTMENTS,
     &MACHINES,
     &PARTNER_KEYS,
+    &READINGS,
     &WEBHOOKS,
 ];
 

@@ -14,6 +14,7 @@ mod replay;
 mod scratch;
 mod snapshot;
 mod sqlite;
+pub mod statistics;
 mod takeover;
 
 use std::collections::HashSet;

@@ -11,7 +11,7 @@ use crate::field::{Field, Of};
 use crate::load::PLAIN;
 use crate::measure::Row;
 use crate::postgres::Postgres;
-use crate::rows::{Settings, bulk, commands, flood, hot, reads, send, sweep};
+use crate::rows::{Settings, bulk, commands, flood, hot, reads, send, statistics, sweep};
 use crate::work::Page;
 use crate::world::{Engine, World};
 
@@ -59,11 +59,13 @@ pub enum RowName {
     Sweep,
     /// Members beside thousands that dribble
     Flood,
+    /// The statistics beside the writer
+    Statistics,
 }
 
 impl RowName {
     /// Rows on a ledger of 1,000,000 coupons.
-    const MILLION: [Self; 8] = [
+    const MILLION: [Self; 9] = [
         Self::Redeem,
         Self::Latency,
         Self::Processes,
@@ -72,6 +74,7 @@ impl RowName {
         Self::Start,
         Self::Send,
         Self::Flood,
+        Self::Statistics,
     ];
 
     /// Rows on a ledger of 3,000,000 coupons.
@@ -201,6 +204,10 @@ impl<'a> Run<'a> {
         }
         if self.wants(RowName::Flood) {
             self.add(RowName::Flood, flood::flood(world, settings, self.connections(64)).await?);
+        }
+        if self.wants(RowName::Statistics) {
+            let row = statistics::statistics(world, settings, self.connections(256)).await?;
+            self.add(RowName::Statistics, row);
         }
         if self.wants(RowName::Start) {
             self.add(RowName::Start, commands::start(world, settings).await?);

@@ -6,6 +6,7 @@ pub mod flood;
 pub mod hot;
 pub mod reads;
 pub mod send;
+pub mod statistics;
 pub mod sweep;
 
 use std::path::{Path, PathBuf};

@@ -11,6 +11,9 @@ use serde_json::Value;
 use super::kinds::Kind;
 use crate::clock::Zone;
 use crate::entity::CorruptEvent;
+use crate::read_model::readings::readings_of;
+use crate::reading::Person;
+use crate::refusals::RefusalsEvent;
 use crate::store::{BUCKET, Statement, Store, StoreError, StoredEvent, StreamId};
 
 /// How many positions one statement looks through for a caller's events: a bounded read transaction each.
@@ -105,6 +108,23 @@ pub async fn of_stream(
     tell(kind, &stream, &wanted, zone)
 }
 
+/// Who has read somebody's personal data, in a part of the log, at most so many. Found by the live rows, so that the log is
+/// not walked; told from the events.
+pub async fn of_readers(
+    store: &Store,
+    person: Person,
+    span: Span,
+    limit: usize,
+    zone: Zone,
+) -> Result<Vec<Entry>, HistoryError> {
+    let until = if span.until == i64::MAX { last_position(store).await? } else { span.until };
+    let limit = limit.try_into().unwrap_or(i64::MAX);
+    let found = readings_of(store, person, (span.after, until), limit).await?;
+    let found: Vec<_> =
+        found.into_iter().map(|(position, id)| (position, "reading".to_owned(), id)).collect();
+    tell_each(store, &found, zone).await
+}
+
 /// A part of what somebody did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deeds {
@@ -151,14 +171,20 @@ async fn caused_by(
     limit: usize,
 ) -> Result<Vec<(i64, String, i64)>, HistoryError> {
     // The database leaves out most; whether the text is the caller is read from the metadata itself.
-    let sql = "SELECT position, aggregate_type, aggregate_id, CAST(metadata AS TEXT) FROM events
-               WHERE bucket = $1 AND position > $2 AND position <= $3 AND CAST(metadata AS TEXT) LIKE $4
+    // What he was refused was written down by the ledger, with what others were.
+    let sql = "SELECT position, aggregate_type, aggregate_id, CAST(metadata AS TEXT),
+                      CASE WHEN aggregate_type = 'refusals' THEN CAST(payload AS TEXT) ELSE '' END
+               FROM events
+               WHERE bucket = $1 AND position > $2 AND position <= $3
+                 AND (CAST(metadata AS TEXT) LIKE $4
+                      OR aggregate_type = 'refusals' AND CAST(payload AS TEXT) LIKE $4)
                ORDER BY position";
     let parameters = [BUCKET.into(), span.after.into(), span.until.into(), format!("%{caller}%").into()];
     let mut caused = Vec::new();
     for row in store.query(Statement::new(sql, parameters)).await? {
         let position = row.int(0);
-        if metadata(position, row.text(3))?.get("caller").is_some_and(|by| by == caller) {
+        let caused_it = metadata(position, row.text(3))?.get("caller").is_some_and(|by| by == caller);
+        if caused_it || was_refused(row.text(4), caller) {
             let id = row.text(2).parse().map_err(|_| corrupt(position, "aggregate_id", "no number"))?;
             caused.push((position, row.text(1).to_owned(), id));
         }
@@ -167,6 +193,14 @@ async fn caused_by(
         }
     }
     Ok(caused)
+}
+
+/// Whether these refusals name somebody; what cannot be read is met again, and named, when it is told.
+fn was_refused(payload: &str, caller: &str) -> bool {
+    match serde_json::from_str(payload) {
+        Ok(RefusalsEvent::Gathered { refused, .. }) => refused.iter().any(|one| one.caller == caller),
+        Err(_) => false,
+    }
 }
 
 /// Tells events of many streams, each stream read once.

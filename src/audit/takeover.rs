@@ -308,8 +308,11 @@ struct HighestIds(BTreeMap<&'static str, i64>);
 /// Kinds of ids and the fields of events that hold them.
 const ID_FIELDS: &[(&str, &str)] = &[
     ("member_id", "member"),
+    ("member_ids", "member"),
     ("giver_id", "member"),
     ("employee_id", "employee"),
+    ("employee_ids", "employee"),
+    ("account_ids", "account"),
     ("employee", "employee"),
     ("redemption_id", "redemption"),
     ("shop_id", "shop"),

@@ -19,6 +19,8 @@ use crate::office::{Appointment, AppointmentEvent, Office, OfficeEvent};
 use crate::order::{Line, LineState, Order, OrderEvent, Placement};
 use crate::partner_key::{PartnerKey, PartnerKeyEvent};
 use crate::provenance::{ImportedFrom, Provenance, ProvenanceEvent};
+use crate::reading::{Reading, ReadingEvent};
+use crate::refusals::{Refusals, RefusalsEvent, Refused};
 use crate::rule::{GoodsGroup, GoodsGroupEvent, OrderAmount, OrderAmountEvent};
 use crate::shop::{Shop, ShopDetails, ShopEvent};
 use crate::value::money_text;
@@ -571,6 +573,36 @@ impl Told for PartnerKey {
                 format!("public key revoked{}", by(*employee_id))
             }
         }
+    }
+}
+
+impl Told for Reading {
+    fn words(event: &ReadingEvent, _zone: Zone) -> String {
+        let ReadingEvent::Read { reader, action, member_ids, employee_ids, account_ids, people, at_ms: _ } =
+            event;
+        let whose = [("member", member_ids), ("employee", employee_ids), ("account", account_ids)];
+        let whose = whose.into_iter().filter(|(_, ids)| !ids.is_empty());
+        let whose: Vec<String> = whose.map(|(what, ids)| named(what, ids)).collect();
+        let whose = whose.join(" and ");
+        format!("{reader} read personal data of {whose} through {action}, an answer with {people} in all")
+    }
+}
+
+impl Told for Refusals {
+    fn words(event: &RefusalsEvent, zone: Zone) -> String {
+        let RefusalsEvent::Gathered { from_ms, refused, others, at_ms } = event;
+        let one = |Refused { caller, action, code, count }: &Refused| {
+            format!(
+                "{caller} {code} at {action}, {}",
+                counted((*count).try_into().unwrap_or_default(), "time")
+            )
+        };
+        let mut each: Vec<String> = refused.iter().map(one).collect();
+        if *others > 0 {
+            each.push(format!("{others} more"));
+        }
+        let (from, until) = (zone.date_time(*from_ms), zone.date_time(*at_ms));
+        format!("refused between {from} and {until}: {}", each.join("; "))
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, anyhow};
 
 use super::history::as_of;
+use super::remote::Holder;
 use super::{Context, Failed, write_out};
 use crate::audit::as_of::{AsOfError, whole};
 use crate::audit::at::AsOf;
@@ -16,10 +17,12 @@ use crate::http::form::Form;
 use crate::http::{Failure, HttpOptions};
 use crate::identity::Caller;
 use crate::ledger::ExecuteError;
+use crate::reading::Person;
 use crate::refusal::Language;
 use crate::secrets::Secrets;
 use crate::store::{Scratch, Store};
-use crate::value::{MAX_ID, random};
+use crate::value::{MAX_ID, hex, random};
+use crate::watch::{Shown, Watch};
 
 /// As of when, and what is asked.
 #[derive(Debug, clap::Args)]
@@ -109,31 +112,74 @@ async fn show(context: &Context, store: &Store, arguments: &AsOfArgs) -> Result<
     let as_of = as_of(context, store, &arguments.at).await?;
     let mut fields = form_urlencoded::Serializer::new(String::new());
     fields.extend_pairs(&arguments.fields);
-    let form = Form::from_form(fields.finish().as_bytes())
-        .map_err(|why| anyhow!("{}", why.text("fields", Language::English)))?;
+    let fields = fields.finish();
+    let ask = async |secrets: &Secrets, seal: Seal| {
+        let form = Form::from_form(fields.as_bytes())
+            .map_err(|why| anyhow!("{}", why.text("fields", Language::English)))?;
+        let question = Question { route, caller, form, language: Language::English };
+        let source = Source {
+            store: store.clone(),
+            secrets: secrets.clone(),
+            seal,
+            zone: context.zone,
+            options: Arc::new(HttpOptions::default()),
+        };
+        answer(&source, as_of, question).await.map_err(|failure| refused_or_failed(&failure))
+    };
     // Only a scanned QR is held against the secret, and only reviews are sealed; whoever has no keys can ask everything else.
     let secrets = config::find_secrets(&context.place, &context.folder).map_err(anyhow::Error::msg)?;
     let secrets = secrets.unwrap_or_else(|| Secrets::from_root(random()));
     let seal = context.find_seal(store, &secrets).await?.unwrap_or_else(|| Seal::without_keys(&secrets));
-    let source = Source {
-        store: store.clone(),
-        secrets,
-        seal,
-        zone: context.zone,
-        options: Arc::new(HttpOptions::default()),
-    };
-    let question = Question { route, caller, form, language: Language::English };
-    match answer(&source, as_of, question).await {
-        Ok(shown) => {
-            write_out(&format!("{shown}\n")).context("cannot write the answer")?;
-            Ok(())
-        }
-        Err(failure) => {
-            let said = anyhow!("{}", sentence(&failure));
-            Err(match failure {
-                Failure::Execute(ExecuteError::Refused(_)) => Failed::Refused(said),
-                _ => Failed::CouldNotRun(said),
-            })
-        }
+    let mut shown = ask(&secrets, seal).await?;
+    if !shown.people.is_empty()
+        && let Err(why) =
+            tell(context, &shown.people, &as_asked(arguments, route.path, caller, &fields)).await
+    {
+        eprintln!(
+            "coupon-ledger: without the texts of reviews, because nobody can be told who reads them: {why:#}"
+        );
+        shown = ask(&secrets, Seal::without_keys(&secrets)).await?;
     }
+    write_out(&format!("{}\n", shown.text)).context("cannot write the answer")?;
+    Ok(())
+}
+
+fn refused_or_failed(failure: &Failure) -> Failed {
+    let said = anyhow!("{}", sentence(failure));
+    match failure {
+        Failure::Execute(ExecuteError::Refused(_)) => Failed::Refused(said),
+        _ => Failed::CouldNotRun(said),
+    }
+}
+
+/// The same question under `/v1`.
+fn as_asked(arguments: &AsOfArgs, path: &str, caller: Caller, fields: &str) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.append_pair("at", &arguments.at).append_pair("caller", &caller.to_string());
+    format!("/v1/as-of{path}?{}&{fields}", query.finish())
+}
+
+/// Writes down whose reviews are to be shown. A server that holds the ledger does so when it is asked the same question.
+async fn tell(context: &Context, people: &[Person], asked: &str) -> anyhow::Result<()> {
+    let cannot = |failed: Failed| match failed {
+        Failed::Refused(error) | Failed::CouldNotRun(error) => error,
+    };
+    let holder = Holder::find(context, context.secrets(false)?).await.map_err(cannot)?;
+    let told = match &holder {
+        Holder::Ledger(ledger) => {
+            let request_id = hex(&random::<8>());
+            let shown = Shown {
+                reader: Caller::Operator,
+                action: "coupon-ledger as-of",
+                people,
+                request_id: &request_id,
+            };
+            Watch::default().tell(ledger, shown).await.map_err(Into::into)
+        }
+        Holder::Server(server) => {
+            server.ask_as(Caller::Auditor, hyper::Method::GET, asked).await.map(drop).map_err(cannot)
+        }
+    };
+    holder.close().await;
+    told
 }

@@ -7,11 +7,12 @@ use serde_json::Value;
 
 use super::{Context, Failed, write_out};
 use crate::audit::at::{At, AtError};
-use crate::audit::history::{Entry, Span, of_caller, of_stream};
+use crate::audit::history::{Entry, Span, of_caller, of_readers, of_stream};
 use crate::audit::kinds::Kind;
 use crate::clock::{Clock, Zone};
 use crate::entity::KINDS;
 use crate::identity::Caller;
+use crate::reading::Person;
 use crate::refusal::Language;
 use crate::store::Store;
 use crate::value::{MAX_ID, parse_int};
@@ -25,6 +26,9 @@ pub(super) struct HistoryArgs {
     /// A coupon's id, a stream (definition/3, shop/1, order/7 …), or who did it (member/431, employee/1000, operator …)
     #[arg(value_name = "WHAT", value_parser = Subject::parse)]
     subject: Subject,
+    /// Who has read the personal data of this member, employee or holder of an account (member/431, employee/1000, account/7)
+    #[arg(long)]
+    readers: bool,
     /// Only what had happened by then: a position, a day, or a time like "2026-11-24 10:31:41"
     #[arg(long, value_name = "POSITION|TIME")]
     at: Option<String>,
@@ -44,6 +48,7 @@ pub(super) struct HistoryArgs {
 enum Subject {
     Stream(&'static Kind, i64),
     Caller(Caller),
+    Readers(Person),
 }
 
 impl std::fmt::Debug for Subject {
@@ -51,11 +56,23 @@ impl std::fmt::Debug for Subject {
         match self {
             Self::Stream(kind, id) => write!(f, "{}/{id}", kind.name),
             Self::Caller(caller) => write!(f, "{caller}"),
+            Self::Readers(person) => write!(f, "the readers of {person}"),
         }
     }
 }
 
 impl Subject {
+    /// Those who read him, where he is a person.
+    fn readers(&self) -> anyhow::Result<Self> {
+        Ok(Self::Readers(match self {
+            Self::Caller(Caller::Member(id)) => Person::Member(*id),
+            Self::Caller(Caller::Employee(id)) => Person::Employee(*id),
+            Self::Caller(Caller::OperatorAccount(id) | Caller::AuditorAccount(id)) => Person::Account(*id),
+            Self::Stream(kind, id) if kind.name == "account" => Person::Account(*id),
+            _ => anyhow::bail!("--readers: give a person as member/431, employee/1000 or account/7"),
+        }))
+    }
+
     fn parse(text: &str) -> Result<Self, String> {
         if let Some(caller) = Caller::parse(text) {
             return Ok(Self::Caller(caller));
@@ -74,7 +91,8 @@ impl Subject {
 }
 
 pub(super) async fn run(context: Context, arguments: HistoryArgs) -> Result<(), Failed> {
-    let HistoryArgs { subject, at, from, to, json } = arguments;
+    let HistoryArgs { subject, readers, at, from, to, json } = arguments;
+    let subject = if readers { subject.readers()? } else { subject };
     let after = from.unwrap_or(1) - 1;
     if to.is_some_and(|to| to <= after) {
         return Err(anyhow!("--to lies before --from: there is nothing between them").into());
@@ -104,6 +122,7 @@ async fn tell(
             Subject::Caller(caller) => {
                 of_caller(store, &caller.to_string(), span, (PAGE, i64::MAX), zone).await?.entries
             }
+            Subject::Readers(person) => of_readers(store, *person, span, PAGE, zone).await?,
         };
         none &= entries.is_empty();
         if !print(&entries, zone, json)? || entries.len() < PAGE {
@@ -117,6 +136,10 @@ async fn tell(
         }
         Subject::Caller(caller) if none => {
             eprintln!("coupon-ledger: {caller} has caused no events in this part of the log");
+            Ok(())
+        }
+        Subject::Readers(person) if none => {
+            eprintln!("coupon-ledger: nobody has read {person} in this part of the log");
             Ok(())
         }
         _ => Ok(()),

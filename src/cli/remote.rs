@@ -117,11 +117,21 @@ impl Remote {
 
     /// Asks a resource of `/v1`; what the ledger says no to is a refusal.
     pub(super) async fn ask(&self, method: hyper::Method, path: &str) -> Result<Value, Failed> {
-        let operator = Token::new(Caller::Operator, Clock::System.now_ms(), 60).sign(&self.secrets);
+        self.ask_as(Caller::Operator, method, path).await
+    }
+
+    /// The same as somebody else.
+    pub(super) async fn ask_as(
+        &self,
+        caller: Caller,
+        method: hyper::Method,
+        path: &str,
+    ) -> Result<Value, Failed> {
+        let token = Token::new(caller, Clock::System.now_ms(), 60).sign(&self.secrets);
         let request = hyper::Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.url))
-            .header("authorization", format!("Bearer {operator}"))
+            .header("authorization", format!("Bearer {token}"))
             .header("accept-language", "en")
             .body(Full::default())?;
         let answering = async {

@@ -35,12 +35,17 @@ use crate::identity::{Caller, Token};
 use crate::ledger::{Ledger, LedgerOptions, keys};
 use crate::oidc::OidcOptions;
 use crate::runner::{release_leases, run_jobs};
+use crate::statistics::Statistics;
 use crate::store;
 use crate::sweep::{release_lease, sweep};
 use crate::wechat::{Wechat, WechatApp, WechatOptions};
 
 /// How often the sweep looks, sessions that have ended are cleared, and the revoked tokens and the good keys are read again.
 const HOUSEKEEPING: Duration = Duration::from_secs(20);
+
+/// How often what was refused is written down, and how long that may take at the end.
+const REFUSALS: Duration = Duration::from_secs(60);
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Files that are no client's connection.
 const OWN_FILES: usize = 128;
@@ -92,6 +97,7 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
 
     let mut background = JoinSet::new();
     background.spawn(keep_house(app.clone()));
+    background.spawn(write_down_refusals(app.clone()));
     background.spawn(run_jobs(ledger.clone()));
     background.spawn(run_granting(ledger.clone()));
     background.spawn(follow_erasures(ledger.clone(), erased_until));
@@ -102,6 +108,7 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
     }
     let tlog = TlogOptions { folder: context.folder.clone(), witnesses };
     background.spawn(run_tlog(ledger.clone(), tlog));
+    background.spawn(followers::frame::run(ledger.clone(), Statistics::new(ledger.zone())?));
     if let hours @ 1.. = options.verify_every_hours.unwrap_or(24) {
         let every = Duration::from_secs(u64::from(hours) * 3_600);
         background.spawn(run_verify(ledger.clone(), context.folder.clone(), every));
@@ -133,6 +140,10 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
     };
     server::serve(listener, app.router(), limits, stop).await;
     background.shutdown().await;
+    let written = tokio::time::timeout(LAST_WORDS, app.watch.write_down(&ledger)).await;
+    if !matches!(written, Ok(Ok(()))) {
+        tracing::warn!("what was refused in the last minute could not be written down");
+    }
     let released = async {
         release_lease(&ledger).await?;
         granting::release_leases(&ledger).await?;
@@ -384,6 +395,16 @@ async fn keep_house(app: App) {
             tracing::warn!(%error, "the list of revoked tokens could not be read");
         }
         tokio::time::sleep(HOUSEKEEPING).await;
+    }
+}
+
+/// Writes down once a minute what was refused, for as long as the server runs.
+async fn write_down_refusals(app: App) {
+    loop {
+        tokio::time::sleep(REFUSALS).await;
+        if let Err(error) = app.watch.write_down(&app.ledger).await {
+            tracing::warn!(%error, "what was refused could not be written down yet");
+        }
     }
 }
 

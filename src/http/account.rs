@@ -10,6 +10,7 @@ use crate::account::{Account as Stream, AccountRole};
 use crate::directory;
 use crate::identity::Caller;
 use crate::read_model::accounts::{self, AccountRow};
+use crate::reading::Person;
 use crate::refusal::{Refusal, Wrong};
 use crate::sign_in::{
     ByCode, Invited, MAX_NAME, MAX_PASSWORD, Shown, SignInError, SignedIn, read_name, totp_url,
@@ -315,7 +316,8 @@ async fn list(mut call: Call) -> Result<Answer, Failure> {
         })
     };
     let accounts = accounts::accounts(call.app.ledger.store(), slice).await?;
-    Answer::new(&accounts.iter().map(row).collect::<Vec<_>>())
+    let answer = Answer::new(&accounts.iter().map(row).collect::<Vec<_>>())?;
+    Ok(answer.showing(accounts.iter().map(|account| Person::Account(account.id))))
 }
 
 async fn state(mut call: Call) -> Result<Answer, Failure> {

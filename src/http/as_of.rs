@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::form::Form;
 use super::routes::{self, Route};
-use super::{App, Call, Failure, HttpOptions, run};
+use super::{Answer, App, Call, Failure, HttpOptions, run};
 use crate::access::{self, Principal, Resource};
 use crate::audit::as_of::{self, AsOfError, Of};
 use crate::audit::at::AsOf;
@@ -19,6 +19,7 @@ use crate::clock::{Clock, Zone};
 use crate::directory::Seal;
 use crate::identity::Caller;
 use crate::ledger::{ExecuteError, Ledger, LedgerOptions, Meta};
+use crate::reading::Person;
 use crate::refusal::{Language, Wrong};
 use crate::secrets::Secrets;
 use crate::store::{BUCKET, Scratch, Statement, Store, StoreError};
@@ -142,17 +143,25 @@ struct Shown<'a> {
     data: &'a RawValue,
 }
 
-/// What a route would have answered then, as a JSON object: its `data`, and the position and time that it is as of.
-pub async fn answer(source: &Source, as_of: AsOf, question: Question) -> Result<String, Failure> {
+/// An answer, and whose personal data is in it: the texts of reviews.
+pub struct Answered {
+    /// A JSON object: the route's `data`, and the position and time that it is as of.
+    pub text: String,
+    /// Those whose reading is to be told before it is shown.
+    pub people: Vec<Person>,
+}
+
+/// What a route would have answered then. Whoever shows it tells first who is read.
+pub async fn answer(source: &Source, as_of: AsOf, question: Question) -> Result<Answered, Failure> {
     let scratch = copy(source, as_of, &question).await?;
     let answered = ask(source, as_of, question, scratch.store()).await;
     scratch.close().await;
-    let data = answered?;
+    let Answer { data, people, .. } = answered?;
     let unwritable = |error: serde_json::Error| Failure::Execute(error.into());
     let data = serde_json::from_str(&data).map_err(unwritable)?;
     let AsOf { position, at_ms } = as_of;
     let shown = Shown { position, at_ms, at: source.zone.date_time(at_ms), data };
-    serde_json::to_string(&shown).map_err(unwritable)
+    Ok(Answered { text: serde_json::to_string(&shown).map_err(unwritable)?, people })
 }
 
 /// A failure as one sentence, for who reads no codes.
@@ -187,7 +196,7 @@ async fn copy(source: &Source, as_of: AsOf, question: &Question) -> Result<Scrat
     }
 }
 
-async fn ask(source: &Source, as_of: AsOf, question: Question, store: Store) -> Result<String, Failure> {
+async fn ask(source: &Source, as_of: AsOf, question: Question, store: Store) -> Result<Answer, Failure> {
     ask_app(app_at(source, as_of, store), question).await
 }
 
@@ -204,7 +213,7 @@ fn app_at(source: &Source, as_of: AsOf, store: Store) -> App {
     App::with_options(ledger, source.options.clone())
 }
 
-async fn ask_app(app: App, question: Question) -> Result<String, Failure> {
+async fn ask_app(app: App, question: Question) -> Result<Answer, Failure> {
     let Question { route, caller, form, language } = question;
     let at = app.ledger.now();
     let meta = Meta { caller, at, request_id: "as-of".to_owned(), receipt: None, job_id: None };
@@ -222,7 +231,7 @@ async fn ask_app(app: App, question: Question) -> Result<String, Failure> {
         canonical,
         language,
     };
-    Ok(run(route, call).await?.data)
+    run(route, call).await
 }
 
 /// A [`Walk`] that is asked what routes would have answered where it stands.
@@ -263,9 +272,9 @@ impl AskedWalk {
             let scratch = copy(&self.source, self.walk.at(), &question).await?;
             let answered = ask(&self.source, self.walk.at(), question, scratch.store()).await;
             scratch.close().await;
-            return answered;
+            return Ok(answered?.data);
         }
-        ask_app(self.app.clone(), question).await
+        Ok(ask_app(self.app.clone(), question).await?.data)
     }
 
     /// Ends it, and nothing is left of it.

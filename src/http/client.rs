@@ -10,6 +10,7 @@ use crate::directory;
 use crate::facts::Membership;
 use crate::ledger::{ExecuteError, Executed};
 use crate::read_model::pages::{self, DefinitionRow, ShopRow, Usability, WalletRow, WalletState};
+use crate::reading::Person;
 use crate::refusal::Refusal;
 use crate::shop::Shop;
 use crate::value::{MAX_ID, hex, money_text, random};
@@ -151,6 +152,12 @@ impl AuditableRow {
     }
 }
 
+/// The members whose reviews are shown with these rows.
+pub(super) fn reviewers<'a>(rows: impl Iterator<Item = &'a WalletRow>) -> Vec<Person> {
+    let with_text = rows.filter(|row| !row.evaluation.is_empty());
+    with_text.map(|row| Person::Member(row.member_id)).collect()
+}
+
 async fn coupon_list(mut call: Call) -> Result<Answer, Failure> {
     let state = match call.form.int("state", 0, 2) {
         0 => WalletState::Unused,
@@ -162,7 +169,9 @@ async fn coupon_list(mut call: Call) -> Result<Answer, Failure> {
     let (now_ms, zone) = (call.now_ms(), call.app.ledger.zone());
     let ledger = &call.app.ledger;
     let rows = pages::wallet(ledger.store(), ledger.seal(), call.member_id(), state, now_ms, slice).await?;
-    Answer::new(&rows.into_iter().map(|row| ListRow::of(row, now_ms, zone)).collect::<Vec<_>>())
+    let people = reviewers(rows.iter());
+    let rows: Vec<ListRow> = rows.into_iter().map(|row| ListRow::of(row, now_ms, zone)).collect();
+    Ok(Answer::new(&rows)?.showing(people))
 }
 
 async fn coupon_count(mut call: Call) -> Result<Answer, Failure> {
@@ -190,6 +199,8 @@ async fn coupon_info(mut call: Call) -> Result<Answer, Failure> {
             Err(_) => false,
         };
     }
+    // What a giver sees of the receiver came with the gift.
+    let people = reviewers(std::iter::once(&row));
     let receiver =
         receiver.map(|(nickname, headimgurl)| json!({"nickname": nickname, "headimgurl": headimgurl}));
     Answer::new(&json!({
@@ -224,6 +235,7 @@ async fn coupon_info(mut call: Call) -> Result<Answer, Failure> {
             "rules": terms.rules,
         },
     }))
+    .map(|answer| answer.showing(people))
 }
 
 async fn audit_coupon(mut call: Call) -> Result<Answer, Failure> {
@@ -390,8 +402,9 @@ async fn get_audit_coupon(mut call: Call) -> Result<Answer, Failure> {
     });
     // Which rows qualify is not for SQL to say, so the page is cut here; a member's open coupons are few.
     let usable = slice.cut(usable, |(row, _)| row.coupon_id);
+    let people = reviewers(usable.iter().map(|(row, _)| row));
     let row = |(row, usability)| AuditableRow::of(row, usability, at, ledger.zone());
-    Answer::new(&usable.into_iter().map(row).collect::<Vec<_>>())
+    Ok(Answer::new(&usable.into_iter().map(row).collect::<Vec<_>>())?.showing(people))
 }
 
 fn days(text: &str) -> Vec<u8> {

@@ -12,6 +12,7 @@ use crate::directory;
 use crate::identity::Caller;
 use crate::read_model::kind_number;
 use crate::read_model::pages::{self, CounterRow, RedemptionRow, ShopRow};
+use crate::reading::Person;
 use crate::refusal::Refusal;
 use crate::value::MAX_ID;
 
@@ -156,8 +157,10 @@ pub(super) async fn coupon_list(mut call: Call, only_cash: bool) -> Result<Answe
         Ok(row)
     };
     let page = slice.cut(usable, |(row, _)| row.coupon_id);
+    // A coupon that was taken back may have a review, which is the member's own text.
+    let people = client::reviewers(page.iter().map(|(row, _)| row));
     let rows: Result<Vec<Value>, serde_json::Error> = page.into_iter().map(row).collect();
-    Answer::new(&rows.map_err(|error| Failure::Execute(error.into()))?)
+    Ok(Answer::new(&rows.map_err(|error| Failure::Execute(error.into()))?)?.showing(people))
 }
 
 async fn redemption_list(mut call: Call) -> Result<Answer, Failure> {
@@ -191,7 +194,9 @@ async fn redemption_list(mut call: Call) -> Result<Answer, Failure> {
             "reverse_date": row.reversed_at_ms / 1000,
         })
     };
-    Answer::new(&rows.iter().map(row).collect::<Vec<_>>())
+    let named = rows.iter().filter(|row| !(row.nickname.is_empty() && row.headimgurl.is_empty()));
+    let people: Vec<Person> = named.map(|row| Person::Member(row.member_id)).collect();
+    Ok(Answer::new(&rows.iter().map(row).collect::<Vec<_>>())?.showing(people))
 }
 
 async fn shop_list(mut call: Call) -> Result<Answer, Failure> {

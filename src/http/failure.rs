@@ -10,6 +10,7 @@ use crate::erasure::ErasureError;
 use crate::ledger::ExecuteError;
 use crate::ledger::writer::WriteError;
 use crate::refusal::{self, Language, Refusal, Wording, Wrong};
+use crate::statistics::ask::AskError;
 use crate::store::StoreError;
 use crate::wechat::NoOpenid;
 
@@ -40,6 +41,8 @@ pub enum Failure {
     NotErased(ErasureError),
     /// 9002: it goes on, and the same key tells later what became of it.
     TooSlow,
+    /// 9002: a statistic is being counted from the log's beginning; which.
+    BeingCounted(&'static str),
     /// 9001, with when to ask again, in seconds.
     TooOften(u32),
     /// 9999
@@ -76,6 +79,18 @@ impl From<ExecuteError> for Failure {
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         Self::Execute(refusal.into())
+    }
+}
+
+impl From<AskError> for Failure {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::Store(error) => error.into(),
+            AskError::BeingCounted(statistic) => Self::BeingCounted(statistic),
+            error @ (AskError::NotKept(_) | AskError::TooMany) => {
+                Self::Said(&refusal::BAD_PARAMETERS, error.to_string())
+            }
+        }
     }
 }
 
@@ -139,6 +154,10 @@ impl Failure {
             },
             Self::NotThere => Refused::new(StatusCode::NOT_FOUND, &refusal::NO_SUCH_ROUTE),
             Self::TooSlow => Refused::unavailable(),
+            Self::BeingCounted(statistic) => Refused {
+                info: Some(format!("{statistic} is being counted").into()),
+                ..Refused::unavailable()
+            },
             Self::TooOften(retry_after_s) => Refused {
                 retry_after_s: Some(*retry_after_s),
                 ..Refused::new(StatusCode::TOO_MANY_REQUESTS, &refusal::TOO_MANY_REQUESTS)

@@ -111,16 +111,13 @@ impl Form {
 
     /// An integer that need not be there.
     pub fn optional_int(&mut self, name: &'static str, min: i64, max: i64) -> Option<i64> {
-        self.read(name, |value| {
-            let number = match value {
-                Value::Number(number) => {
-                    number.as_i64().ok_or_else(|| too_large_or_not_whole(number, min, max))?
-                }
-                Value::String(text) => parse_int(text, min, max)?,
-                _ => return Err(Wrong::NotANumber),
-            };
-            if (min..=max).contains(&number) { Ok(number) } else { Err(Wrong::OutOfRange { min, max }) }
-        })
+        self.read(name, |value| read_int(value, min, max))
+    }
+
+    /// An integer that need not be there, and is not where an empty text is.
+    pub fn int_or_blank(&mut self, name: &'static str, min: i64, max: i64) -> Option<i64> {
+        let text = self.optional_text(name, 20).filter(|text| !text.is_empty())?;
+        read_int(&Value::String(text), min, max).map_err(|why| self.wrong(name, why)).ok()
     }
 
     /// A 0 or a 1, with what it is when it is not there.
@@ -380,6 +377,15 @@ fn is_utf8_when_decoded(body: &[u8]) -> bool {
         }
     }
     std::str::from_utf8(&decoded).is_ok()
+}
+
+fn read_int(value: &Value, min: i64, max: i64) -> Result<i64, Wrong> {
+    let number = match value {
+        Value::Number(number) => number.as_i64().ok_or_else(|| too_large_or_not_whole(number, min, max))?,
+        Value::String(text) => parse_int(text, min, max)?,
+        _ => return Err(Wrong::NotANumber),
+    };
+    if (min..=max).contains(&number) { Ok(number) } else { Err(Wrong::OutOfRange { min, max }) }
 }
 
 fn too_large_or_not_whole(number: &serde_json::Number, min: i64, max: i64) -> Wrong {

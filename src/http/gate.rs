@@ -16,8 +16,9 @@ use axum::http::HeaderValue;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 
+use super::asker::action_at;
 use super::server::Peer;
-use super::{App, Failure, language, problem_response, refusal_response, request_id};
+use super::{App, Asker, Failure, language, problem_response, refusal_response, request_id};
 use address::{Proxies, network};
 use hygiene::Origin;
 use limits::{Class, LimitTable, Limiter, TooOften, Who};
@@ -59,7 +60,7 @@ pub(super) fn closed(router: Router, app: &App) -> Router {
 async fn limit(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
     match gate.admit(&request) {
         Ok(()) => next.run(request).await,
-        Err(too_often) => gate.refuse(&request, &too_often),
+        Err((too_often, who)) => gate.refuse(&request, &too_often, who),
     }
 }
 
@@ -72,23 +73,28 @@ impl Gate {
     }
 
     /// The address first: a flood from one place costs nobody a look at its tokens.
-    fn admit(&self, request: &Request) -> Result<(), TooOften> {
+    fn admit(&self, request: &Request) -> Result<(), (TooOften, Option<Who>)> {
         let (class, now) = (Class::of(self.path(request)), self.began.elapsed());
         let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
         if let Some(address) = self.app.options.gate.proxies.client(peer, request.headers()) {
-            self.limiter.take(class, Who::Address(network(address)), now)?;
+            self.limiter.take(class, Who::Address(network(address)), now).map_err(|often| (often, None))?;
         }
         match self.app.who(request.headers()) {
-            Some(who) => self.limiter.take(class, who, now),
+            Some(who) => self.limiter.take(class, who, now).map_err(|often| (often, Some(who))),
             None => Ok(()),
         }
     }
 
-    fn refuse(&self, request: &Request, too_often: &TooOften) -> Response {
+    fn refuse(&self, request: &Request, too_often: &TooOften, who: Option<Who>) -> Response {
         let (language, request_id) = (language(request.headers()), request_id(request.headers()));
         self.app.ledger.metrics().count_limited(too_often.class.name());
         tracing::debug!(request_id, class = too_often.class.name(), "asked too often");
         let refused = Failure::TooOften(too_often.retry_after_s()).answer(language, &request_id);
+        let asker = Asker::default();
+        if let Some(Who::Caller(caller)) = who {
+            asker.is(caller);
+        }
+        asker.refused(&self.app, action_at(self.path(request)), refused.wording.code);
         let mut response = if self.path(request).starts_with("/v1/") {
             problem_response(&refused, language)
         } else {

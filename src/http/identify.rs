@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use axum::http::{HeaderMap, header};
 
 use super::gate::limits::Who;
-use super::{App, Failure};
+use super::{App, Asker, Failure};
 use crate::access::Principal;
 use crate::directory::{Employee, Session};
 use crate::identity::{Caller, SessionToken, Token};
@@ -38,15 +38,23 @@ pub struct Identified {
 impl App {
     /// Whoever a request proves to come from, by what it shows: a token, a session or a machine's key in a header or, for a
     /// session, in a cookie. Whoever changes something by a cookie must show what only a page of ours can know as well.
-    pub(super) async fn identify(&self, headers: &HeaderMap, changes: bool) -> Result<Identified, Failure> {
+    /// Who he is the asker learns as soon as it is proved: also where he may not be let in all the same.
+    pub(super) async fn identify(
+        &self,
+        headers: &HeaderMap,
+        changes: bool,
+        asker: &Asker,
+    ) -> Result<Identified, Failure> {
         let shown = shown(headers, self.cookie_name()).ok_or(Failure::NotSignedIn)?;
         if machine_keys::is_key(shown.text) && !shown.in_cookie {
             let (store, now_ms) = (self.ledger.store(), self.ledger.clock().now_ms());
             let machine = machine_keys::identify(store, shown.text, now_ms).await?;
             let who = machine.ok_or(Failure::NotSignedIn)?;
+            asker.is(who.caller);
             return Ok(Identified { who, employee: None, proof: Proof::MachineKey });
         }
         let (caller, proof) = self.caller(&shown, headers, changes).await?;
+        asker.is(caller);
         let (who, employee) = self.principal(caller).await?;
         Ok(Identified { who, employee, proof })
     }

@@ -12,6 +12,7 @@ use crate::job::{Coupons, Job, JobCommand, Recipients, Work};
 use crate::read_model::jobs::{self, JobRow};
 use crate::read_model::kind_number;
 use crate::read_model::pages::{self, DefinitionRow};
+use crate::reading::Person;
 use crate::refusal::{Refusal, Wrong};
 use crate::runner::{self, Start};
 use crate::value::{MAX_ID, list_text, money_text};
@@ -194,8 +195,9 @@ async fn send_info(mut call: Call) -> Result<Answer, Failure> {
     send.insert("shopList".to_owned(), names.shops.into());
     send.insert("tagList".to_owned(), names.tags.into());
     send.insert("levelList".to_owned(), names.levels.into());
+    let people = (!employee.name.is_empty()).then_some(Person::Employee(row.employee_id));
     send.insert("user_name".to_owned(), employee.name.into());
-    Answer::new(&send)
+    Ok(Answer::new(&send)?.showing(people))
 }
 
 fn job_json(row: &JobRow) -> Value {
@@ -283,7 +285,8 @@ async fn send_member_coupon_info(mut call: Call) -> Result<Answer, Failure> {
     let ledger = &call.app.ledger;
     let member =
         directory::member(ledger.store(), ledger.seal(), coupon.holder_id).await?.unwrap_or_default();
-    Answer::new(&json!({
+    let people = (member.erased_at_ms == 0).then_some(Person::Member(coupon.holder_id));
+    let answer = Answer::new(&json!({
         "id": id,
         "member_id": coupon.holder_id,
         "coupon_id": issue.definition_id,
@@ -301,7 +304,8 @@ async fn send_member_coupon_info(mut call: Call) -> Result<Answer, Failure> {
             "code": 0,
             "use_week": list_text(&issue.terms.weekdays),
         },
-    }))
+    }))?;
+    Ok(answer.showing(people))
 }
 
 async fn recall(call: Call) -> Result<Answer, Failure> {

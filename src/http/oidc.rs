@@ -13,7 +13,7 @@ use super::account::session_cookie;
 use super::form::Form;
 use super::identify::cookie;
 use super::setup::page;
-use super::{App, Failure, language, refusal_response, request_id};
+use super::{App, Asker, Failure, language, refusal_response, request_id};
 use crate::oidc::{Begun, OidcError, Provider, SIGN_IN_LASTS_MS};
 use crate::refusal::Language;
 
@@ -46,7 +46,7 @@ async fn login(State(app): State<App>, headers: HeaderMap) -> Response {
             (StatusCode::FOUND, [(header::LOCATION, url), (header::SET_COOKIE, cookie)]).into_response(),
         )
     };
-    finish(answer.await, &headers)
+    finish(answer.await, (&app, "/oidc/login"), &headers)
 }
 
 async fn callback(State(app): State<App>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
@@ -57,7 +57,8 @@ async fn callback(State(app): State<App>, RawQuery(query): RawQuery, headers: He
         let query = query.unwrap_or_default();
         sign_in(&task_app, &query, &task_headers).await
     });
-    let mut response = finish(answering.await.unwrap_or(Err(Failure::Panicked)), &headers);
+    let mut response =
+        finish(answering.await.unwrap_or(Err(Failure::Panicked)), (&app, "/oidc/callback"), &headers);
     // Whatever came of it, it is not begun a second time.
     if let Ok(gone) = HeaderValue::from_str(&begun_cookie(&app, "", 0)) {
         response.headers_mut().append(header::SET_COOKIE, gone);
@@ -100,10 +101,16 @@ fn told(error: &OidcError) -> Failure {
     }
 }
 
-fn finish(answer: Result<Response, Failure>, headers: &HeaderMap) -> Response {
+fn finish(
+    answer: Result<Response, Failure>,
+    (app, action): (&App, &'static str),
+    headers: &HeaderMap,
+) -> Response {
     let mut response = answer.unwrap_or_else(|failure| {
         let language = language(headers);
-        refusal_response(&failure.answer(language, &request_id(headers)), language)
+        let refused = failure.answer(language, &request_id(headers));
+        Asker::default().refused(app, action, refused.wording.code);
+        refusal_response(&refused, language)
     });
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response

@@ -312,6 +312,9 @@ fn schema(field: &Field) -> Value {
     let mut schema = match field.holds {
         Holds::Id => json!({"type": "integer", "minimum": 1, "maximum": MAX_ID}),
         Holds::Int(min, max) => json!({"type": "integer", "minimum": min, "maximum": max}),
+        Holds::IntOrBlank(min, max) => {
+            json!({"oneOf": [{"type": "integer", "minimum": min, "maximum": max}, {"const": ""}]})
+        }
         Holds::Flag => json!({"type": "integer", "enum": [0, 1]}),
         Holds::Text(max) => json!({"type": "string", "maxLength": max}),
         Holds::Day => json!({"type": "string", "format": "date"}),
@@ -333,6 +336,7 @@ fn holds(field: &Field) -> String {
         Holds::Id => "id".to_owned(),
         Holds::Int(min, MAX_ID) => format!("integer from {min}"),
         Holds::Int(min, max) => format!("integer {min} to {max}"),
+        Holds::IntOrBlank(min, _) => format!("integer from {min}, or empty"),
         Holds::Flag => "0 or 1".to_owned(),
         Holds::Text(max) => format!("text, at most {max} characters"),
         Holds::Day => "day, `2018-11-01`".to_owned(),

@@ -1,18 +1,24 @@
 //! How answers and refusals are written: the envelope, and problems under `/v1`.
 
 use axum::body::Body;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde_json::json;
 
 use super::{Answer, Refused};
 use crate::refusal::Language;
 
+/// Says of figures which events they count: up to this position.
+pub(super) const AS_OF: HeaderName = HeaderName::from_static("as-of-position");
+
 pub(super) fn success(answer: &Answer) -> Response {
     let body = format!(r#"{{"code":0,"info":"成功","data":{}}}"#, answer.data);
     let mut response = json_response(StatusCode::OK, body);
     if answer.replayed {
         response.headers_mut().insert("idempotency-replayed", HeaderValue::from_static("true"));
+    }
+    if let Some(position) = answer.as_of {
+        response.headers_mut().insert(AS_OF, position.into());
     }
     if let Some(cookie) = &answer.cookie {
         response.headers_mut().insert(header::SET_COOKIE, cookie.clone());

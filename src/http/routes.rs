@@ -12,6 +12,7 @@ mod operator;
 mod orders;
 mod partners;
 mod rules;
+mod statistics;
 
 use std::sync::LazyLock;
 
@@ -26,6 +27,7 @@ use super::operator::Operator;
 use super::orders::Orders;
 use super::partners::Partners;
 use super::rules::Rules;
+use super::statistics::Statistics;
 
 /// What a field holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub enum Holds {
     Id,
     /// A whole number between two.
     Int(i64, i64),
+    /// The same, or an empty text, which is none.
+    IntOrBlank(i64, i64),
     /// 0 or 1.
     Flag,
     /// A text of at most so many characters.
@@ -94,6 +98,8 @@ pub enum Run {
     Open(Open),
     /// Of offices and their rights.
     Offices(Offices),
+    /// Of statistics.
+    Statistics(Statistics),
 }
 
 /// A route.
@@ -166,6 +172,7 @@ pub static ALL: LazyLock<Vec<Route>> = LazyLock::new(|| {
         partners::ROUTES,
         account::ROUTES,
         offices::ROUTES,
+        statistics::ROUTES,
     ]
     .concat()
 });

@@ -12,8 +12,8 @@ use axum::routing::get;
 
 use super::form::Form;
 use super::site::escape;
-use super::{App, Failure, MAX_BODY_BYTES, language, request_id};
-use crate::refusal::Language;
+use super::{App, Asker, Failure, MAX_BODY_BYTES, language, request_id};
+use crate::refusal::{self, Language};
 use crate::sign_in::{ByCode, MAX_NAME, MAX_PASSWORD, SignInError};
 
 const SCRIPT: &str = "const code = document.querySelector('input[name=code]');
@@ -56,6 +56,7 @@ async fn choose(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Resp
             form(StatusCode::BAD_REQUEST, &headers, Some(&why.text(field, language)))
         }
         Err(SignInError::Refused { .. }) => {
+            Asker::default().refused(&app, "/setup", refusal::SIGN_IN_REFUSED.code);
             form(StatusCode::FORBIDDEN, &headers, Some(words(language).refused))
         }
         Err(error) => {

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::extract::{OriginalUri, Request};
 use axum::http::HeaderMap;
 
-use super::{App, Failure, Identified, MAX_BODY_BYTES, Proof, read_body};
+use super::{App, Asker, Failure, Identified, MAX_BODY_BYTES, Proof, read_body};
 use crate::access::Principal;
 use crate::identity::Caller;
 use crate::signed_request::{HEADERS, Signed};
@@ -13,9 +13,13 @@ use crate::signed_request::{HEADERS, Signed};
 const SIGNATURE: &str = "x-signature";
 
 /// Whoever a request proves to come from, by a signature or by what it shows, and the request as it goes on.
-pub(super) async fn admit(app: &App, request: Request) -> Result<(Identified, Request), Failure> {
+pub(super) async fn admit(
+    app: &App,
+    request: Request,
+    asker: &Asker,
+) -> Result<(Identified, Request), Failure> {
     if !request.headers().contains_key(SIGNATURE) {
-        return Ok((app.identify(request.headers(), true).await?, request));
+        return Ok((app.identify(request.headers(), true, asker).await?, request));
     }
     let (store, now_ms) = (app.ledger.store(), app.ledger.clock().now_ms());
     let signed = read(request.headers()).ok_or(Failure::NotSignedIn)?;
@@ -31,6 +35,7 @@ pub(super) async fn admit(app: &App, request: Request) -> Result<(Identified, Re
     let what = (parts.method.as_str(), path, body.as_ref());
     let partner = signed.partner(store, &keys, what, now_ms).await?.ok_or(Failure::NotSignedIn)?;
     let who = Principal::plain(Caller::Partner(partner));
+    asker.is(who.caller);
     let identified = Identified { who, employee: None, proof: Proof::Signature };
     Ok((identified, Request::from_parts(parts, Body::from(body))))
 }

@@ -14,6 +14,7 @@ mod machine_keys;
 mod partner_keys;
 pub(crate) mod rebuilds;
 mod session;
+mod statistics;
 pub(super) mod stream;
 mod tlog;
 mod webhooks;
@@ -32,13 +33,17 @@ use serde::Serialize;
 
 use super::form::Form;
 use super::routes::{Field, Holds, optional};
-use super::{App, Failure, Identified, Proof, idempotency_key, language, problem_response, request_id};
+use super::{
+    App, Asker, Failure, Identified, Proof, idempotency_key, language, problem_response, request_id,
+};
 use crate::access::{self, Principal, Resource as Target};
 use crate::audit::at::{self, AsOf, At, AtError};
 use crate::identity::Caller;
 use crate::ledger::Meta;
+use crate::reading::Person;
 use crate::refusal::{Language, Wrong};
 use crate::store::ReceiptKey;
+use crate::watch::Shown;
 
 /// How many times longer a resource may take than a request of the manual: an auditor's question may read much of the log.
 const PATIENCE: u32 = 20;
@@ -65,6 +70,8 @@ pub enum Run {
     History,
     /// `/v1/callers/{caller}/events`
     Deeds,
+    /// `/v1/readers/{kind}/{id}`
+    Readers,
     /// `/v1/coupons/{id}`
     CouponAsOf,
     /// `/v1/members/{id}/coupons`
@@ -81,6 +88,8 @@ pub enum Run {
     FollowerOrder,
     /// `/v1/session`
     Session,
+    /// `/v1/statistics` and what belongs to it.
+    Statistics(statistics::Statistics),
     /// `/v1/machine-keys` and what belongs to it.
     MachineKeys(machine_keys::MachineKeys),
     /// `/v1/partner-keys` and what belongs to it.
@@ -134,6 +143,11 @@ pub struct Resource {
 }
 
 impl Resource {
+    /// The same in the table's own words; its path where it has no row.
+    fn named(&self) -> &'static str {
+        access::named(&self.action()).unwrap_or(self.path)
+    }
+
     /// What the table of who may do what calls it.
     #[must_use]
     pub fn action(&self) -> String {
@@ -155,6 +169,7 @@ pub static ALL: LazyLock<Vec<Resource>> = LazyLock::new(|| {
         session::RESOURCES,
         machine_keys::RESOURCES,
         partner_keys::RESOURCES,
+        statistics::RESOURCES,
         webhooks::RESOURCES,
     ]
     .concat()
@@ -229,18 +244,25 @@ pub(super) struct Page {
     content_type: &'static str,
     body: Body,
     headers: Vec<(HeaderName, HeaderValue)>,
+    people: Vec<Person>,
 }
 
 impl Page {
     /// An answer of a type.
     pub(super) fn new(content_type: &'static str, body: impl Into<Body>) -> Self {
-        Self { content_type, body: body.into(), headers: Vec::new() }
+        Self { content_type, body: body.into(), headers: Vec::new(), people: Vec::new() }
     }
 
     /// An answer in JSON.
     pub(super) fn json(value: &impl Serialize) -> Result<Self, Failure> {
         let body = serde_json::to_string(value).map_err(|error| Failure::Execute(error.into()))?;
         Ok(Self::new("application/json", body))
+    }
+
+    /// The same, where it holds personal data of these people, see [`super::Answer::showing`].
+    pub(super) fn showing(mut self, people: Vec<Person>) -> Self {
+        self.people = people;
+        self
     }
 
     /// The same with one more header.
@@ -279,8 +301,10 @@ async fn serve(
     let (language, request_id) = (language(request.headers()), request_id(request.headers()));
     let (timeout, metrics) = (app.options.request_timeout * PATIENCE, app.ledger.metrics().clone());
     let query = request.uri().query().unwrap_or_default().to_owned();
+    let asker = Asker::of(&app, request.headers());
     let asked = (query, request.headers().clone(), request_id.clone());
-    let mut answering = tokio::spawn(answer(app, resource, parts, asked));
+    let seen = request.headers().get(header::IF_NONE_MATCH).cloned();
+    let mut answering = tokio::spawn(answer(app.clone(), resource, parts, asked, asker.clone()));
     let outcome = match tokio::time::timeout(timeout, &mut answering).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_)) => Err(Failure::Panicked),
@@ -293,7 +317,12 @@ async fn serve(
         }
     };
     let (code, mut response) = match outcome {
-        Ok(Page { content_type, body, headers }) => {
+        Ok(Page { headers, .. }) if has(&headers, seen.as_ref()) => {
+            let mut response = StatusCode::NOT_MODIFIED.into_response();
+            response.headers_mut().extend(headers);
+            (0, response)
+        }
+        Ok(Page { content_type, body, headers, .. }) => {
             let mut response = ([(header::CONTENT_TYPE, content_type)], body).into_response();
             response.headers_mut().extend(headers);
             (0, response)
@@ -303,6 +332,7 @@ async fn serve(
             if refused.status == StatusCode::OK {
                 refused.status = status_of(refused.wording.code);
             }
+            asker.refused(&app, resource.named(), refused.wording.code);
             (refused.wording.code, problem_response(&refused, language))
         }
     };
@@ -311,6 +341,15 @@ async fn serve(
     }
     metrics.count_request(resource.path, code, started.elapsed().as_secs_f64());
     response
+}
+
+/// Whether an answer is one that the client has already, by its tag.
+fn has(headers: &[(HeaderName, HeaderValue)], seen: Option<&HeaderValue>) -> bool {
+    let seen = seen.and_then(|seen| seen.to_str().ok()).unwrap_or_default();
+    let tag = headers.iter().find(|(name, _)| *name == header::ETAG).and_then(|(_, tag)| tag.to_str().ok());
+    tag.is_some_and(|tag| {
+        seen.split(',').map(|one| one.trim().trim_start_matches("W/")).any(|one| one == tag)
+    })
 }
 
 /// The HTTP status of a refusal: 400 for what was asked wrongly, 404 for what is not there, 409 for the rest.
@@ -327,8 +366,10 @@ async fn answer(
     resource: &'static Resource,
     parts: HashMap<String, String>,
     (query, headers, request_id): (String, HeaderMap, String),
+    asker: Asker,
 ) -> Result<Page, Failure> {
-    let Identified { who, proof, .. } = app.identify(&headers, resource.method != Method::Get).await?;
+    let Identified { who, proof, .. } =
+        app.identify(&headers, resource.method != Method::Get, &asker).await?;
     let caller = who.caller;
     access::authorize(&who, &resource.action(), Target::Unknown)?;
     let mut form = Form::from_form(query.as_bytes())
@@ -336,14 +377,25 @@ async fn answer(
     form.put_all(parts);
     let key = if resource.method == Method::Get { None } else { idempotency_key(&headers)? };
     let language = language(&headers);
+    let (asked, id) = (app.clone(), request_id.clone());
     let ask = Ask { app, caller, proof, who, headers, request_id, key, form, language };
-    match resource.run {
+    let action = resource.action();
+    let page = run(resource.run, ask, action).await?;
+    let shown = Shown { reader: caller, action: resource.named(), people: &page.people, request_id: &id };
+    asked.watch.tell(&asked.ledger, shown).await?;
+    Ok(page)
+}
+
+/// Hands a question to its handler.
+async fn run(run: Run, ask: Ask, action: String) -> Result<Page, Failure> {
+    match run {
         Run::Events => events::events(ask).await,
-        Run::Stream => stream::stream(ask, resource.action()).await,
+        Run::Stream => stream::stream(ask, action).await,
         Run::Tlog(tlog) => tlog::run(tlog, ask).await,
         Run::Keys(keys) => keys::run(keys, ask).await,
         Run::History => history::history(ask).await,
         Run::Deeds => history::deeds(ask).await,
+        Run::Readers => history::readers(ask).await,
         Run::CouponAsOf => as_of::coupon_as_of(ask).await,
         Run::MemberAsOf => as_of::member_as_of(ask).await,
         Run::DefinitionAsOf => as_of::definition_as_of(ask).await,
@@ -352,6 +404,7 @@ async fn answer(
         Run::Followers => followers::list(ask).await,
         Run::FollowerOrder => followers::order(ask).await,
         Run::Session => session::session(ask),
+        Run::Statistics(run) => statistics::run(run, ask).await,
         Run::MachineKeys(run) => machine_keys::run(run, ask).await,
         Run::PartnerKeys(run) => partner_keys::run(run, ask).await,
         Run::Webhooks(run) => webhooks::run(run, ask).await,

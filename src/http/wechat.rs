@@ -18,6 +18,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
 
+use super::asker::Asker;
 use super::form::Form;
 use super::routes::{Field, Holds, optional, required};
 use super::v1::Method;
@@ -137,10 +138,11 @@ pub(super) fn router() -> Router<App> {
 
 async fn serve(app: App, open: &'static Open, request: Request) -> Response {
     let (language, request_id) = (language(request.headers()), request_id(request.headers()));
-    let (metrics, timeout) = (app.ledger.metrics().clone(), app.options.request_timeout);
+    let (timeout, asker) = (app.options.request_timeout, Asker::of(&app, request.headers()));
     let visit = Visit {
         app: app.clone(),
         headers: request.headers().clone(),
+        asker: asker.clone(),
         language,
         request_id: request_id.clone(),
     };
@@ -151,7 +153,7 @@ async fn serve(app: App, open: &'static Open, request: Request) -> Response {
             Run::Callback => visit.callback(request.uri()).await,
         }
     };
-    let mut response = respond(&metrics, open.path, (language, request_id), timeout, answering).await;
+    let mut response = respond((&app, &asker), open.path, (language, request_id), timeout, answering).await;
     if open.run == Run::Callback {
         // Whatever came of it, this way to WeChat and back is over.
         if let Ok(cookie) = HeaderValue::from_str(&cookie(&app, "", Duration::ZERO)) {
@@ -245,6 +247,7 @@ struct Admitted {
 struct Visit {
     app: App,
     headers: HeaderMap,
+    asker: Asker,
     language: Language,
     request_id: String,
 }
@@ -267,7 +270,7 @@ impl Visit {
 
     /// The member whose token comes along.
     async fn member(&self) -> Result<i64, Failure> {
-        match self.app.identify(&self.headers, true).await?.who.caller {
+        match self.app.identify(&self.headers, true, &self.asker).await?.who.caller {
             Caller::Member(id) => Ok(id),
             _ => Err(Failure::NotAllowed),
         }

@@ -21,6 +21,9 @@ pub struct StoreOptions {
 /// Why a ledger could not be opened, in a sentence that says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
+    /// A file under `projections/` makes no statistic.
+    #[error(transparent)]
+    Statistic(#[from] super::statistics::BadStatistic),
     /// Another process writes to the data folder.
     #[error("the data folder {folder} is in use{holder}")]
     InUse {

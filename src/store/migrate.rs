@@ -4,6 +4,7 @@
 //! (expand, then contract). A ledger with more steps than this program knows was written by a newer one.
 
 use super::connect::OpenError;
+use super::statistics::{Statistic, statistics};
 
 /// One step.
 struct Step {
@@ -65,6 +66,7 @@ const STEPS: &[Step] = &[
     both!("0012_machine_keys", "../../migrations/0012_machine_keys.sql"),
     both!("partner_keys_v1", "../../projections/partner_keys.sql"),
     both!("0014_partner_nonces", "../../migrations/0014_partner_nonces.sql"),
+    both!("readings_v1", "../../projections/readings.sql"),
     both!("webhooks_v1", "../../projections/webhooks.sql"),
     both!("0020_webhook_lanes", "../../migrations/0020_webhook_lanes.sql"),
 ];
@@ -79,6 +81,12 @@ const VERSIONS: &str = "CREATE TABLE IF NOT EXISTS schema_versions (
 fn dialect(sql: &str, marker: &str, integers: bool) -> String {
     let sql = sql.replace(&format!("-- {marker}: "), "");
     if integers { sql.replace("BIGINT", "INTEGER") } else { sql }
+}
+
+/// What makes a statistic's table and its view. They are no steps: what a new file makes is made where it is not there, and
+/// begins to be counted.
+fn of_statistic(statistic: &Statistic, marker: &str, integers: bool) -> String {
+    dialect(&statistic.definition(), marker, integers)
 }
 
 /// The statements by which the steps together make a table and its indexes, in the words of one engine. `named` gives the
@@ -148,6 +156,14 @@ pub fn sqlite(connection: &mut rusqlite::Connection, now_ms: i64) -> Result<(), 
         tracing::debug!(version, step = step.name, "migrated");
     }
     say_what_was_done(found);
+    for statistic in statistics()? {
+        let exists = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1)";
+        if !connection.query_row(exists, [statistic.table], |row| row.get(0))? {
+            let transaction = connection.transaction()?;
+            transaction.execute_batch(&of_statistic(statistic, "sqlite", true))?;
+            transaction.commit()?;
+        }
+    }
     Ok(())
 }
 
@@ -177,6 +193,15 @@ pub async fn postgres(connection: &mut sqlx::PgConnection, now_ms: i64) -> Resul
             .execute(&mut *transaction)
             .await?;
         tracing::debug!(version, step = step.name, "migrated");
+    }
+    for statistic in statistics()? {
+        let exists: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
+            .bind(statistic.table)
+            .fetch_one(&mut *transaction)
+            .await?;
+        if !exists {
+            sqlx::raw_sql(&of_statistic(statistic, "postgres", false)).execute(&mut *transaction).await?;
+        }
     }
     transaction.commit().await?;
     say_what_was_done(found);

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 
 use crate::harness::{EMPLOYEE, Engine, HOUR, Home, NOON, Reply, Server, World, program};
+use crate::leaks::everywhere;
 use crate::outside::until;
 
 pub const PASSWORD: &str = "correct horse battery";
@@ -300,6 +301,8 @@ on_both_engines! {
             assert!(other == mine || !holds(&world, &other).await, "{other}");
         }
         let stored = world.home.sql("SELECT secret_hash FROM sessions").await.unwrap().remove(0);
+        // Shown as if it were the secret, which it is not.
+        world.home.vault.forget(&stored);
         let id = SessionToken::parse(&mine).unwrap().id;
         for other in [
             String::new(), "cs1.".to_owned(), "cs1..".to_owned(), mine[..mine.len() - 1].to_owned(), format!("{mine}A"),
@@ -656,13 +659,20 @@ async fn run_with(home: &Home, arguments: &[&str], line: &str) -> (i32, String, 
     let _ = stdin.write_all(line.as_bytes()).await;
     drop(stdin);
     let output = child.wait_with_output().await.unwrap();
+    crate::leaks::hear(&command, &output);
+    everywhere(line.trim());
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
 
 async fn post(url: &str, route: &str, body: &Value) -> Value {
     let client = reqwest::Client::new();
-    client.post(format!("{url}{route}")).json(body).send().await.unwrap().json().await.unwrap()
+    let answer: Value =
+        client.post(format!("{url}{route}")).json(body).send().await.unwrap().json().await.unwrap();
+    for secret in [&body["password"], &body["code"], &answer["data"]["token"], &answer["data"]["csrf"]] {
+        everywhere(secret.as_str().and_then(|text| text.rsplit('.').next()).unwrap_or(PASSWORD));
+    }
+    answer
 }
 
 on_both_engines! {

@@ -126,7 +126,7 @@ async fn resolved(world: &World, at: &str) -> AsOf {
 async fn asked_then(world: &World, given: &Given) -> Result<Value, i64> {
     let (source, as_of) = (source(world), resolved(world, &given.at).await);
     let asked = question(given.caller, given.path, &given.body);
-    let mut shown = told(answer(&source, as_of, asked).await)?;
+    let mut shown = told(answer(&source, as_of, asked).await.map(|answered| answered.text))?;
     assert_eq!((&shown["position"], &shown["at_ms"]), (&as_of.position.into(), &as_of.at_ms.into()));
     assert_eq!(shown["at"], source.zone.date_time(as_of.at_ms));
     Ok(impersonal(shown["data"].take()))

@@ -19,6 +19,8 @@ use coupon_ledger::office::{Appointment, Office};
 use coupon_ledger::order::Order;
 use coupon_ledger::partner_key::PartnerKey;
 use coupon_ledger::provenance::Provenance;
+use coupon_ledger::reading::Reading;
+use coupon_ledger::refusals::Refusals;
 use coupon_ledger::rule::{GoodsGroup, OrderAmount};
 use coupon_ledger::shop::Shop;
 use coupon_ledger::store::StoredEvent;
@@ -54,6 +56,8 @@ fn words(event: &StoredEvent) -> String {
         "appointment" => of::<Appointment>(event),
         "machine_key" => of::<Machine>(event),
         "partner_key" => of::<PartnerKey>(event),
+        "reading" => of::<Reading>(event),
+        "refusals" => of::<Refusals>(event),
         "webhook" => of::<Webhook>(event),
         other => panic!("a kind of stream without words: {other}"),
     }

@@ -9,6 +9,7 @@ use tokio::process::Command;
 
 use crate::everything::everything;
 use crate::harness::{Engine, Home, MEMBER, NOON, World, new_database, program};
+use crate::leaks::Heard as _;
 use crate::replay::assert_rows_equal_replay;
 
 /// What a command came to: its exit code, the JSON it printed, and behind a backup what verify found; the last thing it said.
@@ -21,7 +22,7 @@ struct Ran {
 }
 
 async fn ran(mut command: Command) -> Ran {
-    let output = command.output().await.unwrap();
+    let output = command.heard().await;
     let said = String::from_utf8(output.stderr).unwrap();
     let printed = String::from_utf8(output.stdout).unwrap();
     let mut printed = printed.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -300,11 +301,11 @@ async fn without_fitting_client_programs_a_backup_is_refused() {
         "{said}"
     );
     // A database without a ledger.
-    let bare = Home { folder: tempfile::tempdir().unwrap(), database_url: Some(new_database().await) };
+    let bare = Home::on(Some(new_database().await));
     let ran = program_says(&bare, "backup", &file).await;
     let said = "coupon-ledger: there is no ledger in this database: start the server once";
     assert_eq!((ran.code, ran.said.as_str()), (Some(2), said));
-    let bare = Home { folder: tempfile::tempdir().unwrap(), database_url: None };
+    let bare = Home::on(None);
     let ran = program_says(&bare, "backup", &file).await;
     assert_eq!((ran.code, ran.said.contains("there is no ledger in")), (Some(2), true), "{ran:?}");
     assert_eq!(names(folder.path()), Vec::<String>::new());

@@ -12,6 +12,7 @@ use coupon_ledger::store::ReceiptKey;
 use serde_json::{Value, json};
 
 use crate::harness::{Home, INSERT_MEMBERS, MEMBER, Server, World, program};
+use crate::leaks::Heard as _;
 use crate::outside::{Api, assert_gapless, count, events, until};
 
 const ROUTE: &str = "/sendelecoupon/members";
@@ -225,7 +226,7 @@ on_both_engines! {
             child.kill().await.unwrap();
             kills += 1;
         }
-        let output = run("1..20000").await.output().await.unwrap();
+        let output = run("1..20000").await.heard().await;
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let told: Value = serde_json::from_slice(&output.stdout).unwrap();
         let number = |name: &str| told[name].as_i64().unwrap();
@@ -236,7 +237,7 @@ on_both_engines! {
         assert_eq!(count(&home, doubled).await, 0);
         assert_gapless(&home).await;
         // The name stands for these members: with others it is refused, and nothing is issued.
-        let other = run("5..6000").await.output().await.unwrap();
+        let other = run("5..6000").await.heard().await;
         assert_eq!(other.status.code(), Some(1), "{}", String::from_utf8_lossy(&other.stderr));
         assert_eq!(events(&home, "Issued").await, 20_000);
     }
@@ -257,7 +258,7 @@ on_both_engines! {
         std::fs::write(&file, lines.join("\n")).unwrap();
         let mut command = program(&home);
         command.args(["issue", "--definition", "1", "--members"]).arg(&file);
-        let running = tokio::spawn(async move { command.output().await.unwrap() });
+        let running = tokio::spawn(async move { command.heard().await });
         let mut served = 0;
         while !running.is_finished() {
             let asked = api.call(Caller::Member(3), "/client/couponcount", json!({}));

@@ -13,6 +13,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
 use crate::harness::{Engine, Home, Server, cli_token, new_database, program};
+use crate::leaks::Heard as _;
 use crate::verify::put_secret;
 
 /// What a run of the program came to.
@@ -25,9 +26,8 @@ pub struct Done {
 
 /// Runs the program to its end.
 pub async fn finish(mut command: Command) -> Done {
-    let ending = command.stdin(Stdio::null()).output();
-    let output =
-        tokio::time::timeout(Duration::from_secs(60), ending).await.expect("it does not end").unwrap();
+    let ending = command.stdin(Stdio::null()).heard();
+    let output = tokio::time::timeout(Duration::from_secs(60), ending).await.expect("it does not end");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     Done { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }

@@ -48,7 +48,7 @@ impl Behind {
         let upstream = tokio::net::lookup_host(upstream).await.unwrap().next().unwrap();
         let proxy = Proxy::start(upstream).await;
         let url = options.host(&proxy.addr().ip().to_string()).port(proxy.addr().port()).to_url_lossy();
-        let home = Home { folder: tempfile::tempdir().unwrap(), database_url: Some(url.to_string()) };
+        let home = Home::on(Some(url.to_string()));
         let clock = coupon_ledger::clock::Clock::manual(crate::harness::NOON);
         let world = World::open(home, clock, Zone::default()).await;
         world.add_people().await;

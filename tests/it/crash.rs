@@ -11,6 +11,7 @@ use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 
 use crate::harness::{Engine, Home, Server, definition, program};
+use crate::leaks::Heard as _;
 use crate::outside::{Api, PATIENCE, assert_gapless, count, until};
 
 /// Connections under load, each a member of his own.
@@ -269,7 +270,7 @@ on_both_engines! {
 async fn a_second_server_on_a_data_folder_in_use_says_who_has_it_and_exits_with_2() {
     let home = Home::new(Engine::Sqlite).await;
     let first = Server::start(&home, &[]).await;
-    let second = program(&home).args(["serve", "--listen", "127.0.0.1:0"]).output().await.unwrap();
+    let second = program(&home).args(["serve", "--listen", "127.0.0.1:0"]).heard().await;
     assert_eq!(second.status.code(), Some(2));
     let said = String::from_utf8(second.stderr).unwrap();
     let holder = format!("is in use by the server at {} (process {})", first.url, first.child.id().unwrap());

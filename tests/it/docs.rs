@@ -19,6 +19,8 @@ use coupon_ledger::office::{Appointment, AppointmentEvent, Office, OfficeEvent};
 use coupon_ledger::order::{Order, OrderEvent};
 use coupon_ledger::partner_key::{PartnerKey, PartnerKeyEvent};
 use coupon_ledger::provenance::{Provenance, ProvenanceEvent};
+use coupon_ledger::reading::{Reading, ReadingEvent};
+use coupon_ledger::refusals::{Refusals, RefusalsEvent};
 use coupon_ledger::rule::{GoodsGroup, GoodsGroupEvent, OrderAmount, OrderAmountEvent};
 use coupon_ledger::shop::{Shop, ShopEvent};
 use coupon_ledger::store::StoredEvent;
@@ -181,6 +183,12 @@ fn every_event_of_a_machine_is_documented_as_it_is_stored() {
 #[test]
 fn every_event_of_a_partners_key_is_documented_as_it_is_stored() {
     documents::<PartnerKey>(PartnerKeyEvent::NAMES);
+}
+
+#[test]
+fn every_event_of_what_is_watched_over_is_documented_as_it_is_stored() {
+    documents::<Reading>(ReadingEvent::NAMES);
+    documents::<Refusals>(RefusalsEvent::NAMES);
 }
 
 #[test]

@@ -15,6 +15,7 @@ use coupon_ledger::read_model::pages::Slice;
 use serde_json::{Value, json};
 
 use crate::harness::{Engine, FRIEND, Home, MEMBER, NOON, Server, World, program};
+use crate::leaks::Heard as _;
 use crate::outside::{Api, until};
 use crate::replay::assert_rows_equal_replay;
 
@@ -125,7 +126,7 @@ async fn taken_away(home: &Home) -> Vec<Vec<u8>> {
     let folder = tempfile::tempdir().unwrap();
     let (export, backup) = (folder.path().join("export"), folder.path().join("ledger.backup"));
     let run = async |mut command: tokio::process::Command| {
-        let output = command.output().await.unwrap();
+        let output = command.heard().await;
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         output.stdout
     };
@@ -476,7 +477,7 @@ on_both_engines! {
         std::fs::write(home.path().join("secret.key"), "2a".repeat(32)).unwrap();
         let refused = async || {
             let mut command = program(&home);
-            let output = command.args(["serve", "--listen", "127.0.0.1:0"]).output().await.unwrap();
+            let output = command.args(["serve", "--listen", "127.0.0.1:0"]).heard().await;
             assert_eq!(output.status.code(), Some(2));
             let said = String::from_utf8(output.stderr).unwrap();
             let last = said.lines().last().unwrap().to_owned();

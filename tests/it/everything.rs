@@ -33,7 +33,10 @@ pub async fn everything(engine: Engine) -> World {
     crate::wechat::bind(&world, 442, "oGZUI0egBJY1zhBYw2KhdUfwVJJE").await;
     world.operator("/member/unbindwechat", json!({"id": 442})).await.ok();
     world.operator("/member/add", json!({"id": 900, "nickname": "老王"})).await.ok();
+    world.operator("/member/get", json!({"id": 900})).await.ok();
     world.operator("/member/erase", json!({"id": 900, "reason": "會員要求"})).await.ok();
+    assert_eq!(world.call(MEMBER, "/shop/add", json!({})).await.code(), 1002);
+    world.app.watch.write_down(&world.ledger).await.unwrap();
     world
 }
 

@@ -17,6 +17,7 @@ use crate::archive::{
     Copy, Life, assert_sound, export_part, export_whole, full_life, sign_log, trusted, whole_log,
 };
 use crate::harness::{Engine, FRIEND, Home, MEMBER, World, program};
+use crate::leaks::Heard as _;
 use crate::replay::assert_rows_equal_replay;
 
 fn other(engine: Engine) -> Engine {
@@ -441,18 +442,18 @@ on_both_engines! {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("export");
         // The ledger is open while it is exported.
-        let done = program(&world.home).arg("export").arg("--out").arg(&out).output().await.unwrap();
+        let done = program(&world.home).arg("export").arg("--out").arg(&out).heard().await;
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         let told: Value = serde_json::from_slice(&done.stdout).unwrap();
         assert_eq!((&told["from"], &told["to"]), (&json!(1), &json!(3)));
-        let again = program(&world.home).arg("export").arg("--out").arg(&out).output().await.unwrap();
+        let again = program(&world.home).arg("export").arg("--out").arg(&out).heard().await;
         assert_eq!(again.status.code(), Some(2));
         let said = String::from_utf8(again.stderr).unwrap();
         assert_eq!(said, format!("coupon-ledger: {} is there already\n", out.display()));
 
         let home = Home::new(other(engine)).await;
         std::fs::write(home.path().join("secret.key"), "2a".repeat(32)).unwrap();
-        let run = async |home: &Home| program(home).args(["import", "export"]).arg(&out).output().await.unwrap();
+        let run = async |home: &Home| program(home).args(["import", "export"]).arg(&out).heard().await;
         let done = run(&home).await;
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         let told: Value = serde_json::from_slice(&done.stdout).unwrap();

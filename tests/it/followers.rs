@@ -8,6 +8,7 @@ use coupon_ledger::sweep::{SETTLED_AFTER_MS, sweep};
 use serde_json::json;
 
 use crate::harness::{DAY, Server, World, program};
+use crate::leaks::Heard as _;
 use crate::outside::count;
 
 const PAUSED: &str = "SELECT paused FROM followers WHERE name = 'expiry'";
@@ -43,7 +44,7 @@ on_both_engines! {
         let begun: Vec<_> =
             stood.iter().map(|one| (one.name.as_ref(), one.checkpoint, one.lag, one.paused)).collect();
         let head = count(&world.home, "SELECT position FROM log_head").await;
-        assert_eq!(begun, [("expiry", 0, None, false), ("birthday", 0, None, false), ("tlog", 0, Some(head), false)]);
+        assert_eq!(begun, [("expiry", 0, None, false), ("birthday", 0, None, false), ("tlog", 0, Some(head), false), ("statistics", 0, Some(head), false)]);
         sweep(&world.ledger).await.unwrap();
         grant_birthdays(&world.ledger).await.unwrap();
         world.advance(3 * DAY);
@@ -54,6 +55,7 @@ on_both_engines! {
         let expected = [
             (Some(behind), false, "the database was away".to_owned()),
             (Some(3 * 86_400), true, String::new()),
+            (Some(head), false, String::new()),
             (Some(head), false, String::new()),
         ];
         assert_eq!(lags, expected);
@@ -90,7 +92,7 @@ on_both_engines! {
         assert!(refused.starts_with("birthday cannot be reset: it would begin with today"), "{refused}");
         assert_ne!(followers::checkpoint(world.store(), &BIRTHDAY).await.unwrap(), 0);
         let unknown = followers::order(&world.ledger, "tide", Order::Pause).await.unwrap_err().to_string();
-        assert_eq!(unknown, "there is no follower tide: expiry, birthday, tlog, nats");
+        assert_eq!(unknown, "there is no follower tide: expiry, birthday, tlog, statistics, nats");
         world.close().await;
     }
 
@@ -117,7 +119,7 @@ on_both_engines! {
         let home = crate::harness::Home::new(engine).await;
         let server = Server::start(&home, &[]).await;
         let run = async |arguments: &[&str]| {
-            let output = program(&home).arg("followers").args(arguments).output().await.unwrap();
+            let output = program(&home).arg("followers").args(arguments).heard().await;
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             (output.status.code(), text(&output.stdout), text(&output.stderr))
         };
@@ -128,7 +130,7 @@ on_both_engines! {
         assert!(listed.lines().any(|line| line.starts_with("expiry: ") && line.contains(", paused (")), "{listed}");
         for (arguments, sentence) in [
             (["reset", "birthday"], "birthday cannot be reset: "),
-            (["pause", "tide"], "there is no follower tide: expiry, birthday, tlog, nats"),
+            (["pause", "tide"], "there is no follower tide: expiry, birthday, tlog, statistics, nats"),
             (["pause", "../x"], "there is no follower "),
         ] {
             let (code, _, said) = run(&arguments).await;

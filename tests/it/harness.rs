@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::Router;
@@ -21,6 +22,8 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tower::ServiceExt as _;
+
+use crate::leaks::{Heard as _, Vault, ear_of, note_banner};
 
 /// 2026-11-23 12:00:00 in Shanghai, a Monday: when a test begins unless it says otherwise.
 pub const NOON: i64 = 1_795_406_400_000;
@@ -86,8 +89,10 @@ pub async fn new_database() -> String {
     format!("{server}/{name}")
 }
 
-/// Where a ledger lies: a data folder, and a database of its own on PostgreSQL.
+/// Where a ledger lies: a data folder, and a database of its own on PostgreSQL. Let go, it must hold no secret.
 pub struct Home {
+    /// Before the folder, which it looks through at the end.
+    pub vault: Arc<Vault>,
     pub folder: TempDir,
     pub database_url: Option<String>,
 }
@@ -98,7 +103,13 @@ impl Home {
             Engine::Sqlite => None,
             Engine::Postgres => Some(new_database().await),
         };
-        Self { folder: tempfile::tempdir().unwrap(), database_url }
+        Self::on(database_url)
+    }
+
+    /// A new folder for a ledger in a database, or in the folder itself.
+    pub fn on(database_url: Option<String>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self { vault: Vault::new(folder.path(), database_url.clone()), folder, database_url }
     }
 
     pub fn path(&self) -> &Path {
@@ -107,7 +118,7 @@ impl Home {
 
     /// Another server's place on the same database, with a copy of the person keys.
     pub fn beside(&self, database_url: String) -> Self {
-        let home = Self { folder: tempfile::tempdir().unwrap(), database_url: Some(database_url) };
+        let home = Self::on(Some(database_url));
         std::fs::copy(self.person_keys_file(), home.person_keys_file()).unwrap();
         home
     }
@@ -339,6 +350,9 @@ impl World {
         let bytes = if is_endless { Bytes::new() } else { body.collect().await.unwrap().to_bytes() };
         let body = serde_json::from_slice(&bytes)
             .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
+        self.home.vault.note_fields(&body);
+        let cookies = parts.headers.get_all("set-cookie").iter().filter_map(|cookie| cookie.to_str().ok());
+        self.home.vault.note_headers(cookies.map(|cookie| ("set-cookie", cookie)));
         Reply { status: parts.status, headers: parts.headers, body }
     }
 
@@ -350,6 +364,8 @@ impl World {
         headers: &[(&str, &str)],
         body: Vec<u8>,
     ) -> Response<Body> {
+        self.home.vault.note_headers(headers.iter().copied());
+        self.home.vault.note_body(&body);
         let mut request = Request::builder().method(method).uri(route);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -422,6 +438,7 @@ fn at_home(mut command: Command, home: &Home) -> Command {
     if let Some(url) = &home.database_url {
         command.arg("--database-url").arg(url);
     }
+    ear_of(&mut command);
     command
 }
 
@@ -456,6 +473,7 @@ impl Server {
                 break;
             }
         }
+        note_banner(&command, &banner);
         let listens = banner.iter().find_map(|line| line.trim().strip_prefix("listens on")).unwrap();
         Self { url: listens.trim().to_owned(), child, banner }
     }
@@ -468,7 +486,7 @@ impl Server {
 
 /// A token from the command line.
 pub async fn cli_token(home: &Home, arguments: &[&str]) -> String {
-    let output = program(home).arg("token").args(arguments).output().await.unwrap();
+    let output = program(home).arg("token").args(arguments).heard().await;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use crate::decisions::{day, facts_at, issued, issuing, redeem, voided};
 use crate::harness::{DAY, FRIEND, HOUR, Home, MEMBER, NOON, Reply, Server, World, program};
+use crate::leaks::Heard as _;
 use crate::outside::{Api, assert_gapless, count, events, until};
 use crate::replay::assert_rows_equal_replay;
 use crate::requests::{assert_envelope, property};
@@ -535,7 +536,7 @@ on_both_engines! {
             path.to_str().unwrap().to_owned()
         };
         let run = async |arguments: &[&str]| {
-            let done = program(&home).arg("import").args(arguments).output().await.unwrap();
+            let done = program(&home).arg("import").args(arguments).heard().await;
             let told = serde_json::from_slice(&done.stdout).unwrap_or(Value::Null);
             (done.status.code(), told, String::from_utf8_lossy(&done.stderr).into_owned())
         };
@@ -603,7 +604,7 @@ on_both_engines! {
                 .await;
                 child.kill().await.unwrap();
             }
-            let done = run().output().await.unwrap();
+            let done = run().heard().await;
             assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
             let told: Value = serde_json::from_slice(&done.stdout).unwrap();
             assert_eq!((&told["nums"], &told["ok_num"]), (&json!(rows), &json!(rows)));

@@ -20,6 +20,8 @@ use coupon_ledger::office::{Appointment, AppointmentEvent, Office, OfficeEvent};
 use coupon_ledger::order::{KeptCoupon, Line, LineState, Order, OrderEvent, Placement, UsedCoupon};
 use coupon_ledger::partner_key::{PartnerKey, PartnerKeyEvent};
 use coupon_ledger::provenance::{ImportedFrom, Provenance, ProvenanceEvent};
+use coupon_ledger::reading::{Reading, ReadingEvent};
+use coupon_ledger::refusals::{Refusals, RefusalsEvent, Refused};
 use coupon_ledger::rule::{GoodsGroup, GoodsGroupEvent, OrderAmount, OrderAmountEvent};
 use coupon_ledger::secrets::{Purpose, review_hash};
 use coupon_ledger::shop::{Shop, ShopDetails, ShopEvent};
@@ -833,6 +835,28 @@ fn golden_partner_keys() -> Vec<PartnerKeyEvent> {
     ]
 }
 
+fn golden_readings() -> Vec<ReadingEvent> {
+    let (reader, action) = ("employee:1000".to_owned(), "/member/list".to_owned());
+    let (member_ids, employee_ids, account_ids) = (vec![431, 439], vec![1001], vec![7]);
+    let at_ms = 1_543_026_701_000;
+    vec![ReadingEvent::Read { reader, action, member_ids, employee_ids, account_ids, people: 5, at_ms }]
+}
+
+fn golden_refusals() -> Vec<RefusalsEvent> {
+    let one = |caller: &str, action: &str, code, count| {
+        let (caller, action) = (caller.to_owned(), action.to_owned());
+        Refused { caller, action, code, count }
+    };
+    let refused =
+        vec![one("employee:1000", "/shop/add", 1002, 1), one("nobody", "/client/couponlist", 1001, 1_700)];
+    vec![RefusalsEvent::Gathered {
+        from_ms: 1_543_026_701_000,
+        refused,
+        others: 12,
+        at_ms: 1_543_026_761_000,
+    }]
+}
+
 fn golden_webhooks() -> Vec<WebhookEvent> {
     let at_ms = 1_543_026_701_000;
     let (url, list) = ("https://erp.example/coupons".to_owned(), |text: &str| vec![text.to_owned()]);
@@ -951,6 +975,8 @@ fn every_event_ever_written_is_read_as_what_it_meant() {
     assert_golden::<Account>(&golden_accounts(), AccountEvent::NAMES);
     assert_golden::<Office>(&golden_offices(), OfficeEvent::NAMES);
     assert_golden::<PartnerKey>(&golden_partner_keys(), PartnerKeyEvent::NAMES);
+    assert_golden::<Reading>(&golden_readings(), ReadingEvent::NAMES);
+    assert_golden::<Refusals>(&golden_refusals(), RefusalsEvent::NAMES);
     assert_golden::<Webhook>(&golden_webhooks(), WebhookEvent::NAMES);
     assert_golden::<Machine>(&golden_machines(), MachineEvent::NAMES);
     assert_golden::<Appointment>(&golden_appointments(), AppointmentEvent::NAMES);

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::everything::everything;
 use crate::harness::{Engine, FRIEND, Home, MEMBER, World, program};
+use crate::leaks::Heard as _;
 
 /// The tables of step 5, in its order.
 fn documented_tables() -> Vec<String> {
@@ -29,7 +30,7 @@ async fn copy_table(from: &Home, to: &Home, table: &str) {
 }
 
 async fn runs(home: &Home, arguments: &[&str]) {
-    let output = program(home).args(arguments).output().await.unwrap();
+    let output = program(home).args(arguments).heard().await;
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 

@@ -17,6 +17,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::accounts::account;
 use crate::harness::{Engine, HOUR, Reply, World};
+use crate::leaks::everywhere;
 
 const SECRET: &str = "the secret at the provider";
 const SUBJECT: &str = "248289761001";
@@ -65,6 +66,7 @@ fn jwt(script: &Script) -> String {
 
 impl Provider {
     async fn start() -> Self {
+        everywhere(SECRET);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let issuer = format!("http://{}", listener.local_addr().unwrap());
         let script = Script {

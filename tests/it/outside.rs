@@ -1,7 +1,7 @@
 //! The ledger from outside: the real program over HTTP, its log by SQL, and many callers at once.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use coupon_ledger::clock::Clock;
@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio::sync::Barrier;
 
 use crate::harness::{Home, Reply, Server};
+use crate::leaks::Vault;
 
 /// No test waits longer than this for a condition.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -21,13 +22,19 @@ pub struct Api {
     http: reqwest::Client,
     url: String,
     secrets: Secrets,
+    vault: Weak<Vault>,
 }
 
 impl Api {
     pub fn new(home: &Home, server: &Server) -> Self {
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
         let secret = std::fs::read_to_string(home.path().join("secret.key")).unwrap();
-        Self { http, url: server.url.clone(), secrets: Secrets::parse(&secret).unwrap() }
+        Self {
+            http,
+            url: server.url.clone(),
+            secrets: Secrets::parse(&secret).unwrap(),
+            vault: Arc::downgrade(&home.vault),
+        }
     }
 
     /// A call; an error when no whole answer came.
@@ -38,14 +45,29 @@ impl Api {
         route: &str,
         body: &Value,
     ) -> Result<Reply, reqwest::Error> {
-        let token = Token::new(caller, Clock::System.now_ms(), 86_400).sign(&self.secrets);
+        let token = self.token(caller);
+        self.note(|vault| vault.note_fields(body));
         let mut request = self.http.post(format!("{}{route}", self.url)).bearer_auth(token);
         if let Some(key) = key {
             request = request.header("idempotency-key", key);
         }
         let response = request.json(body).send().await?;
         let (status, headers) = (response.status(), response.headers().clone());
-        Ok(Reply { status, headers, body: response.json().await? })
+        let body = response.json().await?;
+        self.note(|vault| vault.note_fields(&body));
+        Ok(Reply { status, headers, body })
+    }
+
+    fn token(&self, caller: Caller) -> String {
+        let token = Token::new(caller, Clock::System.now_ms(), 86_400).sign(&self.secrets);
+        self.note(|vault| vault.note(&token));
+        token
+    }
+
+    fn note(&self, note: impl FnOnce(&Vault)) {
+        if let Some(vault) = self.vault.upgrade() {
+            note(&vault);
+        }
     }
 
     pub async fn call(&self, caller: Caller, route: &str, body: Value) -> Reply {
@@ -62,7 +84,7 @@ impl Api {
 
     /// A GET; an error when no whole answer came.
     pub async fn try_get(&self, caller: Caller, path: &str) -> Result<(u16, String), reqwest::Error> {
-        let token = Token::new(caller, Clock::System.now_ms(), 86_400).sign(&self.secrets);
+        let token = self.token(caller);
         let response = self.http.get(format!("{}{path}", self.url)).bearer_auth(token).send().await?;
         Ok((response.status().as_u16(), response.text().await?))
     }

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::harness::{
     Engine, FRIEND, Home, INSERT_MEMBERS, MEMBER, NOON, Server, World, program, program_on_a_full_disk,
 };
+use crate::leaks::Heard as _;
 use crate::outside::count;
 use crate::replay::assert_rows_equal_replay;
 
@@ -56,7 +57,7 @@ fn share_secret(home: &Home) {
 }
 
 async fn command(home: &Home, arguments: &[&str]) -> Output {
-    program(home).args(arguments).output().await.unwrap()
+    program(home).args(arguments).heard().await
 }
 
 fn said(output: &Output) -> String {
@@ -555,7 +556,7 @@ async fn where_nothing_more_can_be_written_a_rebuild_says_so_and_goes_on_later()
     issue_to_many(&world, 1_000).await;
     let home = world.close().await;
     share_secret(&home);
-    let stopped = program_on_a_full_disk(&home, 400).args(["rebuild", "all"]).output().await.unwrap();
+    let stopped = program_on_a_full_disk(&home, 400).args(["rebuild", "all"]).heard().await;
     assert_eq!(stopped.status.code(), Some(2), "{}", said(&stopped));
     assert!(said(&stopped).contains("the database cannot be written"), "{}", said(&stopped));
     let done = command(&home, &["rebuild", "all", "--json"]).await;

@@ -17,6 +17,8 @@ use coupon_ledger::order::Order;
 use coupon_ledger::partner_key::PartnerKey;
 use coupon_ledger::provenance::Provenance;
 use coupon_ledger::read_model::LIVE_TABLES;
+use coupon_ledger::reading::Reading;
+use coupon_ledger::refusals::Refusals;
 use coupon_ledger::rule::{GoodsGroup, OrderAmount};
 use coupon_ledger::shop::Shop;
 use coupon_ledger::store::{BUCKET, Cell, Column, LiveTable, Statement, Store, StoredEvent};
@@ -159,6 +161,12 @@ fn replayed_rows(streams: &BTreeMap<(String, i64), Vec<StoredEvent>>) -> Rows {
             }
             "appointment" => {
                 rows_of::<Appointment>(*id, events, &mut rows);
+            }
+            "reading" => {
+                rows_of::<Reading>(*id, events, &mut rows);
+            }
+            "refusals" => {
+                rows_of::<Refusals>(*id, events, &mut rows);
             }
             other => panic!("a stream of an unknown type: {other} {id}"),
         }

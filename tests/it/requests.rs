@@ -75,6 +75,9 @@ fn garbage(field: &Field) -> Vec<Value> {
     match field.holds {
         Holds::Id => number(1, MAX_ID),
         Holds::Int(min, max) => number(min, max),
+        Holds::IntOrBlank(min, max) => {
+            number(min, max).into_iter().filter(|value| *value != json!("")).collect()
+        }
         Holds::Flag => number(0, 1),
         Holds::Text(max) => {
             let mut values =

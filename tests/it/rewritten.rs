@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::archive::{key_of, whole_log};
 use crate::harness::{Engine, FRIEND, HOUR, Home, MEMBER, NOON, World, new_database, program};
+use crate::leaks::Heard as _;
 use crate::log::{with_guards_of, without_guards, without_guards_of};
 use crate::outside::count;
 use crate::tlog::{follow_all, tick};
@@ -77,11 +78,11 @@ async fn make_the_tree_fit(world: &World, signed_from: i64) {
 async fn an_export_is_checked(home: &Home, key: &str, kept: &Kept) -> (Option<i32>, Vec<(Value, Value)>) {
     let folder = tempfile::tempdir().unwrap();
     let export = folder.path().join("export");
-    let done = program(home).arg("export").arg("--out").arg(&export).output().await.unwrap();
+    let done = program(home).arg("export").arg("--out").arg(&export).heard().await;
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     let mut check = program(home);
     check.arg("check").arg(&export).args(["--json", "--key", key, "--checkpoint"]).arg(kept.path());
-    let done = check.output().await.unwrap();
+    let done = check.heard().await;
     let report: Value = serde_json::from_slice(&done.stdout).unwrap();
     let findings = report["findings"].as_array().unwrap().iter();
     (
@@ -92,7 +93,7 @@ async fn an_export_is_checked(home: &Home, key: &str, kept: &Kept) -> (Option<i3
 
 /// The exit code of a backup or restore, and what is found afterwards.
 async fn program_does(home: &Home, verb: &str, file: &Path) -> (Option<i32>, Vec<String>) {
-    let done = program(home).arg(verb).arg(file).output().await.unwrap();
+    let done = program(home).arg(verb).arg(file).heard().await;
     let told = String::from_utf8(done.stdout).unwrap();
     let report: Value = serde_json::from_str(told.lines().last().unwrap()).unwrap();
     let findings = report["findings"].as_array().unwrap().iter();

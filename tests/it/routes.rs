@@ -15,6 +15,7 @@ mod operator;
 mod orders;
 mod partners;
 mod rules;
+mod statistics;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -78,6 +79,7 @@ pub const PAGES: &[Page] = &[
     page!(open),
     page!(account),
     page!(offices),
+    page!(statistics),
 ];
 
 /// Keyed calls that succeed and write nothing, so that their key is not used up. The reason is the contract's.
@@ -353,7 +355,9 @@ fn another(world: &World, field: &Field, value: &Value) -> Value {
         }
         Holds::Text(_) => format!("{text}x").into(),
         Holds::Id => (number() + 1).into(),
-        Holds::Int(min, max) => if number() < max { number() + 1 } else { min }.into(),
+        Holds::Int(min, max) | Holds::IntOrBlank(min, max) => {
+            if number() < max { number() + 1 } else { min }.into()
+        }
         Holds::Flag => (1 - number()).into(),
         Holds::Day => either("2026-12-30", "2026-12-31"),
         Holds::Money => either("1.01", "1.02"),

@@ -34,6 +34,7 @@ use crate::as_of::Given;
 use crate::harness::{DAY, Engine, HOUR, NOON, Reply, World};
 use crate::model::{Chosen, Data, Expected, Member, Model, Who};
 use crate::replay::assert_rows_equal_replay;
+use crate::statistics::hold_against_states;
 
 const COMMANDS: usize = 3_000;
 /// How many commands lie between two comparisons of every list.
@@ -120,6 +121,7 @@ async fn simulate(engine: Engine, scanned: Option<usize>) {
     simulation.compare_lists(false).await;
     simulation.write_down().await;
     assert_rows_equal_replay(&simulation.world).await;
+    hold_against_states(simulation.world.store(), simulation.world.ledger.zone(), &[137]).await;
     simulation.walk_along().await;
     simulation.compare_with_what_was_shown().await;
     // And whoever checks the log elsewhere, by rules written down a second time, finds nothing.

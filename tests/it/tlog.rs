@@ -135,10 +135,7 @@ async fn copy_of(home: &Home) -> Option<String> {
         }
         Some(url) => {
             let (server, name) = url.rsplit_once('/').unwrap();
-            let admin = Home {
-                folder: tempfile::tempdir().unwrap(),
-                database_url: Some(format!("{server}/postgres")),
-            };
+            let admin = Home::on(Some(format!("{server}/postgres")));
             // Connections that were closed are gone a moment later.
             let copy = format!("CREATE DATABASE {name}_copy TEMPLATE {name}");
             until("nobody is on it", async || admin.sql(&copy).await.is_ok()).await;

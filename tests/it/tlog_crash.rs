@@ -17,6 +17,7 @@ use sha2::Sha256;
 use tokio::sync::RwLock;
 
 use crate::harness::{Engine, Home, Server, definition, program};
+use crate::leaks::Heard as _;
 use crate::outside::{Api, until};
 
 /// The servers that share a ledger, each with a folder of its own.
@@ -27,7 +28,7 @@ async fn homes(engine: Engine) -> Vec<Home> {
     let secret = std::fs::read(first.path().join("secret.key")).unwrap();
     let mut homes = vec![first];
     while homes.len() < count {
-        let home = Home { folder: tempfile::tempdir().unwrap(), database_url: homes[0].database_url.clone() };
+        let home = Home::on(homes[0].database_url.clone());
         std::fs::write(home.path().join("secret.key"), &secret).unwrap();
         std::fs::copy(homes[0].person_keys_file(), home.person_keys_file()).unwrap();
         homes.push(home);
@@ -96,7 +97,7 @@ on_both_engines! {
             server.kill().await;
         }
 
-        let listed = program(&homes[0]).args(["key", "list"]).output().await.unwrap();
+        let listed = program(&homes[0]).args(["key", "list"]).heard().await;
         let key = String::from_utf8(listed.stdout).unwrap();
         let trust = Trust::new(&[key.trim()], &[], 0).unwrap();
         let opened: Vec<_> = notes.iter().map(|note| trust.open(note).unwrap()).collect();

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::everything::everything;
 use crate::harness::{Engine, FRIEND, Home, INSERT_MEMBERS, MEMBER, World, program};
+use crate::leaks::Heard as _;
 use crate::log::{with_guards_of, without_guards, without_guards_of};
 use crate::outside::count;
 
@@ -76,7 +77,7 @@ pub fn put_secret(home: &Home) {
 /// What `coupon-ledger verify` comes to: its exit code, what it found, what it said.
 pub async fn program_verifies(home: &Home, more: &[&str]) -> (i32, String, String) {
     put_secret(home);
-    let output = program(home).arg("verify").args(more).output().await.unwrap();
+    let output = program(home).arg("verify").args(more).heard().await;
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }

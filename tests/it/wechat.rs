@@ -20,6 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::docs::read;
 use crate::harness::{Engine, FRIEND, HOUR, Home, MEMBER, Reply, Server, World, program};
+use crate::leaks::{Heard as _, everywhere};
 use crate::outside::until;
 
 const SECRET: &str = "5ecre7ofthemini5ecre7ofthemini00";
@@ -41,6 +42,9 @@ struct Stub {
 
 impl Stub {
     async fn start() -> Self {
+        for secret in [SECRET, H5_SECRET, SESSION_KEY] {
+            everywhere(secret);
+        }
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -732,7 +736,7 @@ async fn settings_that_would_not_work_or_leak_are_refused() {
     ] {
         let mut command = program(&home);
         command.args(["serve", "--listen", "127.0.0.1:0"]).args(&arguments);
-        let output = command.output().await.unwrap();
+        let output = command.heard().await;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
         assert!(said.contains(sentence) && !said.contains("$ecret"), "{arguments:?}: {said}");

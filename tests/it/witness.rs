@@ -18,6 +18,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::harness::{Engine, Home, NOON, Server, World, definition, program};
+use crate::leaks::Heard as _;
 use crate::outside::{Api, PATIENCE, until};
 
 const ORIGIN: &str = "coupon-ledger/0123456789abcdef";
@@ -307,7 +308,7 @@ pub async fn launch(mut command: Command, folder: &Path, listen: &str, log: &str
 }
 
 async fn key_of_log(home: &Home) -> String {
-    let listed = program(home).args(["key", "list"]).output().await.unwrap();
+    let listed = program(home).args(["key", "list"]).heard().await;
     assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
     String::from_utf8(listed.stdout).unwrap().trim().to_owned()
 }
@@ -385,7 +386,7 @@ on_both_engines! {
         let server = Server::start(&home, &[]).await;
         let first = key_of_log(&home).await;
         let rotate = async || {
-            let done = program(&home).args(["key", "rotate", "checkpoint"]).output().await.unwrap();
+            let done = program(&home).args(["key", "rotate", "checkpoint"]).heard().await;
             assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
             String::from_utf8(done.stdout).unwrap().trim().to_owned()
         };
@@ -402,7 +403,7 @@ on_both_engines! {
         server.kill().await;
         assert_eq!(rotate().await, second);
         assert_eq!(key_of_log(&home).await, format!("{first}\n{second}"));
-        let unknown = program(&home).args(["key", "rotate", "tokens"]).output().await.unwrap();
+        let unknown = program(&home).args(["key", "rotate", "tokens"]).heard().await;
         assert_eq!(unknown.status.code(), Some(2));
     }
 }
@@ -418,16 +419,15 @@ async fn a_witness_that_cannot_be_asked_is_said_before_the_server_listens() {
         ("http://127.0.0.1:1=a+b+c".to_owned(), "is no verifier key"),
     ] {
         let mut command = program(&home);
-        let done =
-            command.args(["serve", "--listen", "127.0.0.1:0", "--witness", &given]).output().await.unwrap();
+        let done = command.args(["serve", "--listen", "127.0.0.1:0", "--witness", &given]).heard().await;
         let err = String::from_utf8(done.stderr).unwrap();
         assert_eq!((done.status.code(), err.contains(said)), (Some(2), true), "{given}: {err}");
     }
     let mut command = program(&home);
     let twice = [format!("http://127.0.0.1:1={key}"), format!("http://127.0.0.1:2={key}")];
     let twice = ["--witness", &twice[0], "--witness", &twice[1]];
-    let done = command.args(["serve", "--listen", "127.0.0.1:0"]).args(twice).output();
-    let done = tokio::time::timeout(PATIENCE, done).await.expect("it serves").unwrap();
+    let done = command.args(["serve", "--listen", "127.0.0.1:0"]).args(twice).heard();
+    let done = tokio::time::timeout(PATIENCE, done).await.expect("it serves");
     let err = String::from_utf8(done.stderr).unwrap();
     assert_eq!(
         (done.status.code(), err.contains(&format!("{key} is given twice"))),
@@ -440,7 +440,7 @@ async fn a_witness_that_cannot_be_asked_is_said_before_the_server_listens() {
         command.env_clear().args(["witness", "--log", log, "--state"]).arg(folder.path());
         command
     };
-    let done = witness("nonsense").output().await.unwrap();
+    let done = witness("nonsense").heard().await;
     let err = String::from_utf8(done.stderr).unwrap();
     assert_eq!((done.status.code(), err.contains("nonsense is no verifier key")), (Some(2), true), "{err}");
 }

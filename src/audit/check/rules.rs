@@ -22,6 +22,8 @@ use crate::office::{AppointmentEvent, OfficeEvent};
 use crate::order::OrderEvent;
 use crate::partner_key::PartnerKeyEvent;
 use crate::provenance::{LEDGER_ID, ProvenanceEvent};
+use crate::reading::ReadingEvent;
+use crate::refusals::RefusalsEvent;
 use crate::rule::{GoodsGroupEvent, OrderAmountEvent};
 use crate::shop::ShopEvent;
 use crate::store::{MAX_CLOCK_SKEW_MS, StoredEvent};
@@ -44,6 +46,8 @@ pub(crate) const KINDS: &[(&str, &[&str])] = &[
     ("appointment", AppointmentEvent::NAMES),
     ("machine_key", MachineEvent::NAMES),
     ("partner_key", PartnerKeyEvent::NAMES),
+    ("reading", ReadingEvent::NAMES),
+    ("refusals", RefusalsEvent::NAMES),
     ("webhook", WebhookEvent::NAMES),
     ("ledger", ProvenanceEvent::NAMES),
 ];

@@ -14,6 +14,7 @@ use crate::http::offices::{NewPlace, vacate};
 use crate::http::operator::shop_json;
 use crate::http::{Answer, Call, Failure};
 use crate::read_model::pages::{self, ShopRow, Slice};
+use crate::reading::Person;
 use crate::refusal::Refusal;
 use crate::value::MAX_ID;
 
@@ -147,7 +148,8 @@ pub(super) async fn info(mut call: Call) -> Result<Answer, Failure> {
     let store = call.app.ledger.store();
     let employee = directory::employee(store, id).await?.ok_or(Refusal::NoSuchMember)?;
     let shop = pages::place(store, employee.shop_id).await?;
-    Answer::new(&employee_json(&employee, shop.as_ref().map_or("", |shop| shop.name.as_str())))
+    let shop_name = shop.as_ref().map_or("", |shop| shop.name.as_str());
+    Ok(Answer::new(&employee_json(&employee, shop_name))?.showing([Person::Employee(employee.id)]))
 }
 
 /// By what a list is to be sorted, and whether downwards; None = its own order, newest id first.
@@ -187,7 +189,8 @@ pub(super) async fn list(mut call: Call) -> Result<Answer, Failure> {
     let row = |employee: &Employee| {
         employee_json(employee, names.get(&employee.shop_id).copied().unwrap_or_default())
     };
-    Answer::new(&page.iter().map(row).collect::<Vec<_>>())
+    let answer = Answer::new(&page.iter().map(row).collect::<Vec<_>>())?;
+    Ok(answer.showing(page.iter().map(|employee| Person::Employee(employee.id))))
 }
 
 /// Who works where, for choosing one: who has left is not among them.
@@ -196,16 +199,19 @@ pub(super) async fn by_shop(mut call: Call) -> Result<Answer, Failure> {
     call.checked()?;
     let store = call.app.ledger.store();
     let shops = pages::shops(store, slice).await?;
-    let mut at_shop: HashMap<i64, Vec<Value>> = HashMap::new();
+    let mut at_shop: HashMap<i64, Vec<Employee>> = HashMap::new();
     for employee in directory::employees(store, 0).await?.into_iter().filter(|employee| employee.active) {
-        let user = json!({"id": employee.id, "name": employee.name});
-        at_shop.entry(employee.shop_id).or_default().push(user);
+        at_shop.entry(employee.shop_id).or_default().push(employee);
     }
-    let row = |shop: &ShopRow| {
-        let users = at_shop.get(&shop.id).cloned().unwrap_or_default();
-        json!({"id": shop.id, "shop_name": shop.name, "userList": users})
+    let mut people = Vec::new();
+    let mut row = |shop: &ShopRow| {
+        let employees = at_shop.remove(&shop.id).unwrap_or_default();
+        people.extend(employees.iter().map(|employee| Person::Employee(employee.id)));
+        let users = employees.iter().map(|employee| json!({"id": employee.id, "name": employee.name}));
+        json!({"id": shop.id, "shop_name": shop.name, "userList": users.collect::<Vec<_>>()})
     };
-    Answer::new(&shops.iter().map(row).collect::<Vec<_>>())
+    let rows: Vec<Value> = shops.iter().map(&mut row).collect();
+    Ok(Answer::new(&rows)?.showing(people))
 }
 
 pub(super) async fn shop_list(mut call: Call) -> Result<Answer, Failure> {

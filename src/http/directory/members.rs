@@ -11,6 +11,7 @@ use crate::http::{Answer, Call, Failure};
 use crate::ledger::ExecuteError;
 use crate::member::MemberCommand;
 use crate::read_model::pages;
+use crate::reading::Person;
 use crate::refusal::{Refusal, Wrong};
 use crate::value::{MAX_ID, list_text};
 
@@ -103,6 +104,11 @@ fn age(birthday: i64, today: i64) -> i64 {
     if birthday == 0 { 0 } else { ((today - birthday) / 10_000).max(0) }
 }
 
+/// Those of them of whom anything personal is left.
+fn whole(members: &[Member]) -> impl Iterator<Item = Person> + '_ {
+    members.iter().filter(|member| member.erased_at_ms == 0).map(|member| Person::Member(member.id))
+}
+
 /// Members with the keys of the manual's `/member/get` that can be known here, then ours.
 async fn members_json(call: &Call, members: &[Member]) -> Result<Vec<Value>, Failure> {
     let ledger = &call.app.ledger;
@@ -149,7 +155,9 @@ pub(super) async fn get(mut call: Call) -> Result<Answer, Failure> {
     let member = directory::member(call.app.ledger.store(), call.app.ledger.seal(), id)
         .await?
         .ok_or(Refusal::NoSuchMember)?;
-    Answer::new(&members_json(&call, &[member]).await?.first())
+    let members = [member];
+    let answer = Answer::new(&members_json(&call, &members).await?.first())?;
+    Ok(answer.showing(whole(&members)))
 }
 
 pub(super) async fn info(mut call: Call) -> Result<Answer, Failure> {
@@ -165,11 +173,13 @@ pub(super) async fn info(mut call: Call) -> Result<Answer, Failure> {
         json!({"id": tag_id, "tag": tag_id, "member_id": id, "tag_name": tag_name, "color_detail": color})
     });
     let my_tags: Vec<Value> = my_tags.collect();
-    Answer::new(&json!({
-        "info": members_json(&call, &[member]).await?.first(),
+    let members = [member];
+    let answer = Answer::new(&json!({
+        "info": members_json(&call, &members).await?.first(),
         "myTags": my_tags,
         "coupons": {"unused": unused, "used": used, "expired": expired},
-    }))
+    }))?;
+    Ok(answer.showing(whole(&members)))
 }
 
 pub(super) async fn list(mut call: Call) -> Result<Answer, Failure> {
@@ -186,7 +196,7 @@ pub(super) async fn list(mut call: Call) -> Result<Answer, Failure> {
     call.checked()?;
     let ledger = &call.app.ledger;
     let members = directory::members(ledger.store(), ledger.seal(), &search, slice).await?;
-    Answer::new(&members_json(&call, &members).await?)
+    Ok(Answer::new(&members_json(&call, &members).await?)?.showing(whole(&members)))
 }
 
 pub(super) async fn erase(mut call: Call) -> Result<Answer, Failure> {

@@ -5,7 +5,7 @@ use crate::audit::at::{AsOf, At};
 use crate::coupon::Coupon;
 use crate::entity::fold;
 use crate::http::Failure;
-use crate::http::as_of::{Question, Source, answer, may_call, rests_on_all, route};
+use crate::http::as_of::{Answered, Question, Source, answer, may_call, rests_on_all, route};
 use crate::http::routes::{Holds, Route, optional, required};
 use crate::identity::Caller;
 use crate::refusal::{Refusal, Wrong};
@@ -152,6 +152,7 @@ async fn shown(ask: Ask, as_of: AsOf, route: &'static Route, caller: Caller) -> 
     };
     // Copies of the whole ledger are made one at a time, however many ask.
     let _alone = if rests_on_all(route) { Some(app.copying.lock().await) } else { None };
-    let shown = answer(&source, as_of, Question { route, caller, form, language }).await?;
-    Ok(Page::new("application/json", shown))
+    let question = Question { route, caller, form, language };
+    let Answered { text, people } = answer(&source, as_of, question).await?;
+    Ok(Page::new("application/json", text).showing(people))
 }

@@ -3,13 +3,14 @@
 use std::fmt::Write as _;
 
 use super::{AT, Ask, Method, Page, Resource, Run};
-use crate::audit::history::{Entry, HistoryError, Span, of_caller, of_stream};
+use crate::audit::history::{Entry, HistoryError, Span, of_caller, of_readers, of_stream};
 use crate::audit::kinds::Kind;
 use crate::entity::KINDS;
 use crate::http::Failure;
 use crate::http::routes::{Field, Holds, optional, required};
 use crate::identity::Caller;
 use crate::ledger::ExecuteError;
+use crate::reading::{PEOPLE, Person};
 use crate::refusal::{Refusal, Wrong};
 use crate::value::MAX_ID;
 
@@ -29,6 +30,12 @@ const LIMIT: Field = optional("limit", Holds::Int(1, MAX_ENTRIES), "at most so m
 macro_rules! entry {
     () => {
         r#"{"position":9,"stream":"coupon/439","sequence":2,"type":"Viewed","version":"1.0","recorded_at_ms":1543026701000,"recorded_at":"2018-11-24 10:31:41","caller":"member:431","request_id":"5d1f0c9b8a7e6d3c","idempotency_key":null,"causation_id":"5d1f0c9b8a7e6d3c","correlation_id":"5d1f0c9b8a7e6d3c","words":"opened by member 431 for the first time","changes":[{"path":"holdings.431.read","before":false,"after":true}],"before":{"holder_id":431},"after":{"holder_id":431}}"#
+    };
+}
+
+macro_rules! reading {
+    () => {
+        r#"{"position":12,"stream":"reading/3","sequence":1,"type":"Read","version":"1.0","recorded_at_ms":1543026701000,"recorded_at":"2018-11-24 10:31:41","caller":"employee:1000","request_id":"5d1f0c9b8a7e6d3c","idempotency_key":null,"causation_id":"5d1f0c9b8a7e6d3c","correlation_id":"5d1f0c9b8a7e6d3c","words":"employee:1000 read personal data of member 431 through /member/get, an answer with 1 in all","changes":[],"before":null,"after":{"reader":"employee:1000","action":"/member/get","member_ids":[431],"employee_ids":[],"account_ids":[],"people":1,"at_ms":1543026701000}}"#
     };
 }
 
@@ -73,6 +80,17 @@ pub(super) const RESOURCES: &[Resource] = &[
         produces: "application/x-ndjson",
         example: entry!(),
         run: Run::Deeds,
+    },
+    Resource {
+        method: Method::Get,
+        path: "/v1/readers/{kind}/{id}",
+        about: "Who has read the personal data of a member, an employee or the holder of an account: one line for each reading, \
+                in order, as in a history. The log is not walked for it. docs/security.md says which readings are told",
+        parts: &[required("kind", Holds::OneOf(PEOPLE), "whose data"), required("id", Holds::Id, "his id")],
+        query: &[AT, AFTER, LIMIT],
+        produces: "application/x-ndjson",
+        example: reading!(),
+        run: Run::Readers,
     },
 ];
 
@@ -130,6 +148,20 @@ pub(super) async fn deeds(mut ask: Ask) -> Result<Page, Failure> {
     let (ledger, span) = (&ask.app.ledger, Span { after, until });
     let deeds = of_caller(ledger.store(), &caller, span, (limit, LOOK_AT), ledger.zone()).await?;
     page(&deeds.entries, deeds.next_after)
+}
+
+pub(super) async fn readers(mut ask: Ask) -> Result<Page, Failure> {
+    let kind = ask.form.one_of("kind", PEOPLE).unwrap_or("member");
+    let id = ask.form.id("id");
+    let (after, limit) = paging(&mut ask);
+    let at = ask.at();
+    ask.checked()?;
+    let until = ask.as_of(at).await?.position;
+    let person = Person::named(kind, id).ok_or(Refusal::NoSuchMember)?;
+    let (ledger, span) = (&ask.app.ledger, Span { after, until });
+    let entries = of_readers(ledger.store(), person, span, limit, ledger.zone()).await?;
+    let next_after = entries.last().map_or(after, |entry| entry.position);
+    page(&entries, next_after)
 }
 
 fn paging(ask: &mut Ask) -> (i64, usize) {

@@ -14,6 +14,7 @@ use super::events::{STREAM, TYPE, filter};
 use super::{Ask, Method, Page, Resource, Run};
 use crate::access::{self, Resource as Target};
 use crate::audit::feed::{Filter, line};
+use crate::http::asker::Asker;
 use crate::http::routes::{Holds, optional};
 use crate::http::{App, Failure};
 use crate::ledger::ExecuteError;
@@ -189,7 +190,8 @@ impl Reader {
             return true;
         }
         self.checked = Instant::now();
-        match self.app.identify(&self.headers, false).await {
+        let asker = Asker::of(&self.app, &self.headers);
+        match self.app.identify(&self.headers, false, &asker).await {
             Ok(found) => access::authorize(&found.who, &self.action, Target::Unknown).is_ok(),
             Err(_) => false,
         }

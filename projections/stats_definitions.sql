@@ -1,0 +1,55 @@
+-- The same as stats_days without shops, employees and sources: what a page of definitions over years adds up. Read by
+-- /statistics/elecoupon and by /v1/statistics where no more is asked for.
+CREATE TABLE stats_definitions_v1 (
+  bucket            BIGINT NOT NULL,
+  day               BIGINT NOT NULL,           -- as in stats_days, and so are the sums
+  definition_id     BIGINT NOT NULL,
+  kind              BIGINT NOT NULL,           -- 1 cash, 2 exchange
+  issued            BIGINT NOT NULL DEFAULT 0,
+  claimed           BIGINT NOT NULL DEFAULT 0,
+  viewed            BIGINT NOT NULL DEFAULT 0,
+  given             BIGINT NOT NULL DEFAULT 0,
+  withdrawn         BIGINT NOT NULL DEFAULT 0,
+  lapsed            BIGINT NOT NULL DEFAULT 0,
+  received          BIGINT NOT NULL DEFAULT 0,
+  redeemed          BIGINT NOT NULL DEFAULT 0,
+  reversed          BIGINT NOT NULL DEFAULT 0,
+  reviewed          BIGINT NOT NULL DEFAULT 0,
+  score             BIGINT NOT NULL DEFAULT 0,
+  expired           BIGINT NOT NULL DEFAULT 0,
+  voided            BIGINT NOT NULL DEFAULT 0,
+  outstanding       BIGINT NOT NULL DEFAULT 0,
+  issued_cents      BIGINT NOT NULL DEFAULT 0,
+  redeemed_cents    BIGINT NOT NULL DEFAULT 0,
+  reversed_cents    BIGINT NOT NULL DEFAULT 0,
+  expired_cents     BIGINT NOT NULL DEFAULT 0,
+  voided_cents      BIGINT NOT NULL DEFAULT 0,
+  outstanding_cents BIGINT NOT NULL DEFAULT 0,
+  PRIMARY KEY (bucket, day, definition_id, kind)
+)
+-- sqlite: STRICT, WITHOUT ROWID
+;
+-- fold:
+SELECT day, definition_id, kind,
+  SUM(event = 'issued') AS issued,
+  SUM(event = 'issued' AND source = 8) AS claimed,
+  SUM(event = 'viewed') AS viewed,
+  SUM(event = 'given') AS given,
+  SUM(event = 'withdrawn') AS withdrawn,
+  SUM(event = 'lapsed') AS lapsed,
+  SUM(event = 'received') AS received,
+  SUM(event = 'redeemed') AS redeemed,
+  SUM(event = 'reversed') AS reversed,
+  SUM(event = 'reviewed') AS reviewed,
+  SUM(score) AS score,
+  SUM(expired) AS expired,
+  SUM(event = 'voided') AS voided,
+  SUM(outstanding) AS outstanding,
+  SUM((event = 'issued') * value_cents) AS issued_cents,
+  SUM((event = 'redeemed') * value_cents) AS redeemed_cents,
+  SUM((event = 'reversed') * value_cents) AS reversed_cents,
+  SUM(expired * value_cents) AS expired_cents,
+  SUM((event = 'voided') * value_cents) AS voided_cents,
+  SUM(outstanding * value_cents) AS outstanding_cents
+FROM facts
+GROUP BY day, definition_id, kind

@@ -1,0 +1,621 @@
+//! What is asked of the statistics, and what is answered: sums by what the caller chooses, for periods of local days.
+//!
+//! Everything of one answer is read at one instant and is as of one position. Which table is asked follows from what is
+//! asked: the one with the fewest columns that has them all. Nothing of a request is ever part of a statement's text but
+//! numbers, and names that a file under `projections/` has.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::period::{Period, values};
+use crate::read_model::pages::Slice;
+use crate::store::statistics::{Statistic, statistics};
+use crate::store::{BUCKET, Cell, Look, Row, Store, StoreError};
+
+/// Groups of one answer: beyond, whoever asks must ask for less.
+pub const MAX_GROUPS: usize = 100_000;
+
+/// A question.
+#[derive(Clone, Debug, Default)]
+pub struct Question {
+    /// What is measured.
+    pub measures: Vec<Measure>,
+    /// What it is told apart by: columns that some statistic has.
+    pub by: Vec<&'static str>,
+    /// Of what: only rows with one of these numbers in a column.
+    pub only: Vec<(&'static str, Vec<i64>)>,
+    /// The periods, one after the other without gaps.
+    pub periods: Vec<Period>,
+}
+
+/// A figure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Measure {
+    /// What a column of a statistic comes to in the period.
+    Sum(&'static str),
+    /// What it comes to from the ledger's beginning to the period's end.
+    Level(&'static str),
+    /// Uses that stand: redeemed less reversed.
+    Used,
+    /// Their deductions.
+    UsedCents,
+    /// The mean of the reviews' scores.
+    AverageScore,
+    /// Of those issued in the period, how many uses there were in it.
+    RedemptionRate,
+    /// The median of the days from the issue to the use, of the period's uses that stand.
+    MedianDays,
+    /// Members who used one.
+    Members,
+    /// Members who used one, and had used one on an earlier day.
+    ReturningMembers,
+}
+
+/// Measures that are no column's sum.
+const DERIVED: [(&str, Measure); 7] = [
+    ("average_score", Measure::AverageScore),
+    ("median_days", Measure::MedianDays),
+    ("members", Measure::Members),
+    ("redemption_rate", Measure::RedemptionRate),
+    ("returning_members", Measure::ReturningMembers),
+    ("used", Measure::Used),
+    ("used_cents", Measure::UsedCents),
+];
+
+/// Sums that say how much there is, not what happened.
+const LEVELS: [&str; 2] = ["outstanding", "outstanding_cents"];
+
+/// What an issue and a use are not both told apart by: shares and what there is have no meaning there.
+const OF_ONE_SIDE: [&str; 2] = ["shop_id", "employee_id"];
+
+/// Columns that nothing is told apart by: there are as many as there are uses, or they are days.
+const NO_DIMENSIONS: [&str; 7] =
+    ["day", "issue_day", "redemption_id", "coupon_id", "used_at_ms", "value_cents", "member_id"];
+
+impl Measure {
+    /// The one with a name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        let derived = DERIVED.iter().find(|(derived, _)| *derived == name);
+        derived.map(|(_, measure)| *measure).or_else(|| {
+            let column = sums().find(|column| *column == name)?;
+            Some(if LEVELS.contains(&column) { Self::Level(column) } else { Self::Sum(column) })
+        })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sum(column) | Self::Level(column) => column,
+            derived => DERIVED.iter().find(|(_, measure)| *measure == derived).map_or("", |(name, _)| name),
+        }
+    }
+
+    /// Every name, in order.
+    #[must_use]
+    pub fn names() -> Vec<&'static str> {
+        let derived = DERIVED.iter().map(|(name, _)| *name);
+        derived.chain(sums()).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// The sums of the period that it is computed from.
+    fn sums(self) -> &'static [&'static str] {
+        match self {
+            Self::Used => &["redeemed", "reversed"],
+            Self::UsedCents => &["redeemed_cents", "reversed_cents"],
+            Self::AverageScore => &["score", "reviewed"],
+            Self::RedemptionRate => &["redeemed", "reversed", "issued"],
+            _ => &[],
+        }
+    }
+}
+
+fn all() -> &'static [Statistic] {
+    // A file that makes no statistic keeps the ledger from being opened at all.
+    statistics().unwrap_or_default()
+}
+
+fn columns(sum: bool) -> impl Iterator<Item = &'static str> {
+    let columns = all().iter().flat_map(|statistic| &statistic.columns);
+    columns.filter(move |column| column.is_sum == sum).map(|column| column.name)
+}
+
+fn sums() -> impl Iterator<Item = &'static str> {
+    columns(true).filter(|name| *name != "reversed_at_ms")
+}
+
+/// What figures can be told apart by, in order.
+#[must_use]
+pub fn dimensions() -> Vec<&'static str> {
+    let named = columns(false).filter(|name| !NO_DIMENSIONS.contains(name));
+    named.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// The dimension with a name.
+#[must_use]
+pub fn dimension(name: &str) -> Option<&'static str> {
+    dimensions().into_iter().find(|known| *known == name)
+}
+
+/// The point of the log that an answer is of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct AsOf {
+    /// The last event that is counted.
+    pub position: i64,
+    /// When it was recorded, Unix milliseconds; 0 = nothing is counted yet.
+    pub recorded_at_ms: i64,
+}
+
+/// A figure's value.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Value {
+    /// A number of things, cents or days.
+    Whole(i64),
+    /// A share or a mean.
+    Part(f64),
+    /// There is nothing that it could be of.
+    None,
+}
+
+/// One line of an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Line {
+    /// The place of its period among those that were asked for.
+    pub period: usize,
+    /// What it is of, in the order of `by`.
+    pub key: Vec<i64>,
+    /// Its figures, in the order of `measures`.
+    pub values: Vec<Value>,
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// The point of the log that it is of.
+    pub as_of: AsOf,
+    /// Its lines, by period and key. What nothing happened to has none.
+    pub lines: Vec<Line>,
+}
+
+/// Why a question is not answered.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No statistic keeps this together.
+    #[error("{0}")]
+    NotKept(String),
+    /// There would be too many lines.
+    #[error("more than {MAX_GROUPS} lines: ask for fewer periods, or for less to be told apart")]
+    TooMany,
+    /// A statistic is being counted from the log's beginning.
+    #[error("{0} is being counted: try again later")]
+    BeingCounted(&'static str),
+}
+
+/// The statistic with the fewest columns that has all of these.
+fn with_columns(needed: &BTreeSet<&str>) -> Option<&'static Statistic> {
+    let names = |statistic: &'static Statistic| statistic.columns.iter().map(|column| column.name);
+    let names_rows =
+        |statistic: &&Statistic| statistic.columns.iter().filter(|column| !column.is_sum).count();
+    let fits = |statistic: &&'static Statistic| {
+        let names: BTreeSet<&str> = names(statistic).collect();
+        needed.is_subset(&names)
+    };
+    all().iter().filter(fits).min_by_key(names_rows)
+}
+
+/// The parts of one answer, and which of the statements' rows is whose.
+struct Plan<'a> {
+    question: &'a Question,
+    looks: Vec<Look>,
+    tables: BTreeSet<&'static str>,
+}
+
+/// Where the rows of one part are.
+type Place = usize;
+
+impl Plan<'_> {
+    fn table(&mut self, needed: &[&'static str]) -> Result<&'static str, AskError> {
+        let question = self.question;
+        let told_apart = question.by.iter().chain(question.only.iter().map(|(column, _)| column));
+        let columns: BTreeSet<&str> = needed.iter().chain(told_apart).copied().collect();
+        let statistic = with_columns(&columns).ok_or_else(|| {
+            AskError::NotKept(format!("no statistic has {} together", Vec::from_iter(columns).join(", ")))
+        })?;
+        self.tables.insert(statistic.table);
+        Ok(statistic.table)
+    }
+
+    /// A statement over the rows of each period: its start, the columns of `by`, and what is selected besides.
+    fn of_periods(&mut self, table: &str, (select, besides, group): (&str, &str, &str)) -> Place {
+        let by = self.by();
+        let sql = format!(
+            "WITH periods (starts, ends) AS (VALUES {}) SELECT p.starts{by}{select} FROM periods AS p CROSS JOIN {table} AS t
+             WHERE t.bucket = $1 AND t.day >= p.starts AND t.day <= p.ends{}{besides} GROUP BY p.starts{by}{group} LIMIT {}",
+            values(&self.question.periods),
+            self.only(),
+            MAX_GROUPS + 1,
+        );
+        self.look(sql)
+    }
+
+    fn by(&self) -> String {
+        self.question.by.iter().fold(String::new(), |by, column| by + ", t." + column)
+    }
+
+    fn only(&self) -> String {
+        only_text(&self.question.only)
+    }
+
+    fn look(&mut self, sql: String) -> Place {
+        self.looks.push(Look { sql, parameters: vec![BUCKET.into()] });
+        self.looks.len() - 1
+    }
+}
+
+/// Sums as they are selected.
+fn added(sums: &[&str]) -> String {
+    sums.iter().fold(String::new(), |select, name| select + ", CAST(SUM(t." + name + ") AS BIGINT)")
+}
+
+fn only_text(only: &[(&'static str, Vec<i64>)]) -> String {
+    let one = |(column, numbers): &(&str, Vec<i64>)| {
+        let numbers: Vec<String> = numbers.iter().map(i64::to_string).collect();
+        let list = if numbers.is_empty() { "NULL".to_owned() } else { numbers.join(", ") };
+        format!(" AND t.{column} IN ({list})")
+    };
+    only.iter().map(one).collect()
+}
+
+/// The same for one table; an error where it has not the columns.
+pub(super) fn only_sql(only: &[(&'static str, Vec<i64>)], table: &str) -> Result<String, AskError> {
+    let statistic = all().iter().find(|statistic| statistic.table == table);
+    let has =
+        |column: &str| statistic.is_some_and(|one| one.columns.iter().any(|known| known.name == column));
+    match only.iter().find(|(column, _)| !has(column)) {
+        Some((column, _)) => {
+            Err(AskError::NotKept(format!("{table} does not tell coupons apart by {column}")))
+        }
+        None => Ok(only_text(only)),
+    }
+}
+
+/// A table of statistics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// Its name, which is its view's.
+    pub name: &'static str,
+    /// How far it is; None = it has not begun.
+    pub position: Option<i64>,
+    /// The columns of its view.
+    pub columns: Vec<&'static str>,
+}
+
+/// Every table of statistics.
+pub async fn tables(store: &Store) -> Result<Vec<Table>, StoreError> {
+    let sql = "SELECT name, value FROM checkpoints WHERE bucket = $1".to_owned();
+    let rows = store.look(vec![Look { sql, parameters: vec![BUCKET.into()] }]).await?;
+    let position = |table: &str| {
+        let mut rows = rows.iter().flatten();
+        rows.find(|row| row.text(0) == table).map(|row| row.int(1))
+    };
+    let table = |statistic: &Statistic| Table {
+        name: statistic.name,
+        position: position(statistic.table),
+        columns: statistic.columns.iter().map(|column| column.name).collect(),
+    };
+    Ok(all().iter().map(table).collect())
+}
+
+/// Lines in the making: their sums by name, by period and key.
+#[derive(Default)]
+struct Lines(BTreeMap<(usize, Vec<i64>), BTreeMap<&'static str, i64>>);
+
+impl Lines {
+    fn entry(&mut self, period: usize, key: Vec<i64>) -> &mut BTreeMap<&'static str, i64> {
+        self.0.entry((period, key)).or_default()
+    }
+
+    /// Puts what a statement of each period answered.
+    fn put(&mut self, rows: &[Row], question: &Question, names: &[&'static str]) {
+        for row in rows {
+            let Some((period, key)) = whose(row, question) else { continue };
+            let sums = self.entry(period, key);
+            for (place, name) in (1 + question.by.len()..).zip(names) {
+                *sums.entry(name).or_default() += row.int(place);
+            }
+        }
+    }
+}
+
+/// Which line a row of a statement of each period belongs to.
+fn whose(row: &Row, question: &Question) -> Option<(usize, Vec<i64>)> {
+    let period = question.periods.iter().position(|period| period.start == row.int(0))?;
+    Some((period, (1..=question.by.len()).map(|place| row.int(place)).collect()))
+}
+
+/// What one answer is put together from: where each part's rows are.
+#[derive(Default)]
+struct Parts {
+    /// The sums that the measures need, in the order of their columns.
+    sums: Vec<&'static str>,
+    /// Those of them that are levels.
+    levels: Vec<&'static str>,
+    summed: Option<Place>,
+    opening: Option<Place>,
+    median: Option<Place>,
+    members: Option<Place>,
+}
+
+/// Answers a question.
+pub async fn ask(store: &Store, question: &Question) -> Result<Answer, AskError> {
+    refuse_what_has_no_meaning(question)?;
+    let mut plan = Plan { question, looks: Vec::new(), tables: BTreeSet::new() };
+    let parts = plan.parts()?;
+    let Plan { looks, tables, .. } = plan;
+    let (as_of, rows) = look(store, &tables, looks).await?;
+    if rows.iter().any(|rows| rows.len() > MAX_GROUPS) {
+        return Err(AskError::TooMany);
+    }
+    let of =
+        |place: Option<Place>| place.and_then(|place| rows.get(place)).map(Vec::as_slice).unwrap_or_default();
+    let mut lines = Lines::default();
+    lines.put(of(parts.summed), question, &parts.sums);
+    raise_levels(&mut lines, of(parts.opening), question, &parts.levels);
+    lines.put(of(parts.members), question, &["members", "returning_members"]);
+    put_medians(&mut lines, of(parts.median), question);
+    if lines.0.len() > MAX_GROUPS {
+        return Err(AskError::TooMany);
+    }
+    let line = |((period, key), sums): ((usize, Vec<i64>), BTreeMap<&'static str, i64>)| Line {
+        period,
+        key,
+        values: question.measures.iter().map(|measure| value(*measure, &sums)).collect(),
+    };
+    Ok(Answer { as_of, lines: lines.0.into_iter().map(line).collect() })
+}
+
+fn refuse_what_has_no_meaning(question: &Question) -> Result<(), AskError> {
+    let of_both =
+        question.measures.iter().any(|one| matches!(one, Measure::Level(_) | Measure::RedemptionRate));
+    let mut told_apart = question.by.iter().chain(question.only.iter().map(|(column, _)| column));
+    match told_apart.find(|column| of_both && OF_ONE_SIDE.contains(*column)) {
+        Some(column) => Err(AskError::NotKept(format!(
+            "a coupon is issued at no shop: what is outstanding and redemption_rate are not told by {column}"
+        ))),
+        None => Ok(()),
+    }
+}
+
+impl Plan<'_> {
+    /// Plans what the measures need.
+    fn parts(&mut self) -> Result<Parts, AskError> {
+        let measures = &self.question.measures;
+        let mut sums: BTreeSet<&'static str> = measures.iter().flat_map(|one| one.sums()).copied().collect();
+        let mut parts = Parts::default();
+        for measure in measures {
+            match measure {
+                Measure::Sum(column) => drop(sums.insert(column)),
+                Measure::Level(column) => {
+                    sums.insert(column);
+                    parts.levels.push(column);
+                }
+                _ => {}
+            }
+        }
+        parts.sums = sums.into_iter().collect();
+        if !parts.sums.is_empty() {
+            let table = self.table(&parts.sums)?;
+            parts.summed = Some(self.of_periods(table, (&added(&parts.sums), "", "")));
+            parts.opening = (!parts.levels.is_empty()).then(|| self.opening(table, &parts.levels));
+        }
+        if measures.contains(&Measure::MedianDays) {
+            let table = self.table(&["age_days", "used"])?;
+            let select = format!(", t.age_days{}", added(&["used"]));
+            parts.median = Some(self.of_periods(table, (&select, " AND t.used <> 0", ", t.age_days")));
+        }
+        if measures.contains(&Measure::Members) || measures.contains(&Measure::ReturningMembers) {
+            let table = self.table(&["member_id", "used", "redemption_id"])?;
+            let select = format!(
+                ", COUNT(DISTINCT t.member_id), COUNT(DISTINCT CASE WHEN
+                   EXISTS (SELECT 1 FROM {table} AS b WHERE b.bucket = t.bucket AND b.member_id = t.member_id
+                           AND b.day < t.day AND b.used > 0)
+                   THEN t.member_id END)"
+            );
+            parts.members = Some(self.of_periods(table, (&select, " AND t.used > 0", "")));
+        }
+        Ok(parts)
+    }
+
+    /// What levels came to before the first period.
+    fn opening(&mut self, table: &str, levels: &[&'static str]) -> Place {
+        let select = added(levels);
+        let first = self.question.periods.first().map_or(0, |period| period.start);
+        let by = self.by();
+        let group =
+            if by.is_empty() { String::new() } else { format!(" GROUP BY {}", by.trim_start_matches(", ")) };
+        let sql = format!(
+            "SELECT CAST({first} AS BIGINT){by}{select} FROM {table} AS t WHERE t.bucket = $1 AND t.day < {first}{}{group}",
+            self.only(),
+        );
+        self.look(sql)
+    }
+}
+
+/// Makes of what each period changed what there is at its end.
+fn raise_levels(lines: &mut Lines, opening: &[Row], question: &Question, levels: &[&'static str]) {
+    if levels.is_empty() {
+        return;
+    }
+    let by = question.by.len();
+    let mut reached: BTreeMap<Vec<i64>, Vec<i64>> = BTreeMap::new();
+    for row in opening {
+        let key = (1..=by).map(|place| row.int(place)).collect();
+        reached.insert(key, (by + 1..=by + levels.len()).map(|place| row.int(place)).collect());
+    }
+    for (_, key) in lines.0.keys() {
+        reached.entry(key.clone()).or_insert_with(|| vec![0; levels.len()]);
+    }
+    for (key, mut level) in reached {
+        for period in 0..question.periods.len() {
+            let changed = lines.0.get(&(period, key.clone()));
+            for (reached, name) in level.iter_mut().zip(levels) {
+                *reached += changed.and_then(|sums| sums.get(name)).copied().unwrap_or_default();
+            }
+            if changed.is_some() || level.iter().any(|level| *level != 0) {
+                let sums = lines.entry(period, key.clone());
+                sums.extend(levels.iter().copied().zip(level.iter().copied()));
+            }
+        }
+    }
+}
+
+/// The lower of the two in the middle, where two are.
+fn put_medians(lines: &mut Lines, rows: &[Row], question: &Question) {
+    let mut ages: BTreeMap<(usize, Vec<i64>), BTreeMap<i64, i64>> = BTreeMap::new();
+    let place = question.by.len() + 1;
+    for row in rows {
+        let Some(line) = whose(row, question) else { continue };
+        *ages.entry(line).or_default().entry(row.int(place)).or_default() += row.int(place + 1);
+    }
+    for ((period, key), ages) in ages {
+        let all: i64 = ages.values().sum();
+        let mut seen = 0;
+        let median = ages.iter().find(|(_, uses)| {
+            seen += **uses;
+            seen * 2 >= all
+        });
+        if let Some((median, _)) = median.filter(|_| all > 0) {
+            lines.entry(period, key).insert("median_days", *median);
+        }
+    }
+}
+
+fn value(measure: Measure, sums: &BTreeMap<&'static str, i64>) -> Value {
+    let sum = |name: &str| sums.get(name).copied().unwrap_or_default();
+    let part = |of: i64, all: i64, digits: i32| {
+        if all == 0 {
+            return Value::None;
+        }
+        let scale = 10_f64.powi(digits);
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a share is not exact, and says no more digits than it has"
+        )]
+        let share = of as f64 / all as f64;
+        Value::Part((share * scale).round() / scale)
+    };
+    match measure {
+        Measure::Sum(name) | Measure::Level(name) => Value::Whole(sum(name)),
+        Measure::Used => Value::Whole(sum("redeemed") - sum("reversed")),
+        Measure::UsedCents => Value::Whole(sum("redeemed_cents") - sum("reversed_cents")),
+        Measure::AverageScore => part(sum("score"), sum("reviewed"), 2),
+        Measure::RedemptionRate => part(sum("redeemed") - sum("reversed"), sum("issued"), 4),
+        Measure::MedianDays => sums.get("median_days").map_or(Value::None, |days| Value::Whole(*days)),
+        Measure::Members => Value::Whole(sum("members")),
+        Measure::ReturningMembers => Value::Whole(sum("returning_members")),
+    }
+}
+
+/// What these statements answer, and the position that all of their tables are at.
+pub(super) async fn look(
+    store: &Store,
+    tables: &BTreeSet<&'static str>,
+    mut looks: Vec<Look>,
+) -> Result<(AsOf, Vec<Vec<Row>>), AskError> {
+    let places: Vec<String> = (2..2 + tables.len()).map(|place| format!("${place}")).collect();
+    let names = tables.iter().map(|table| Cell::from(*table));
+    looks.push(Look {
+        sql: format!(
+            "SELECT c.name, c.value,
+                    COALESCE((SELECT recorded_at_ms FROM events AS e WHERE e.bucket = c.bucket AND e.position = c.value), 0)
+             FROM checkpoints AS c WHERE c.bucket = $1 AND c.name IN ({})",
+            places.join(", ")
+        ),
+        parameters: std::iter::once(BUCKET.into()).chain(names).collect(),
+    });
+    let mut rows = store.look(looks).await?;
+    let reached = rows.pop().unwrap_or_default();
+    let position = reached.iter().map(|row| row.int(1)).min().unwrap_or_default();
+    let behind = tables.iter().find(|table| {
+        !reached.iter().any(|row| row.text(0) == **table)
+            || reached.iter().any(|row| row.text(0) == **table && row.int(1) != position)
+            || reached.iter().any(|row| row.int(1) != position)
+    });
+    if let Some(table) = behind {
+        return Err(AskError::BeingCounted(table));
+    }
+    let recorded_at_ms = reached.first().map_or(0, |row| row.int(2));
+    Ok((AsOf { position, recorded_at_ms }, rows))
+}
+
+/// The figures of what nothing happened to.
+#[must_use]
+pub fn nothing(question: &Question) -> Vec<Value> {
+    question.measures.iter().map(|measure| value(*measure, &BTreeMap::new())).collect()
+}
+
+/// Which uses are meant.
+#[derive(Clone, Debug)]
+pub struct UsesOf {
+    /// Of coupons of this definition.
+    pub definition_id: i64,
+    /// In these shops.
+    pub shops: Vec<i64>,
+    /// On these days.
+    pub period: Period,
+    /// Which part of them, newest first.
+    pub slice: Slice,
+}
+
+/// A use that stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Use {
+    /// Its id.
+    pub redemption_id: i64,
+    /// The coupon.
+    pub coupon_id: i64,
+    /// When, Unix milliseconds.
+    pub used_at_ms: i64,
+    /// Where.
+    pub shop_id: i64,
+    /// Who redeemed it, 0 = the member himself.
+    pub employee_id: i64,
+    /// Whose it was.
+    pub member_id: i64,
+    /// How the coupon was born.
+    pub source: i64,
+    /// What it took off.
+    pub value_cents: i64,
+}
+
+/// Uses that stand, as of where the statistics are: as many as the figures count.
+pub async fn uses(store: &Store, of: &UsesOf) -> Result<(AsOf, Vec<Use>), AskError> {
+    let shops: Vec<String> = of.shops.iter().map(i64::to_string).collect();
+    let shops = if shops.is_empty() { "NULL".to_owned() } else { shops.join(", ") };
+    let sql = format!(
+        "SELECT redemption_id, coupon_id, used_at_ms, shop_id, employee_id, member_id, source, value_cents
+         FROM stats_uses_v1
+         WHERE bucket = $1 AND definition_id = $5 AND day >= $6 AND day <= $7 AND used > 0 AND shop_id IN ({shops})
+           AND redemption_id < $2
+         ORDER BY redemption_id DESC LIMIT $3 OFFSET $4"
+    );
+    let mut parameters = vec![BUCKET.into()];
+    parameters.extend(of.slice.parameters());
+    parameters.extend([of.definition_id, of.period.start, of.period.end].map(Cell::from));
+    let tables = BTreeSet::from(["stats_uses_v1"]);
+    let (as_of, rows) = look(store, &tables, vec![Look { sql, parameters }]).await?;
+    let used = |row: &Row| Use {
+        redemption_id: row.int(0),
+        coupon_id: row.int(1),
+        used_at_ms: row.int(2),
+        shop_id: row.int(3),
+        employee_id: row.int(4),
+        member_id: row.int(5),
+        source: row.int(6),
+        value_cents: row.int(7),
+    };
+    Ok((as_of, rows.first().map(|rows| rows.iter().map(used).collect()).unwrap_or_default()))
+}

@@ -1,0 +1,119 @@
+//! Periods of local days.
+
+use chrono::{Datelike as _, Days, Months, NaiveDate};
+
+use crate::clock::day_number;
+
+/// How fine a range of days is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Grain {
+    /// Each day.
+    Day,
+    /// Each week, from Monday on.
+    Week,
+    /// Each month.
+    Month,
+    /// Each quarter of a year.
+    Quarter,
+    /// Each year.
+    Year,
+    /// All of it at once.
+    #[default]
+    All,
+}
+
+impl Grain {
+    /// Their names.
+    pub const NAMES: &'static [&'static str] = &["day", "week", "month", "quarter", "year", "all"];
+
+    /// The one with a name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "day" => Self::Day,
+            "week" => Self::Week,
+            "month" => Self::Month,
+            "quarter" => Self::Quarter,
+            "year" => Self::Year,
+            "all" => Self::All,
+            _ => return None,
+        })
+    }
+
+    /// The first day of what lies behind the period that a day is in; None = there is no such day.
+    fn behind(self, day: NaiveDate) -> Option<NaiveDate> {
+        let months_on = |first_month: u32, months: u32| {
+            NaiveDate::from_ymd_opt(day.year(), first_month, 1)?.checked_add_months(Months::new(months))
+        };
+        match self {
+            Self::Day => day.checked_add_days(Days::new(1)),
+            Self::Week => {
+                day.checked_add_days(Days::new(u64::from(7 - day.weekday().num_days_from_monday())))
+            }
+            Self::Month => months_on(day.month(), 1),
+            Self::Quarter => months_on(day.month0() / 3 * 3 + 1, 3),
+            Self::Year => months_on(1, 12),
+            Self::All => None,
+        }
+    }
+}
+
+/// Some days one after the other, both ends of it in it: 20261129.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Period {
+    /// The first.
+    pub start: i64,
+    /// The last.
+    pub end: i64,
+}
+
+/// The periods of a range of days; the first and the last may be cut. None where there are more than `most`.
+#[must_use]
+pub fn periods((first, last): (NaiveDate, NaiveDate), grain: Grain, most: usize) -> Option<Vec<Period>> {
+    let mut periods = Vec::new();
+    let mut start = first;
+    while start <= last {
+        if periods.len() == most {
+            return None;
+        }
+        let behind = grain.behind(start).filter(|behind| *behind <= last);
+        let end = behind.and_then(|behind| behind.checked_sub_days(Days::new(1))).unwrap_or(last);
+        periods.push(Period { start: day_number(start), end: day_number(end) });
+        let Some(next) = behind else { break };
+        start = next;
+    }
+    Some(periods)
+}
+
+/// Periods as the rows of a VALUES; PostgreSQL takes its type from the casts.
+pub(super) fn values(periods: &[Period]) -> String {
+    let row = |period: &Period| format!("(CAST({} AS BIGINT), CAST({} AS BIGINT))", period.start, period.end);
+    periods.iter().map(row).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_its_periods_without_gaps() {
+        let day = |text: &str| text.parse::<NaiveDate>().unwrap();
+        let told = |first: &str, last: &str, grain| {
+            let periods = periods((day(first), day(last)), grain, 100)?;
+            Some(periods.into_iter().map(|period| (period.start, period.end)).collect::<Vec<_>>())
+        };
+        let range = |grain| told("2026-11-28", "2027-01-02", grain).unwrap();
+        assert_eq!(range(Grain::All), [(20_261_128, 20_270_102)]);
+        assert_eq!(range(Grain::Year), [(20_261_128, 20_261_231), (20_270_101, 20_270_102)]);
+        assert_eq!(range(Grain::Quarter), range(Grain::Year));
+        assert_eq!(
+            range(Grain::Month),
+            [(20_261_128, 20_261_130), (20_261_201, 20_261_231), (20_270_101, 20_270_102)]
+        );
+        assert_eq!(range(Grain::Week)[..2], [(20_261_128, 20_261_129), (20_261_130, 20_261_206)]);
+        assert_eq!(range(Grain::Day).len(), 36);
+        assert_eq!(told("2026-11-29", "2026-11-28", Grain::Day), Some(Vec::new()));
+        assert_eq!(told("2026-01-01", "2027-01-01", Grain::Day), None);
+        assert_eq!(periods((day("2026-11-28"), NaiveDate::MAX), Grain::All, 1).unwrap().len(), 1);
+    }
+}

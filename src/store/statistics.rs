@@ -1,0 +1,296 @@
+//! Statistics: tables that are sums over the log, each made and folded by one file under `projections/`.
+//!
+//! A file makes its table, and behind the line `-- fold:` says in one SELECT what some facts add to it. The facts of a range
+//! are put into a table in memory and the SELECT is asked there, in SQLite's words on both engines; what it answers is added
+//! to the table, row by row of its key. So a range of thousands of events costs the database as many rows as it touches, and
+//! live, catching up and made anew are the same statement over other ranges.
+//!
+//! A column with `DEFAULT 0` is a sum, to which is added; the others say of what. Whoever changes what a statistic means
+//! gives its table a new version: it is then made from the log's beginning, beside the old one.
+
+use std::sync::LazyLock;
+
+use rusqlite::Connection;
+
+use super::{BUCKET, Cell, Row, Statement, StoreError};
+
+/// The files, by name.
+const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/statistics.rs"));
+
+/// Rows of one statement: many where there are many, so that PostgreSQL is not asked once for each.
+const ROWS_AT_A_TIME: [usize; 3] = [64, 8, 1];
+
+/// The follower that folds them, by the name of its checkpoint.
+pub const FOLLOWER: &str = "statistics";
+
+/// Behind this line a file says what is added.
+const FOLD: &str = "\n-- fold:\n";
+
+/// A statistic.
+#[derive(Debug)]
+pub struct Statistic {
+    /// Its name, and that of its view: `stats_days`.
+    pub name: &'static str,
+    /// Its table, and the name of its checkpoint: `stats_days_v1`.
+    pub table: &'static str,
+    /// Its columns behind `bucket`.
+    pub columns: Vec<StatisticColumn>,
+    /// What makes it, for both engines.
+    create: &'static str,
+    fold: &'static str,
+    /// How rows are added, so many at a time.
+    add: [&'static str; ROWS_AT_A_TIME.len()],
+    /// How some of its rows are removed.
+    pub(crate) clear: &'static str,
+}
+
+/// A column of a statistic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatisticColumn {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether it is added to; the others name the row.
+    pub is_sum: bool,
+}
+
+/// Why a file makes no statistic.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("projections/{name}.sql: {what}")]
+pub struct BadStatistic {
+    name: String,
+    what: String,
+}
+
+/// Every statistic there is.
+pub fn statistics() -> Result<&'static [Statistic], BadStatistic> {
+    static ALL: LazyLock<Result<Vec<Statistic>, BadStatistic>> =
+        LazyLock::new(|| FILES.iter().map(|(name, file)| Statistic::parse(name, file)).collect());
+    ALL.as_ref().map(Vec::as_slice).map_err(Clone::clone)
+}
+
+/// Kept for good: there are as many as there are files.
+fn kept(text: String) -> &'static str {
+    Box::leak(text.into_boxed_str())
+}
+
+impl Statistic {
+    /// What a file makes. Its texts are kept for as long as the program runs.
+    pub fn parse(name: &'static str, file: &'static str) -> Result<Self, BadStatistic> {
+        let bad = |what: &str| BadStatistic { name: name.to_owned(), what: what.to_owned() };
+        let (create, fold) = file.split_once(FOLD).ok_or_else(|| bad("no line `-- fold:`"))?;
+        let bare: String = create
+            .lines()
+            .map(|line| line.split("--").next().unwrap_or_default())
+            .collect::<Vec<_>>()
+            .join("\n");
+        let made = bare.split_once("CREATE TABLE ").and_then(|(_, rest)| rest.split_once('('));
+        let (table, body) = made.ok_or_else(|| bad("no CREATE TABLE"))?;
+        let table = table.trim();
+        let version = table.strip_prefix(name).and_then(|rest| rest.strip_prefix("_v"));
+        if !version
+            .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
+        {
+            return Err(bad(&format!("its table must be named {name}_v1, or a later version")));
+        }
+        let (columns, key) = body.split_once("PRIMARY KEY (").ok_or_else(|| bad("no PRIMARY KEY"))?;
+        let key = key.split_once(')').map(|(key, _)| key).unwrap_or_default();
+        let key: Vec<&str> = key.split(',').map(str::trim).collect();
+        let mut found = Vec::new();
+        for column in columns.split(',').map(str::trim).filter(|column| !column.is_empty()) {
+            let words: Vec<&str> = column.split_whitespace().collect();
+            let (column, is_sum) = match words.as_slice() {
+                [column, "BIGINT", "NOT", "NULL"] => (*column, false),
+                [column, "BIGINT", "NOT", "NULL", "DEFAULT", "0"] => (*column, true),
+                _ => return Err(bad(&format!("every column is BIGINT NOT NULL, a sum DEFAULT 0: {column}"))),
+            };
+            found.push(StatisticColumn { name: kept(column.to_owned()), is_sum });
+        }
+        if found.first().is_none_or(|column| column.name != "bucket") || key.first() != Some(&"bucket") {
+            return Err(bad("its first column, and the first of its key, is bucket"));
+        }
+        let columns = found.split_off(1);
+        let key = key.get(1..).unwrap_or_default();
+        let names_a_row = |name: &&str| columns.iter().any(|column| column.name == *name && !column.is_sum);
+        if key.is_empty() || !key.iter().all(names_a_row) {
+            return Err(bad("its key must be of columns that are no sums"));
+        }
+        let add = ROWS_AT_A_TIME.map(|rows| kept(add_rows(table, &columns, key, rows)));
+        let key_text = key.join(", ");
+        let clear = format!(
+            "DELETE FROM {table} WHERE bucket = $1 AND ({key_text}) IN
+               (SELECT {key_text} FROM {table} WHERE bucket = $1 LIMIT $2) RETURNING bucket"
+        );
+        Ok(Self { name, table: kept(table.to_owned()), columns, create, fold, add, clear: kept(clear) })
+    }
+
+    /// What makes the table and the view over it, before either engine's words are chosen. Empty it is as of position 0.
+    pub(super) fn definition(&self) -> String {
+        let columns: Vec<&str> = self.columns.iter().map(|column| column.name).collect();
+        let (name, table, columns) = (self.name, self.table, columns.join(", "));
+        format!(
+            "{};
+             DROP VIEW IF EXISTS {name};
+             CREATE VIEW {name} AS SELECT {columns} FROM {table} WHERE bucket = {BUCKET};
+             INSERT INTO checkpoints (bucket, name, value) VALUES ({BUCKET}, '{table}', 0), ({BUCKET}, '{FOLLOWER}', 0)
+               ON CONFLICT (bucket, name) DO NOTHING;",
+            self.create
+        )
+    }
+
+    /// The statements that add some rows, each with its columns in order.
+    #[must_use]
+    pub fn add(&self, rows: &[Row]) -> Vec<Statement> {
+        let mut statements = Vec::new();
+        let mut rest = rows;
+        for (at_a_time, sql) in ROWS_AT_A_TIME.into_iter().zip(self.add) {
+            while rest.len() >= at_a_time {
+                let (now, later) = rest.split_at(at_a_time);
+                let cells = now.iter().flat_map(|row| row.0.iter().cloned());
+                statements.push(Statement::new(sql, std::iter::once(BUCKET.into()).chain(cells)));
+                rest = later;
+            }
+        }
+        statements
+    }
+}
+
+fn add_rows(table: &str, columns: &[StatisticColumn], key: &[&str], rows: usize) -> String {
+    let names: Vec<&str> = columns.iter().map(|column| column.name).collect();
+    let row = |row: usize| {
+        let places = (0..columns.len()).map(|column| format!("${}", 2 + row * columns.len() + column));
+        format!("($1, {})", places.collect::<Vec<_>>().join(", "))
+    };
+    let rows: Vec<String> = (0..rows).map(row).collect();
+    let sums = columns.iter().filter(|column| column.is_sum).map(|column| column.name);
+    let sums: Vec<String> = sums.map(|name| format!("{name} = {table}.{name} + excluded.{name}")).collect();
+    let then = if sums.is_empty() { "NOTHING".to_owned() } else { format!("UPDATE SET {}", sums.join(", ")) };
+    format!(
+        "INSERT INTO {table} (bucket, {}) VALUES {} ON CONFLICT (bucket, {}) DO {then}",
+        names.join(", "),
+        rows.join(", "),
+        key.join(", "),
+    )
+}
+
+/// What facts add to each of these statistics. `columns` are the facts' names, in the order of their cells.
+pub fn fold(
+    statistics: &[&Statistic],
+    columns: &[&str],
+    facts: &[Vec<Cell>],
+) -> Result<Vec<Vec<Row>>, StoreError> {
+    if facts.is_empty() {
+        return Ok(vec![Vec::new(); statistics.len()]);
+    }
+    let memory = Connection::open_in_memory()?;
+    memory.execute_batch(&format!("CREATE TABLE facts ({})", columns.join(", ")))?;
+    let places = vec!["?"; columns.len()].join(", ");
+    {
+        let transaction = memory.unchecked_transaction()?;
+        let mut insert = memory.prepare(&format!("INSERT INTO facts VALUES ({places})"))?;
+        for fact in facts {
+            for (place, cell) in (1..).zip(fact) {
+                match cell {
+                    Cell::Int(value) => insert.raw_bind_parameter(place, value)?,
+                    Cell::Text(value) => insert.raw_bind_parameter(place, value)?,
+                }
+            }
+            insert.raw_execute()?;
+        }
+        drop(insert);
+        transaction.commit()?;
+    }
+    statistics.iter().map(|statistic| added(&memory, statistic)).collect()
+}
+
+fn added(memory: &Connection, statistic: &Statistic) -> Result<Vec<Row>, StoreError> {
+    let corrupt = |what: String| StoreError::Corrupt {
+        table: format!("projections/{}.sql", statistic.name),
+        column: "fold".to_owned(),
+        what,
+    };
+    let mut select = memory.prepare(statistic.fold)?;
+    let given: Vec<String> = select.column_names().into_iter().map(str::to_owned).collect();
+    let place = |column: &StatisticColumn| {
+        let place = given.iter().position(|name| name == column.name);
+        place.ok_or_else(|| corrupt(format!("no column {}", column.name)))
+    };
+    let places: Vec<usize> = statistic.columns.iter().map(place).collect::<Result<_, _>>()?;
+    if places.len() != given.len() {
+        return Err(corrupt(format!("{} columns, and {} are the table's", given.len(), places.len())));
+    }
+    let mut found = select.query([])?;
+    let mut rows = Vec::new();
+    while let Some(row) = found.next()? {
+        let cells = places.iter().map(|place| row.get::<_, i64>(*place).map(Cell::Int));
+        rows.push(Row(cells.collect::<Result<_, _>>()?));
+    }
+    Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VISITS: &str = "-- Visits.
+CREATE TABLE stats_visits_v2 (
+  bucket BIGINT NOT NULL,
+  day    BIGINT NOT NULL, -- local
+  visits BIGINT NOT NULL DEFAULT 0,
+  PRIMARY KEY (bucket, day)
+)
+-- sqlite: STRICT, WITHOUT ROWID
+;
+-- fold:
+SELECT COUNT(*) AS visits, day FROM facts GROUP BY day
+";
+
+    fn day(day: i64) -> Vec<Cell> {
+        vec![day.into()]
+    }
+
+    #[test]
+    fn every_file_is_a_statistic() {
+        let names: Vec<&str> = statistics().unwrap().iter().map(|statistic| statistic.name).collect();
+        assert!(names.contains(&"stats_days"), "{names:?}");
+    }
+
+    #[test]
+    fn a_file_says_what_facts_add_to_its_table() {
+        let visits = Statistic::parse("stats_visits", VISITS).unwrap();
+        assert_eq!(visits.table, "stats_visits_v2");
+        let rows = fold(&[&visits], &["day"], &[day(3), day(4), day(3)]).unwrap();
+        assert_eq!(rows, [[Row(vec![3.into(), 2.into()]), Row(vec![4.into(), 1.into()])]]);
+        let [statement] = &visits.add(&rows[0][..1])[..] else { panic!("one row, one statement") };
+        assert_eq!(
+            statement.sql,
+            "INSERT INTO stats_visits_v2 (bucket, day, visits) VALUES ($1, $2, $3) ON CONFLICT (bucket, day) \
+             DO UPDATE SET visits = stats_visits_v2.visits + excluded.visits"
+        );
+        assert_eq!(statement.parameters, [0, 3, 2].map(Cell::Int));
+        let many: Vec<Row> = (0..75).map(|day| Row(vec![day.into(), 1.into()])).collect();
+        let lengths: Vec<usize> = visits.add(&many).iter().map(|one| one.parameters.len()).collect();
+        assert_eq!(lengths, [1 + 64 * 2, 1 + 8 * 2, 3, 3, 3]);
+    }
+
+    #[test]
+    fn a_file_that_makes_no_statistic_is_told_from_one_that_does() {
+        for (without, what) in [
+            ("-- fold:", "no line `-- fold:`"),
+            ("stats_visits_v2", "its table must be named stats_visits_v1, or a later version"),
+            ("PRIMARY KEY", "no PRIMARY KEY"),
+            ("bucket BIGINT NOT NULL,", "its first column, and the first of its key, is bucket"),
+            (" BIGINT NOT NULL, -- local", "every column is BIGINT NOT NULL, a sum DEFAULT 0: day"),
+        ] {
+            let file = VISITS.replacen(without, if without.ends_with('2') { "visits" } else { "," }, 1);
+            let error = Statistic::parse("stats_visits", kept(file)).unwrap_err();
+            assert!(error.to_string().contains(what), "{without}: {error}");
+        }
+        for fold_of in
+            ["SELECT day FROM facts", "SELECT day, 1 AS visits, 2 AS more FROM facts", "SELECT x FROM facts"]
+        {
+            let file = VISITS.replace("SELECT COUNT(*) AS visits, day FROM facts GROUP BY day", fold_of);
+            let visits = Statistic::parse("stats_visits", kept(file)).unwrap();
+            assert!(fold(&[&visits], &["day"], &[day(3)]).is_err(), "{fold_of}");
+        }
+    }
+}

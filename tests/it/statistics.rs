@@ -1,0 +1,651 @@
+//! Statistics: whatever the ranges, the tables are those of one pass, and of a computation that knows nothing of them.
+
+use std::collections::BTreeMap;
+
+use coupon_ledger::allotment::Allotment;
+use coupon_ledger::clock::{Zone, day_number};
+use coupon_ledger::coupon::{Coupon, CouponEvent, Source};
+use coupon_ledger::entity::{Folded, decode};
+use coupon_ledger::followers;
+use coupon_ledger::identity::Caller;
+use coupon_ledger::read_model::kind_number;
+use coupon_ledger::statistics::Statistics;
+use coupon_ledger::store::statistics::{Statistic, statistics};
+use coupon_ledger::store::{BUCKET, Cell, Look, Statement, Store, StoredEvent, StreamId};
+use coupon_ledger::sweep::sweep;
+use coupon_ledger::value::money_text;
+use serde_json::{Value, json};
+
+use crate::everything::everything;
+use crate::harness::{DAY, EMPLOYEE, Engine, FRIEND, HOUR, MEMBER, World};
+
+/// A table: each row's names and sums by column.
+type Table = BTreeMap<Vec<i64>, Vec<i64>>;
+
+/// Folds until nothing is left, by each of these followers in turn.
+async fn fold(store: &Store, followers: &mut [Statistics]) {
+    let mut idle = 0;
+    for turn in 0.. {
+        let turn = turn % followers.len();
+        idle = if followers[turn].step(store).await.unwrap() { 0 } else { idle + 1 };
+        if idle == followers.len() {
+            return;
+        }
+    }
+}
+
+async fn begin_anew(store: &Store) {
+    let sql = "DELETE FROM checkpoints WHERE bucket = $1 AND name = 'statistics'";
+    store.write(vec![Statement::new(sql, [BUCKET.into()])]).await.unwrap();
+}
+
+async fn table(store: &Store, statistic: &Statistic) -> Table {
+    let columns: Vec<&str> = statistic.columns.iter().map(|column| column.name).collect();
+    let sql = format!("SELECT {} FROM {}", columns.join(", "), statistic.name);
+    let rows = store.look(vec![Look { sql, parameters: Vec::new() }]).await.unwrap().remove(0);
+    let split = |sum: bool, cells: &[Cell]| {
+        let cells = statistic.columns.iter().zip(cells).filter(|(column, _)| column.is_sum == sum);
+        cells.map(|(_, cell)| if let Cell::Int(number) = cell { *number } else { panic!("a text") }).collect()
+    };
+    let rows: Table = rows.iter().map(|row| (split(false, &row.0), split(true, &row.0))).collect();
+    // A line of nothing but noughts says nothing: a use that was taken back leaves one in the cohorts.
+    rows.into_iter().filter(|(_, sums)| sums.iter().any(|sum| *sum != 0)).collect()
+}
+
+async fn tables(store: &Store) -> BTreeMap<&'static str, Table> {
+    let mut found = BTreeMap::new();
+    for statistic in statistics().unwrap() {
+        found.insert(statistic.name, table(store, statistic).await);
+    }
+    found
+}
+
+/// What the tables must hold, computed from each coupon's states one by one.
+async fn computed(store: &Store, zone: Zone) -> BTreeMap<&'static str, Table> {
+    let head = store.head().await.unwrap();
+    let mut streams: BTreeMap<i64, Vec<StoredEvent>> = BTreeMap::new();
+    for event in store.events_after(0, head).await.unwrap() {
+        if event.aggregate_type == "coupon" {
+            streams.entry(event.aggregate_id.parse().unwrap()).or_default().push(event);
+        }
+    }
+    let mut naive = Naive { zone, tables: BTreeMap::new() };
+    for statistic in statistics().unwrap() {
+        naive.tables.insert(statistic.name, Table::new());
+    }
+    for (id, events) in streams {
+        naive.coupon(store, id, &events).await;
+    }
+    let mut tables = naive.tables;
+    for rows in tables.values_mut() {
+        rows.retain(|_, sums| sums.iter().any(|sum| *sum != 0));
+    }
+    tables
+}
+
+struct Naive {
+    zone: Zone,
+    tables: BTreeMap<&'static str, Table>,
+}
+
+/// Of one coupon, the same for all of its rows.
+struct Dims {
+    definition_id: i64,
+    kind: i64,
+    source: i64,
+    partner_id: i64,
+    issue_day: i64,
+    cents: i64,
+}
+
+impl Naive {
+    fn day(&self, at_ms: i64) -> i64 {
+        day_number(self.zone.moment(at_ms).day)
+    }
+
+    fn add(&mut self, name: &str, key: Vec<i64>, sums: &[(&str, i64)]) {
+        let statistic = statistics().unwrap().iter().find(|one| one.name == name).unwrap();
+        let columns: Vec<&str> =
+            statistic.columns.iter().filter(|column| column.is_sum).map(|column| column.name).collect();
+        let row = self.tables.get_mut(name).unwrap().entry(key).or_insert_with(|| vec![0; columns.len()]);
+        for (column, by) in sums {
+            row[columns.iter().position(|name| name == column).unwrap()] += by;
+        }
+    }
+
+    fn on(&mut self, dims: &Dims, day: i64, (shop_id, employee_id): (i64, i64), sums: &[(&str, i64)]) {
+        let Dims { definition_id, kind, source, partner_id, .. } = *dims;
+        self.add(
+            "stats_days",
+            vec![day, definition_id, kind, source, partner_id, shop_id, employee_id],
+            sums,
+        );
+        self.add("stats_definitions", vec![day, definition_id, kind], sums);
+    }
+
+    async fn coupon(&mut self, store: &Store, id: i64, events: &[StoredEvent]) {
+        let mut folded = Folded::<Coupon>::default();
+        let mut dims: Option<Dims> = None;
+        let mut in_hand_since = 0;
+        let mut first_view = None;
+        for stored in events {
+            let event = decode::<Coupon>(stored).unwrap();
+            let before = folded.state.clone();
+            folded.state.evolve(&event);
+            let after = &folded.state;
+            if let Some(issue) = event.birth() {
+                let partner_id = if issue.source == Source::Partner {
+                    let stream = StreamId { kind: "allotment", id: issue.source_id };
+                    let allotted = store.load_one(stream).await.unwrap();
+                    let allotted = decode::<Allotment>(&allotted[0]).unwrap();
+                    let coupon_ledger::allotment::AllotmentEvent::Allotted { partner_id, .. } = allotted
+                    else {
+                        panic!("it begins otherwise")
+                    };
+                    partner_id
+                } else {
+                    0
+                };
+                dims = Some(Dims {
+                    definition_id: issue.definition_id,
+                    kind: kind_number(issue.terms.kind),
+                    source: issue.source.come(),
+                    partner_id,
+                    issue_day: self.day(issue.at_ms),
+                    cents: issue.terms.deduction_cents,
+                });
+            }
+            let dims = dims.as_ref().unwrap();
+            let class = |coupon: &Coupon| {
+                if coupon.issue.is_none() {
+                    "none"
+                } else if coupon.voided_at_ms.is_some() {
+                    "voided"
+                } else if coupon.redemption().is_some() {
+                    "used"
+                } else if coupon.expiry_recorded {
+                    "expired"
+                } else {
+                    "outstanding"
+                }
+            };
+            let (was, is) = (class(&before), class(after));
+            let cents = dims.cents;
+            // Where what there is changed is counted, beside what happened.
+            let (day, by, happened): (i64, (i64, i64), Vec<(&str, i64)>) = match &event {
+                CouponEvent::Issued(issue) | CouponEvent::Imported { issue, .. } => {
+                    let claimed = i64::from(issue.source == Source::Claimed);
+                    let sums = [("issued", 1), ("issued_cents", cents), ("claimed", claimed)];
+                    self.on(dims, dims.issue_day, (0, issue.employee_id), &sums);
+                    in_hand_since = dims.issue_day;
+                    match (after.redemptions.first(), after.voided_at_ms) {
+                        (Some(used), _) => (
+                            self.day(used.at_ms),
+                            (used.shop_id, used.employee_id),
+                            vec![("redeemed", 1), ("redeemed_cents", cents)],
+                        ),
+                        (None, Some(at_ms)) => {
+                            (self.day(at_ms), (0, 0), vec![("voided", 1), ("voided_cents", cents)])
+                        }
+                        (None, None) => (dims.issue_day, (0, issue.employee_id), Vec::new()),
+                    }
+                }
+                CouponEvent::Viewed { at_ms, .. } => {
+                    first_view.get_or_insert(self.day(*at_ms));
+                    (self.day(*at_ms), (0, 0), vec![("viewed", 1)])
+                }
+                CouponEvent::Given { at_ms, .. } => (self.day(*at_ms), (0, 0), vec![("given", 1)]),
+                CouponEvent::GiftCodeRejected { at_ms, .. } => (self.day(*at_ms), (0, 0), Vec::new()),
+                CouponEvent::GiftWithdrawn { at_ms, .. } => {
+                    (self.day(*at_ms), (0, 0), vec![("withdrawn", 1)])
+                }
+                CouponEvent::GiftLapsed { at_ms, .. } => (self.day(*at_ms), (0, 0), vec![("lapsed", 1)]),
+                CouponEvent::Received { at_ms, .. } => (self.day(*at_ms), (0, 0), vec![("received", 1)]),
+                CouponEvent::Redeemed { shop_id, employee_id, at_ms, .. } => (
+                    self.day(*at_ms),
+                    (*shop_id, *employee_id),
+                    vec![("redeemed", 1), ("redeemed_cents", cents)],
+                ),
+                CouponEvent::RedemptionReversed { redemption_id, at_ms, .. } => {
+                    let used = after.redemptions.iter().find(|used| used.id == *redemption_id).unwrap();
+                    let by = (used.shop_id, used.employee_id);
+                    (self.day(*at_ms), by, vec![("reversed", 1), ("reversed_cents", cents)])
+                }
+                CouponEvent::Evaluated { score, at_ms, .. } => {
+                    let used = after.redemptions.last().unwrap();
+                    let by = (used.shop_id, used.employee_id);
+                    (self.day(*at_ms), by, vec![("reviewed", 1), ("score", i64::from(*score))])
+                }
+                CouponEvent::Expired { .. } => {
+                    let end = day_number(after.issue.as_ref().unwrap().end_date);
+                    (end.max(in_hand_since), (0, 0), Vec::new())
+                }
+                CouponEvent::EndMoved { employee_id, at_ms, .. } => {
+                    (self.day(*at_ms), (0, *employee_id), Vec::new())
+                }
+                CouponEvent::Voided { employee_id, at_ms, .. } => {
+                    (self.day(*at_ms), (0, *employee_id), vec![("voided", 1), ("voided_cents", cents)])
+                }
+            };
+            let moved = |class: &str| i64::from(is == class) - i64::from(was == class);
+            let mut sums = happened;
+            sums.extend([
+                ("outstanding", moved("outstanding")),
+                ("outstanding_cents", moved("outstanding") * cents),
+                ("expired", moved("expired")),
+                ("expired_cents", moved("expired") * cents),
+            ]);
+            self.on(dims, day, by, &sums);
+            if was != "none" && moved("outstanding") == 1 {
+                in_hand_since = day;
+            }
+        }
+        self.whole(id, dims.as_ref().unwrap(), &folded.state, first_view);
+    }
+
+    /// What follows from what became of a coupon in the end.
+    fn whole(&mut self, id: i64, dims: &Dims, coupon: &Coupon, first_view: Option<i64>) {
+        let date = |day: i64| {
+            chrono::NaiveDate::from_ymd_opt(
+                (day / 10_000) as i32,
+                (day / 100 % 100) as u32,
+                (day % 100) as u32,
+            )
+            .unwrap()
+        };
+        let Dims { definition_id, kind, source, partner_id, issue_day, cents } = *dims;
+        let age = |day: i64| (date(day) - date(issue_day)).num_days();
+        let cohort = |day: i64| vec![day, definition_id, kind, source, partner_id, issue_day, age(day)];
+        self.add("stats_cohorts", cohort(issue_day), &[("issued", 1)]);
+        if let Some(day) = first_view {
+            self.add("stats_cohorts", cohort(day), &[("seen", 1)]);
+        }
+        for used in &coupon.redemptions {
+            let day = self.day(used.at_ms);
+            let stands = i64::from(used.reversed_at_ms == 0);
+            self.add("stats_cohorts", cohort(day), &[("used", stands), ("used_cents", stands * cents)]);
+            let key = vec![
+                used.id,
+                day,
+                used.at_ms,
+                id,
+                definition_id,
+                kind,
+                source,
+                partner_id,
+                used.shop_id,
+                used.employee_id,
+                used.member_id,
+                issue_day,
+                age(day),
+                cents,
+            ];
+            let sums = [("used", stands), ("reversed_at_ms", used.reversed_at_ms)];
+            self.add("stats_uses", key, &sums);
+        }
+    }
+}
+
+/// Holds the statistics of a ledger against a computation of their own, folded in one pass and in pieces.
+pub async fn hold_against_states(store: &Store, zone: Zone, pieces: &[i64]) {
+    let expected = computed(store, zone).await;
+    fold(store, &mut [Statistics::new(zone).unwrap()]).await;
+    let whole = tables(store).await;
+    assert_eq!(whole, expected);
+    for piece in pieces {
+        begin_anew(store).await;
+        // Two at once, each of which forgets now and then what it knew.
+        let follower = |range: i64| Statistics::new(zone).unwrap().with_range(range);
+        fold(store, &mut [follower(*piece), follower(piece + 1)]).await;
+        assert_eq!(tables(store).await, expected, "{piece} at a time");
+    }
+}
+
+/// Lets the statistics come to the log's end.
+pub async fn count_all(world: &World) {
+    fold(world.store(), &mut [Statistics::new(world.ledger.zone()).unwrap()]).await;
+}
+
+/// Coupons of two definitions over some months, with uses taken back, gifts, ends that pass and are moved.
+async fn months(world: &World) {
+    let cash = world.define(json!({"end_num": "20"})).await;
+    let other =
+        world.define(json!({"type": 2, "deduction": "0.00", "title": "兌換券", "end_num": "40"})).await;
+    world.operator("/shop/add", json!({"shop_name": "分店", "phone": "1", "address": "b"})).await.ok();
+    for round in 0..6 {
+        let ids = [
+            world.issue(cash, 439).await,
+            world.issue(cash, 442).await,
+            world.issue(other, 439).await,
+            world.issue(cash, 439).await,
+        ];
+        world.call(MEMBER, "/client/couponinfo", json!({"id": ids[0]})).await.ok();
+        world.advance(3 * DAY);
+        let used = json!({"mem_coupon_id": ids[0], "shop_id": 1 + round % 2});
+        let used = world.call(MEMBER, "/client/auditcoupon", used).await.ok()["id"].clone();
+        world.call(EMPLOYEE, "/user/auditelecoupon", json!({"mem_coupon_id": ids[2]})).await.ok();
+        if round % 3 == 0 {
+            let reverse = json!({"id": used, "reason": "按錯了"});
+            world.operator("/user/reverseelecoupon", reverse).await.ok();
+        } else {
+            let review = json!({"id": ids[0], "score": 1 + round % 5, "evaluation": "好"});
+            world.call(MEMBER, "/client/evaluacoupon", review).await.ok();
+        }
+        let code = world.give(FRIEND, ids[1]).await;
+        world.call(MEMBER, "/client/getcoupon", json!({"id": ids[1], "code": code})).await.ok();
+        world.advance(20 * DAY);
+        sweep(&world.ledger).await.unwrap();
+        if round == 4 {
+            let extend = json!({"coupon_id": cash, "end_date": "2027-12-31", "reason": "延期"});
+            world.operator("/elecoupons/extend", extend).await.ok();
+            for job in coupon_ledger::runner::open_jobs(world.store()).await.unwrap() {
+                coupon_ledger::runner::run_job(&world.ledger, job).await.unwrap();
+            }
+        }
+        world.operator("/user/voidelecoupon", json!({"mem_coupon_id": ids[3], "reason": "測試"})).await;
+    }
+}
+
+/// A caller's figures: the rows alone.
+async fn figures(world: &World, query: &str) -> Value {
+    let reply = world.get(Caller::Auditor, &format!("/v1/statistics/figures?{query}")).await;
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    reply.body["rows"].clone()
+}
+
+/// What a column of one of the naive tables comes to.
+fn total(
+    tables: &BTreeMap<&'static str, Table>,
+    name: &str,
+    column: &str,
+    of: impl Fn(&[i64]) -> bool,
+) -> i64 {
+    let statistic = statistics().unwrap().iter().find(|one| one.name == name).unwrap();
+    let mut sums = statistic.columns.iter().filter(|column| column.is_sum);
+    let place = sums.position(|sum| sum.name == column).unwrap();
+    tables[name].iter().filter(|(key, _)| of(key)).map(|(_, sums)| sums[place]).sum()
+}
+
+/// Which weekday a coupon was used on: nobody had asked.
+const BY_WEEK: &str = "-- Uses by the week of their day.
+CREATE TABLE stats_hundreds_v1 (
+  bucket BIGINT NOT NULL,
+  month  BIGINT NOT NULL,
+  uses   BIGINT NOT NULL DEFAULT 0,
+  PRIMARY KEY (bucket, month)
+)
+-- sqlite: STRICT, WITHOUT ROWID
+;
+-- fold:
+SELECT use_day / 100 AS month, SUM(used) AS uses FROM facts WHERE used <> 0 GROUP BY 1
+";
+
+on_both_engines! {
+    async fn statistics_are_what_the_states_of_the_coupons_say_however_the_log_is_cut(engine: Engine) {
+        let world = everything(engine).await;
+        hold_against_states(world.store(), world.ledger.zone(), &[1, 2, 7, 50]).await;
+    }
+
+    async fn months_of_uses_and_of_uses_taken_back_are_counted_on_their_days(engine: Engine) {
+        let world = World::with_people(engine).await;
+        months(&world).await;
+        hold_against_states(world.store(), world.ledger.zone(), &[3, 20]).await;
+    }
+
+    async fn days_are_the_merchants_where_clocks_are_moved(engine: Engine) {
+        // In New York the clocks go back at 2:00 on 1 November 2026: that day has 25 hours.
+        let zone = Zone(chrono_tz::America::New_York);
+        let start = zone.day_starts_at_ms(chrono::NaiveDate::from_ymd_opt(2026, 11, 1).unwrap());
+        let world = World::at(engine, start, zone).await;
+        world.add_people().await;
+        let definition = world.define(json!({})).await;
+        for hours in [0, 24, 25] {
+            world.clock.set(start + hours * HOUR);
+            world.issue(definition, 439).await;
+        }
+        count_all(&world).await;
+        let issued = figures(&world, "measures=issued&grain=day&start=2026-10-31&end=2026-11-03").await;
+        let day = |day: &str, issued: i64| json!({"start": day, "end": day, "issued": issued});
+        assert_eq!(issued, json!([day("2026-11-01", 2), day("2026-11-02", 1)]));
+    }
+
+    async fn the_manuals_pages_and_v1_say_the_same(engine: Engine) {
+        let world = World::with_people(engine).await;
+        months(&world).await;
+        count_all(&world).await;
+        let expected = computed(world.store(), world.ledger.zone()).await;
+        let all = json!({"page": 1, "limit": 100});
+        let page = world.operator("/statistics/elecoupon", all).await;
+        let position = page.headers["as-of-position"].to_str().unwrap().parse::<i64>().unwrap();
+        assert_eq!(position, world.store().head().await.unwrap());
+        let rows = page.ok().as_array().unwrap();
+        assert_eq!(rows.len(), 2);
+        let query = "by=definition_id&start=1900-01-01&end=9999-12-31&measures=\
+                     issued,claimed,viewed,given,received,redeemed,reversed,used,expired,voided,reviewed,average_score,\
+                     outstanding,redemption_rate,median_days,members,returning_members,used_cents";
+        let lines = figures(&world, query).await;
+        for row in rows {
+            let line = lines.as_array().unwrap().iter().find(|line| line["definition_id"] == row["id"]).unwrap();
+            for (name, value) in line.as_object().unwrap() {
+                match name.as_str() {
+                    "start" | "end" | "definition_id" => {}
+                    "used_cents" => assert_eq!(row["used_money"], money_text(value.as_i64().unwrap())),
+                    name => assert_eq!(row[name], *value, "{name}"),
+                }
+            }
+            let id = row["id"].as_i64().unwrap();
+            for name in ["issued", "viewed", "given", "received", "redeemed", "reversed", "expired", "voided", "outstanding"] {
+                let sum = total(&expected, "stats_days", name, |key| key[1] == id);
+                assert_eq!(row[name], sum, "{name} of {id}");
+            }
+            assert!(row["issued"].as_i64().unwrap() > 0 && row["expired"].as_i64().unwrap() >= 0, "{row}");
+        }
+        // Everything that was issued is one of four.
+        for line in lines.as_array().unwrap() {
+            let number = |name: &str| line[name].as_i64().unwrap();
+            assert_eq!(number("issued"), number("outstanding") + number("used") + number("expired") + number("voided"));
+        }
+        let shops = world.operator("/statistics/audit", json!({})).await;
+        let used: i64 = shops.ok().as_array().unwrap().iter().map(|shop| shop["num"].as_i64().unwrap()).sum();
+        assert_eq!(used, total(&expected, "stats_uses", "used", |_| true));
+        let mut listed = 0;
+        for kind in [1, 2] {
+            let of = json!({"shop_id": "", "type": kind, "shop_type": 0, "limit": 100});
+            for row in world.operator("/statistics/audittype", of).await.ok().as_array().unwrap() {
+                let of = json!({"shop_id": "", "coupon_id": row["coupon_id"], "shop_type": 0, "limit": 100});
+                let uses = world.operator("/statistics/auditcoupon", of).await;
+                assert_eq!(row["num"], uses.ok().as_array().unwrap().len());
+                listed += row["num"].as_i64().unwrap();
+            }
+        }
+        assert_eq!(listed, used);
+        let none = json!({"shop_id": "", "type": 1, "shop_type": 1});
+        assert_eq!(*world.operator("/statistics/audittype", none).await.ok(), json!([]));
+    }
+
+    async fn periods_levels_cohorts_and_funnels_add_up(engine: Engine) {
+        let world = World::with_people(engine).await;
+        let definition = world.define(json!({"end_num": "60"})).await;
+        // Two issued on 23 November; one is seen and used nine days later, given back by none; one more in December.
+        let first = world.issue(definition, 439).await;
+        world.issue(definition, 442).await;
+        world.call(MEMBER, "/client/couponinfo", json!({"id": first})).await.ok();
+        world.advance(9 * DAY);
+        world.call(MEMBER, "/client/auditcoupon", json!({"mem_coupon_id": first, "shop_id": 1})).await.ok();
+        let again = world.issue(definition, 439).await;
+        world.advance(DAY);
+        world.call(MEMBER, "/client/auditcoupon", json!({"mem_coupon_id": again, "shop_id": 1})).await.ok();
+        count_all(&world).await;
+        let of = "&start=2026-11-01&end=2027-01-31";
+        let months = figures(&world, &format!("measures=issued,used,outstanding,outstanding_cents,members,returning_members,median_days,redemption_rate&grain=month{of}")).await;
+        assert_eq!(months, json!([
+            {"start": "2026-11-01", "end": "2026-11-30", "issued": 2, "used": 0, "outstanding": 2, "outstanding_cents": 2000,
+             "members": 0, "returning_members": 0, "median_days": null, "redemption_rate": 0.0},
+            {"start": "2026-12-01", "end": "2026-12-31", "issued": 1, "used": 2, "outstanding": 1, "outstanding_cents": 1000,
+             "members": 1, "returning_members": 1, "median_days": 1, "redemption_rate": 2.0},
+            {"start": "2027-01-01", "end": "2027-01-31", "issued": 0, "used": 0, "outstanding": 1, "outstanding_cents": 1000,
+             "members": 0, "returning_members": 0, "median_days": null, "redemption_rate": null},
+        ]));
+        let of = "start=2026-11-23&end=2026-12-06&until=2026-12-06";
+        let reply = world.get(Caller::Auditor, &format!("/v1/statistics/cohorts?{of}")).await;
+        let week = |start: &str, end: &str, (seen, used): (i64, i64), (so_seen, so_used): (i64, i64)| {
+            json!({"start": start, "end": end, "seen": seen, "used": used, "seen_so_far": so_seen, "used_so_far": so_used})
+        };
+        let (first, second) = (("2026-11-23", "2026-11-29"), ("2026-11-30", "2026-12-06"));
+        assert_eq!(reply.body["cohorts"], json!([
+            {"start": first.0, "end": first.1, "issued": 2,
+             "periods": [week(first.0, first.1, (1, 0), (1, 0)), week(second.0, second.1, (0, 1), (1, 1))]},
+            {"start": second.0, "end": second.1, "issued": 1, "periods": [week(second.0, second.1, (0, 1), (0, 1))]},
+        ]));
+        let reply = world.get(Caller::Auditor, "/v1/statistics/funnel?start=2026-11-23&end=2026-11-23").await;
+        let head = world.store().head().await.unwrap();
+        assert_eq!(reply.body["as_of"]["position"], head);
+        let funnel = [&reply.body["issued"], &reply.body["seen"], &reply.body["used"]].map(|one| one.as_i64().unwrap());
+        assert_eq!(funnel, [2, 1, 1]);
+        let sorted = figures(&world, "measures=issued&by=source&grain=day&start=2026-11-01&end=2026-12-31&sort=-issued&limit=1").await;
+        assert_eq!(sorted, json!([{"start": "2026-11-23", "end": "2026-11-23", "source": 5, "issued": 2}]));
+    }
+
+    async fn what_cannot_be_asked_is_refused_with_what_can(engine: Engine) {
+        let world = World::with_people(engine).await;
+        // Told to begin anew, they are not asked until they have begun.
+        followers::order(&world.ledger, "statistics", followers::Order::Reset).await.unwrap();
+        assert!(Statistics::new(world.ledger.zone()).unwrap().step(world.store()).await.unwrap());
+        let early = world.get(Caller::Auditor, "/v1/statistics/figures").await;
+        assert_eq!((early.status.as_u16(), early.code()), (503, 9002), "{}", early.body);
+        assert_eq!(world.operator("/statistics/elecoupon", json!({})).await.code(), 9002);
+        count_all(&world).await;
+        for (query, said) in [
+            ("figures?start=2026-11-30&end=2026-11-01", "end"),
+            ("figures?start=2026-02-30", "start"),
+            ("figures?measures=issued,profit", "profit is not measured, but average_score"),
+            ("figures?measures=issued,issued", "a name is there twice"),
+            ("figures?by=colour", "nothing is told apart by colour, but by"),
+            ("figures?by=day", "nothing is told apart by day"),
+            ("figures?grain=minute", "grain"),
+            ("figures?measures=outstanding&by=shop_id", "is issued at no shop"),
+            ("figures?measures=redemption_rate&only=employee_id:1000", "is issued at no shop"),
+            ("figures?measures=seen&by=shop_id", "no statistic has"),
+            ("figures?grain=day&start=1900-01-01", "more than 1000 periods"),
+            ("figures?only=shop_id", "only is shop_id:1,2;source:8"),
+            ("figures?only=shop_id:1;shop_id:2", "only is shop_id:1,2;source:8"),
+            ("figures?only=shop_id:1%20OR%201=1", "only is shop_id:1,2;source:8"),
+            ("figures?only=shop_id%3D1)--:1", "nothing is told apart by"),
+            ("figures?sort=redeemed&measures=issued", "none of the measures"),
+            ("figures?limit=0", "limit"),
+            ("cohorts?issued=decade", "issued"),
+            ("cohorts?only=shop_id:1", "does not tell coupons apart by shop_id"),
+            ("funnel?only=shop_id:1", "does not tell coupons apart by shop_id"),
+        ] {
+            let reply = world.get(Caller::Auditor, &format!("/v1/statistics/{query}")).await;
+            assert_eq!((reply.status.as_u16(), reply.code()), (400, 401), "{query}: {}", reply.body);
+            assert!(reply.body["info"].to_string().contains(said), "{query}: {}", reply.body);
+        }
+        for (route, body) in [
+            ("/statistics/elecoupon", json!({"start": "2026-11-30", "end": "2026-11-01"})),
+            ("/statistics/audit", json!({"start": "2026-02-30"})),
+            ("/statistics/audittype", json!({"type": 3})),
+            ("/statistics/auditcoupon", json!({"shop_id": 1})),
+        ] {
+            assert_eq!(world.operator(route, body).await.code(), 401, "{route}");
+        }
+    }
+
+    async fn an_answer_that_the_client_has_is_not_sent_again(engine: Engine) {
+        let world = World::with_people(engine).await;
+        count_all(&world).await;
+        let bearer = format!("Bearer {}", world.token(Caller::Auditor));
+        let first = world.get(Caller::Auditor, "/v1/statistics/figures").await;
+        let tag = first.headers["etag"].to_str().unwrap().to_owned();
+        let ask = async || {
+            let headers = [("authorization", bearer.as_str()), ("if-none-match", &tag)];
+            world.raw("GET", "/v1/statistics/figures", &headers, Vec::new()).await
+        };
+        let same = ask().await;
+        assert_eq!((same.status.as_u16(), same.body.as_str()), (304, Some("")));
+        assert_eq!(same.headers["etag"], tag.as_str());
+        let definition = world.define(json!({})).await;
+        world.issue(definition, 439).await;
+        count_all(&world).await;
+        assert_eq!(ask().await.status, 200);
+    }
+
+    async fn an_employee_sees_the_figures_of_his_own_shop(engine: Engine) {
+        let world = World::with_people(engine).await;
+        months(&world).await;
+        count_all(&world).await;
+        let page = world.call(EMPLOYEE, "/statistics/audit", json!({})).await;
+        let shops: Vec<_> = page.ok().as_array().unwrap().iter().map(|shop| shop["shop_id"].clone()).collect();
+        assert_eq!(shops, [1]);
+        let whole = world.operator("/statistics/audit", json!({})).await;
+        let own = whole.ok().as_array().unwrap().iter().find(|shop| shop["shop_id"] == 1).unwrap().clone();
+        assert_eq!(page.ok()[0], own);
+        let of = |shop: &str| json!({"shop_id": shop, "type": 1, "shop_type": 0});
+        let everywhere = world.call(EMPLOYEE, "/statistics/audittype", of("")).await;
+        assert_eq!(everywhere.ok(), world.operator("/statistics/audittype", of("1")).await.ok());
+        assert_eq!(world.call(EMPLOYEE, "/statistics/audittype", of("2")).await.code(), 1002);
+    }
+
+    async fn a_new_file_covers_history_from_its_first_day_and_then_goes_with_the_others(engine: Engine) {
+        let world = World::with_people(engine).await;
+        months(&world).await;
+        count_all(&world).await;
+        let store = world.store();
+        let new: &'static Statistic = Box::leak(Box::new(Statistic::parse("stats_hundreds", BY_WEEK).unwrap()));
+        let made = BY_WEEK.split("-- fold:").next().unwrap();
+        let made = if world.home.database_url.is_none() { made.replace("-- sqlite: ", "").replace("BIGINT", "INTEGER") } else { made.to_owned() };
+        let view = "CREATE VIEW stats_hundreds AS SELECT month, uses FROM stats_hundreds_v1";
+        world.home.sql_all(&[made.trim_end().trim_end_matches(';').to_owned(), view.to_owned()]).await.unwrap();
+        let every: Vec<&'static Statistic> = statistics().unwrap().iter().chain([new]).collect();
+        let zone = world.ledger.zone();
+        // What happens while it catches up waits until it has.
+        let definition = world.define(json!({})).await;
+        let id = world.issue(definition, 439).await;
+        world.call(MEMBER, "/client/auditcoupon", json!({"mem_coupon_id": id, "shop_id": 1})).await.ok();
+        fold(store, &mut [Statistics::of(every, zone).with_range(7)]).await;
+        let expected = computed(store, zone).await;
+        assert_eq!(tables(store).await, expected);
+        let mut by_month = Table::new();
+        for (key, sums) in &expected["stats_uses"] {
+            by_month.entry(vec![key[1] / 100]).or_insert_with(|| vec![0])[0] += sums[0];
+        }
+        by_month.retain(|_, sums| sums[0] != 0);
+        assert!(by_month.len() > 2, "{by_month:?}");
+        assert_eq!(table(store, new).await, by_month);
+    }
+
+    async fn another_time_zone_stops_them_until_they_are_told_to_count_anew(engine: Engine) {
+        let world = World::with_people(engine).await;
+        months(&world).await;
+        count_all(&world).await;
+        let tokyo = Zone(chrono_tz::America::New_York);
+        let mut moved = Statistics::new(tokyo).unwrap();
+        let stopped = moved.step(world.store()).await.unwrap_err().to_string();
+        assert!(stopped.starts_with("days were counted in Asia/Shanghai so far"), "{stopped}");
+        followers::order(&world.ledger, "statistics", followers::Order::Reset).await.unwrap();
+        fold(world.store(), &mut [moved]).await;
+        assert_eq!(tables(world.store()).await, computed(world.store(), tokyo).await);
+    }
+
+    async fn an_event_that_cannot_be_read_stops_them_and_says_where(engine: Engine) {
+        let world = World::with_people(engine).await;
+        let definition = world.define(json!({})).await;
+        world.issue(definition, 439).await;
+        count_all(&world).await;
+        let reached = world.store().head().await.unwrap();
+        world.issue(definition, 439).await;
+        let at = world.store().head().await.unwrap();
+        let lift = match engine {
+            Engine::Sqlite => "DROP TRIGGER events_are_append_only_update",
+            Engine::Postgres => "ALTER TABLE events DISABLE TRIGGER USER",
+        };
+        let change = format!("UPDATE events SET payload = '{{\"Issued\":7}}' WHERE position = {at}");
+        world.home.sql_all(&[lift.to_owned(), change]).await.unwrap();
+        let mut follower = Statistics::new(world.ledger.zone()).unwrap();
+        let stopped = follower.step(world.store()).await.unwrap_err().to_string();
+        assert!(stopped.contains(&format!("position {at}")), "{stopped}");
+        let standing = followers::standings(world.store(), &world.clock, world.ledger.now().day).await.unwrap();
+        let standing = standing.iter().find(|one| one.name == "statistics").unwrap();
+        assert_eq!((standing.checkpoint, standing.lag), (reached, Some(at - reached)));
+    }
+}
