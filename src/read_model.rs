@@ -355,7 +355,7 @@ pub static WEBHOOKS: LiveTable = LiveTable {
 };
 
 /// Every live table that is made of streams alone.
-pub static LIVE_TABLES: [&LiveTable; 20] = [
+pub static LIVE_TABLES: [&LiveTable; 21] = [
     &WALLET,
     &REDEMPTIONS,
     &DEFINITIONS,
