@@ -90,13 +90,9 @@ impl WebhookPolicy {
         let uri = self.check(url)?;
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let looking = tokio::net::lookup_host((host, uri.port_u16().unwrap_or(443)));
-        let Ok(Ok(found)) = tokio::time::timeout(LOOK_UP, looking).await else { return Ok(()) };
+        let Ok(Ok(mut found)) = tokio::time::timeout(LOOK_UP, looking).await else { return Ok(()) };
         let reach = self.reach();
-        if found.map(|address| address.ip()).all(|address| reach.allows(address)) {
-            Ok(())
-        } else {
-            Err(BadUrl::Inside)
-        }
+        if found.all(|address| reach.allows(address.ip())) { Ok(()) } else { Err(BadUrl::Inside) }
     }
 }
 
