@@ -101,11 +101,7 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
     background.spawn(run_jobs(ledger.clone()));
     background.spawn(run_granting(ledger.clone()));
     background.spawn(follow_erasures(ledger.clone(), erased_until));
-    let delivery = DeliveryOptions { policy: webhook_policy(&options)?, ..DeliveryOptions::default() };
-    background.spawn(run_webhooks(ledger.clone(), delivery));
-    if let Some(publish) = publish_to_nats(&ledger, &options)? {
-        background.spawn(publish);
-    }
+    spawn_feeds(&mut background, &ledger, &options)?;
     let tlog = TlogOptions { folder: context.folder.clone(), witnesses };
     background.spawn(run_tlog(ledger.clone(), tlog));
     background.spawn(followers::frame::run(ledger.clone(), Statistics::new(ledger.zone())?));
@@ -144,22 +140,37 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
     if !matches!(written, Ok(Ok(()))) {
         tracing::warn!("what was refused in the last minute could not be written down");
     }
-    let released = async {
-        release_lease(&ledger).await?;
-        granting::release_leases(&ledger).await?;
-        followers::frame::release(&ledger).await?;
-        deliver::release_leases(&ledger).await?;
-        release_leases(&ledger).await
-    };
-    if !matches!(tokio::time::timeout(Duration::from_secs(2), released).await, Ok(Ok(()))) {
-        tracing::warn!("this server's leases were not given back; they end by themselves within a minute");
-    }
+    give_back_leases(&ledger).await;
     withdraw_server(&context.folder);
     store.close().await;
     match stopped.await {
         Ok(Some(why)) => Err(anyhow::anyhow!(why).into()),
         _ => Ok(()),
     }
+}
+
+/// Lets other servers go on at once with what this one was at.
+async fn give_back_leases(ledger: &Ledger) {
+    let released = async {
+        release_lease(ledger).await?;
+        granting::release_leases(ledger).await?;
+        followers::frame::release(ledger).await?;
+        deliver::release_leases(ledger).await?;
+        release_leases(ledger).await
+    };
+    if !matches!(tokio::time::timeout(Duration::from_secs(2), released).await, Ok(Ok(()))) {
+        tracing::warn!("this server's leases were not given back; they end by themselves within a minute");
+    }
+}
+
+/// Tells those who follow from outside: webhooks, and NATS where it is wanted.
+fn spawn_feeds(background: &mut JoinSet<()>, ledger: &Ledger, options: &Serve) -> anyhow::Result<()> {
+    let delivery = DeliveryOptions { policy: webhook_policy(options)?, ..DeliveryOptions::default() };
+    background.spawn(run_webhooks(ledger.clone(), delivery));
+    if let Some(publish) = publish_to_nats(ledger, options)? {
+        background.spawn(publish);
+    }
+    Ok(())
 }
 
 fn witnesses(options: &Serve) -> Result<Vec<Witness>, Failed> {
