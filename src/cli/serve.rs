@@ -167,8 +167,9 @@ async fn give_back_leases(ledger: &Ledger) {
 fn spawn_feeds(background: &mut JoinSet<()>, ledger: &Ledger, options: &Serve) -> anyhow::Result<()> {
     let delivery = DeliveryOptions { policy: webhook_policy(options)?, ..DeliveryOptions::default() };
     background.spawn(run_webhooks(ledger.clone(), delivery));
-    if let Some(publish) = publish_to_nats(ledger, options)? {
-        background.spawn(publish);
+    #[cfg(feature = "nats")]
+    if let Some(publish) = nats_options(options)? {
+        background.spawn(followers::frame::run(ledger.clone(), Publisher::new(publish)));
     }
     Ok(())
 }
@@ -204,6 +205,8 @@ fn http_options(options: &Serve, url: &str, gate: GateOptions) -> Result<HttpOpt
     if !base_path.is_empty() && (!base_path.starts_with('/') || base_path.contains(['{', '}', '*'])) {
         return Err(anyhow::anyhow!("--base-path must be a path like /alias/api/v1").into());
     }
+    // Said before others know that it serves.
+    nats_options(options)?;
     if options.gift_lapse_hours == Some(0) {
         return Err(anyhow::anyhow!("--gift-lapse-hours must be at least 1").into());
     }
@@ -233,12 +236,9 @@ pub(super) fn webhook_policy(options: &Serve) -> anyhow::Result<WebhookPolicy> {
     policy.map_err(|error| anyhow::anyhow!("--webhook-allow-network: {error}"))
 }
 
-/// What publishes events to NATS; None where it is not wanted.
+/// Where events are published to NATS; None where they are not.
 #[cfg(feature = "nats")]
-fn publish_to_nats(
-    ledger: &Ledger,
-    options: &Serve,
-) -> anyhow::Result<Option<impl Future<Output = ()> + Send + 'static>> {
+fn nats_options(options: &Serve) -> anyhow::Result<Option<NatsOptions>> {
     let text = |given: &Option<String>, default: &str| given.clone().unwrap_or_else(|| default.to_owned());
     let Some(url) = options.nats_url.clone().filter(|url| !url.is_empty()) else { return Ok(None) };
     let publish = NatsOptions {
@@ -249,16 +249,16 @@ fn publish_to_nats(
         ca_file: options.nats_ca_file.clone(),
     };
     publish.check().map_err(anyhow::Error::msg)?;
-    Ok(Some(followers::frame::run(ledger.clone(), Publisher::new(publish))))
+    Ok(Some(publish))
 }
 
 /// A program that was built without it says so.
 #[cfg(not(feature = "nats"))]
-fn publish_to_nats(_: &Ledger, options: &Serve) -> anyhow::Result<Option<std::future::Ready<()>>> {
+fn nats_options(options: &Serve) -> anyhow::Result<()> {
     if options.nats_url.as_ref().is_some_and(|url| !url.is_empty()) {
         anyhow::bail!("--nats-url: this program was built without NATS; build it with --features nats");
     }
-    Ok(None)
+    Ok(())
 }
 
 fn oidc_options(options: &Serve) -> Result<Option<OidcOptions>, Failed> {
