@@ -5,7 +5,7 @@ CREATE TABLE jobs_v1 (
   bucket        BIGINT NOT NULL,
   job_id        BIGINT NOT NULL,
   kind          BIGINT NOT NULL,             -- 0 send, 1 recall, 2 extension
-  state         BIGINT NOT NULL,             -- 0 running, 1 done, 2 paused, 3 cancelled
+  state         BIGINT NOT NULL,             -- 0 running, 1 done, 2 paused, 3 cancelled, 4 awaits approval
   definition_id BIGINT NOT NULL,             -- what is sent, or whose coupons are meant; 0 = those of send_id
   send_id       BIGINT NOT NULL,             -- the send whose coupons are meant; 0 = those of definition_id
   shop_ids      TEXT   NOT NULL,             -- of a send: 1,2,3; empty = all

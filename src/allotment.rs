@@ -10,6 +10,9 @@ use crate::facts::Facts;
 use crate::refusal::{Refusal, Wrong};
 use crate::value::MAX_ID;
 
+/// How many allotments of one partner may be open: a member takes them all in one call.
+pub const MAX_OPEN: usize = 100;
+
 /// What happened to an allotment. Stored as JSON; docs/events.md gives each shape.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AllotmentEvent {
@@ -65,6 +68,8 @@ pub enum AllotmentCommand {
         end_date: NaiveDate,
         /// Who.
         employee_id: i64,
+        /// More than so many need approval; None = any number will do.
+        at_most: Option<i64>,
     },
     /// Move its last day.
     ChangeEnd {
@@ -79,6 +84,8 @@ pub enum AllotmentCommand {
         by: i64,
         /// Who.
         employee_id: i64,
+        /// To raise it above so many needs approval; None = any number will do.
+        at_most: Option<i64>,
     },
 }
 
@@ -146,8 +153,14 @@ impl Allotment {
         let at_ms = facts.at.ms;
         match (command, self.num()) {
             (AllotmentCommand::Allot { .. }, Some(_)) => Err(Refusal::field("id", Wrong::Taken)),
-            (AllotmentCommand::Allot { partner_id, definition_id, num, end_date, employee_id }, None) => {
+            (
+                AllotmentCommand::Allot { partner_id, definition_id, num, end_date, employee_id, at_most },
+                None,
+            ) => {
                 refuse_to_allot(*end_date, facts)?;
+                if at_most.is_some_and(|most| *num > most) {
+                    return Err(Refusal::NeedsApproval);
+                }
                 Ok(vec![AllotmentEvent::Allotted {
                     partner_id: *partner_id,
                     definition_id: *definition_id,
@@ -165,11 +178,14 @@ impl Allotment {
                 let (end_date, employee_id) = (*end_date, *employee_id);
                 Ok(vec![AllotmentEvent::EndChanged { end_date, employee_id, at_ms }])
             }
-            (AllotmentCommand::ChangeStock { by, employee_id }, Some(num)) => {
+            (AllotmentCommand::ChangeStock { by, employee_id, at_most }, Some(num)) => {
                 let num = num.saturating_add(*by);
                 // Never below what was taken: the counter knows, and the append's guard asks it under the head lock.
                 if !(0..=MAX_ID).contains(&num) {
                     return Err(Refusal::field("num", Wrong::OutOfRange { min: 0, max: MAX_ID }));
+                }
+                if *by > 0 && at_most.is_some_and(|most| num > most) {
+                    return Err(Refusal::NeedsApproval);
                 }
                 Ok(vec![AllotmentEvent::StockChanged { by: *by, num, employee_id: *employee_id, at_ms }])
             }

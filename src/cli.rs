@@ -3,11 +3,13 @@
 //! `coupon-ledger export …`, `coupon-ledger check …`, `coupon-ledger key …`, `coupon-ledger witness …`,
 //! `coupon-ledger rebuild …`, `coupon-ledger followers …`, `coupon-ledger backup …`, `coupon-ledger restore …`,
 //! `coupon-ledger operator|auditor|employee …`, `coupon-ledger machine …`, `coupon-ledger partner-key …`,
-//! `coupon-ledger webhook …`.
+//! `coupon-ledger webhook …`,
+//! `coupon-ledger approval …`.
 //!
 //! Data goes to stdout, logs and progress to stderr. Exit code 0 done, 1 refused or findings, 2 could not run.
 
 mod account;
+mod approval;
 mod as_of;
 mod backup;
 mod check;
@@ -35,6 +37,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 use crate::account::AccountRole;
+use crate::approving::Limits;
 use crate::clock::{Clock, Zone};
 use crate::config::{self, File, Place, Serve};
 use crate::directory::{Seal, SealError};
@@ -87,6 +90,8 @@ enum Command {
     Machine(machine::MachineArgs),
     /// Register, list or revoke the public keys by which partners sign their requests
     PartnerKey(partner_key::PartnerKeyArgs),
+    /// List, approve or refuse what waits for somebody else's word; works while the server runs
+    Approval(approval::ApprovalArgs),
     /// Add, list, change, pause, resume or remove webhooks, send events once more, and tell what was given up
     Webhook(webhook::WebhookArgs),
     /// Watch another ledger's transparency log, and cosign what continues it
@@ -131,6 +136,8 @@ struct Context {
     folder: PathBuf,
     place: Place,
     zone: Zone,
+    /// Above which numbers one person's word is not enough, where no server holds the ledger.
+    approvals: Limits,
 }
 
 impl Context {
@@ -217,7 +224,8 @@ async fn dispatch(cli: Cli) -> Result<(), Failed> {
         None => Zone::default(),
         Some(name) => Zone(name.parse().map_err(|_| anyhow::anyhow!("unknown time zone {name}"))?),
     };
-    let context = Context { folder, place, zone };
+    let approvals = Limits::from(&cli.serve.clone().or(file.serve.clone()));
+    let context = Context { folder, place, zone, approvals };
     match cli.command {
         None => serve::run(context, cli.serve.or(file.serve)).await,
         Some(Command::Serve(serve)) => {
@@ -233,6 +241,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failed> {
         Some(Command::Key(arguments)) => key::run(context, arguments).await,
         Some(Command::Machine(arguments)) => machine::run(context, arguments).await,
         Some(Command::PartnerKey(arguments)) => partner_key::run(context, arguments).await,
+        Some(Command::Approval(arguments)) => approval::run(context, arguments).await,
         Some(Command::Webhook(arguments)) => {
             let policy = serve::webhook_policy(&cli.serve.or(file.serve))?;
             webhook::run(context, policy, arguments).await

@@ -127,6 +127,18 @@ pub struct Serve {
     /// A file with its secret there, where the environment has not the secret itself
     #[arg(long, value_name = "FILE", env = "COUPON_LEDGER_OIDC_SECRET_FILE")]
     pub oidc_secret_file: Option<PathBuf>,
+    /// A mass send to more members than this waits until somebody else approves it; 0 = none does [default: 0]
+    #[arg(long, value_name = "N", env = "COUPON_LEDGER_APPROVE_SENDS_ABOVE")]
+    pub approve_sends_above: Option<u32>,
+    /// So does the stock of a definition or of a partner's allotment that is set or raised above this [default: 0]
+    #[arg(long, value_name = "N", env = "COUPON_LEDGER_APPROVE_STOCK_ABOVE")]
+    pub approve_stock_above: Option<u32>,
+    /// So does a recall or an extension of more coupons than this [default: 0]
+    #[arg(long, value_name = "N", env = "COUPON_LEDGER_APPROVE_RECALLS_ABOVE")]
+    pub approve_recalls_above: Option<u32>,
+    /// So does a file with more coupons to import than this [default: 0]
+    #[arg(long, value_name = "N", env = "COUPON_LEDGER_APPROVE_IMPORTS_ABOVE")]
+    pub approve_imports_above: Option<u32>,
     /// Networks that webhooks may lead into, beside the public internet: addresses and ranges [default: none]
     #[arg(long, value_name = "CIDR", env = "COUPON_LEDGER_WEBHOOK_ALLOW_NETWORK", value_delimiter = ',')]
     pub webhook_allow_network: Option<Vec<String>>,
@@ -229,6 +241,10 @@ file_part!(
         oidc_issuer: String,
         oidc_client_id: String,
         oidc_secret_file: PathBuf,
+        approve_sends_above: u32,
+        approve_stock_above: u32,
+        approve_recalls_above: u32,
+        approve_imports_above: u32,
         webhook_allow_network: Vec<String>,
         webhook_allow_http: bool,
         nats_url: String,

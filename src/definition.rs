@@ -195,6 +195,8 @@ pub enum DefinitionCommand {
         stock: Option<i64>,
         /// Who.
         employee_id: i64,
+        /// More than so many need approval; None = any number will do.
+        at_most: Option<i64>,
     },
     /// Replace its offer.
     Edit {
@@ -209,6 +211,8 @@ pub enum DefinitionCommand {
         by: i64,
         /// Who.
         employee_id: i64,
+        /// To raise it above so many needs approval; None = any number will do.
+        at_most: Option<i64>,
     },
     /// Switch it on or off.
     ChangeState {
@@ -260,9 +264,13 @@ impl Definition {
         facts: &Facts,
     ) -> Result<Vec<DefinitionEvent>, Refusal> {
         let at_ms = facts.at.ms;
-        if let DefinitionCommand::Define { offer, stock, employee_id } = command {
+        if let DefinitionCommand::Define { offer, stock, employee_id, at_most } = command {
             if self.offer.is_some() {
                 return Err(Refusal::field("id", Wrong::Taken));
+            }
+            // What is unlimited is more than any number.
+            if at_most.is_some_and(|most| stock.is_none_or(|stock| stock > most)) {
+                return Err(Refusal::NeedsApproval);
             }
             let (offer, stock, employee_id) = (offer.clone(), *stock, *employee_id);
             return Ok(vec![DefinitionEvent::Defined { offer, stock, employee_id, at_ms }]);
@@ -275,7 +283,7 @@ impl Definition {
             DefinitionCommand::Edit { offer, employee_id } => {
                 Ok(vec![DefinitionEvent::Edited { offer: offer.clone(), employee_id: *employee_id, at_ms }])
             }
-            DefinitionCommand::ChangeStock { by, employee_id } => {
+            DefinitionCommand::ChangeStock { by, employee_id, at_most } => {
                 let stock = match self.stock {
                     Some(stock) => stock.saturating_add(*by),
                     None if *by < 0 => return Err(Refusal::field("num", Wrong::StockUnlimited)),
@@ -287,6 +295,11 @@ impl Definition {
                         "num",
                         Wrong::OutOfRange { min: 0, max: crate::value::MAX_ID },
                     ));
+                }
+                // Of an unlimited stock a number is less.
+                let is_raised = *by > 0 && self.stock.is_some();
+                if is_raised && at_most.is_some_and(|most| stock > most) {
+                    return Err(Refusal::NeedsApproval);
                 }
                 Ok(vec![DefinitionEvent::StockChanged { by: *by, stock, employee_id: *employee_id, at_ms }])
             }

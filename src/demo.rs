@@ -120,7 +120,8 @@ impl Demo<'_> {
 
     async fn define(&self, at_ms: i64, offer: Offer, stock: Option<i64>) -> Result<i64, ExecuteError> {
         let id = self.ledger.next_id("definition", true).await?;
-        let define = DefinitionCommand::Define { offer: Box::new(offer), stock, employee_id: 1000 };
+        let define =
+            DefinitionCommand::Define { offer: Box::new(offer), stock, employee_id: 1000, at_most: None };
         self.run::<Definition>(Caller::System, at_ms, id, define).await?;
         Ok(id)
     }

@@ -4,11 +4,14 @@
 //! Stored events come back through [`decode`]. An event's meaning never changes: a new shape is a new version, and
 //! `decode` is where its upcaster belongs. An unknown or corrupt event is an error that names its place, never a skip.
 
+mod names;
+
 use cqrs_es::event_sink::EventSink;
 use cqrs_es::{Aggregate, DomainEvent};
 
 use crate::account::{Account, AccountCommand, AccountEvent};
 use crate::allotment::{Allotment, AllotmentCommand, AllotmentEvent};
+use crate::approval::{Approval, ApprovalCommand, ApprovalEvent};
 use crate::coupon::{Coupon, CouponCommand, CouponEvent, Past, Source};
 use crate::definition::{Definition, DefinitionCommand, DefinitionEvent, IssueLimit};
 use crate::directory::account_secrets;
@@ -22,6 +25,7 @@ use crate::order::{Order, OrderCommand, OrderEvent};
 use crate::partner_key::{PartnerKey, PartnerKeyCommand, PartnerKeyEvent};
 use crate::provenance::{Provenance, ProvenanceCommand, ProvenanceEvent};
 use crate::read_model::accounts::account_rows;
+use crate::read_model::approvals::approval_rows;
 use crate::read_model::machines::machine_rows;
 use crate::read_model::offices::{appointment_rows, office_rows};
 use crate::read_model::orders::order_rows;
@@ -531,6 +535,16 @@ impl Entity for Refusals {
     }
 }
 
+impl Entity for Approval {
+    fn begins(command: &ApprovalCommand) -> bool {
+        matches!(command, ApprovalCommand::Propose { .. })
+    }
+
+    fn rows(&self, id: i64) -> Vec<LiveRow> {
+        approval_rows(id, self)
+    }
+}
+
 impl Entity for Provenance {
     fn rows(&self, _id: i64) -> Vec<LiveRow> {
         Vec::new()
@@ -596,6 +610,7 @@ macro_rules! for_each_aggregate {
             $crate::partner_key::PartnerKey,
             $crate::reading::Reading,
             $crate::refusals::Refusals,
+            $crate::approval::Approval,
             $crate::webhook::Webhook,
             $crate::provenance::Provenance
         );
@@ -628,73 +643,10 @@ aggregate!(Account, "account", AccountCommand, AccountEvent);
 aggregate!(Office, "office", OfficeCommand, OfficeEvent);
 aggregate!(Appointment, "appointment", AppointmentCommand, AppointmentEvent);
 aggregate!(Machine, "machine_key", MachineCommand, MachineEvent);
+aggregate!(Approval, "approval", ApprovalCommand, ApprovalEvent);
 aggregate!(PartnerKey, "partner_key", PartnerKeyCommand, PartnerKeyEvent);
 aggregate!(Reading, "reading", ReadingCommand, ReadingEvent);
 aggregate!(Refusals, "refusals", RefusalsCommand, RefusalsEvent);
 
-macro_rules! domain_event {
-    ($event:ident { $($name:ident),* }) => {
-        impl DomainEvent for $event {
-            fn event_type(&self) -> String {
-                match self { $(Self::$name { .. } => stringify!($name).to_owned()),* }
-            }
-
-            fn event_version(&self) -> String {
-                "1.0".to_owned()
-            }
-        }
-
-        impl $event {
-            /// The names of every event of this aggregate, as they are stored.
-            pub const NAMES: &'static [&'static str] = &[$(stringify!($name)),*];
-        }
-    };
-}
-
-domain_event!(CouponEvent {
-    Issued,
-    Imported,
-    Viewed,
-    Given,
-    GiftCodeRejected,
-    GiftWithdrawn,
-    GiftLapsed,
-    Received,
-    Redeemed,
-    RedemptionReversed,
-    Evaluated,
-    Expired,
-    EndMoved,
-    Voided
-});
-domain_event!(DefinitionEvent { Defined, Edited, StockChanged, StateChanged });
-domain_event!(ShopEvent { Opened, Edited, Closed, Reopened, AuditKeyRotated });
-domain_event!(OrderEvent { Placed, Cancelled });
-domain_event!(AllotmentEvent { Allotted, EndChanged, StockChanged });
-domain_event!(JobEvent { Started, Paused, Resumed, Cancelled, Finished });
-domain_event!(GrantEvent { Added, Changed, Removed });
-domain_event!(OrderAmountEvent { Defined, Changed, Deleted });
-domain_event!(MemberEvent { Erased, SignedIn, WechatUnbound });
-domain_event!(AccountEvent {
-    Created,
-    CodeGiven,
-    PasswordSet,
-    SignedIn,
-    Locked,
-    TotpEnabled,
-    TotpDisabled,
-    SubjectLinked,
-    SubjectUnlinked,
-    SignedOutEverywhere,
-    Disabled,
-    Enabled
-});
-domain_event!(OfficeEvent { Added, Edited, RightsSet, Deleted });
-domain_event!(AppointmentEvent { Appointed });
-domain_event!(MachineEvent { Issued, Revoked });
-domain_event!(PartnerKeyEvent { Registered, Revoked });
-domain_event!(ReadingEvent { Read });
-domain_event!(RefusalsEvent { Gathered });
-domain_event!(GoodsGroupEvent { Created, Renamed, GoodsSet, Deleted });
-domain_event!(ProvenanceEvent { ImportedFrom, CheckpointKeyRotated, KeyRotated });
+// Behind the macro that it uses.
 mod webhooks;

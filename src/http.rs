@@ -5,6 +5,7 @@
 //! then what the command says. One function, [`Failure::answer`], maps errors to the wire.
 
 pub mod account;
+pub mod approvals;
 pub mod as_of;
 mod asker;
 mod client;
@@ -49,6 +50,7 @@ use serde::Serialize;
 use tokio::sync::{Semaphore, watch};
 
 use crate::access::{self, Principal, Resource};
+use crate::approving::Limits;
 use crate::audit::receipt::Patience;
 use crate::directory::{DirectoryKey, Employee, employee, revoked_tokens};
 use crate::entity::Entity;
@@ -97,6 +99,8 @@ pub struct HttpOptions {
     pub counter_codes_only: bool,
     /// How many shops may be opened.
     pub max_shops: i64,
+    /// Above which numbers one person's word is not enough.
+    pub approvals: Limits,
     /// How long a body may take to arrive.
     pub body_timeout: Duration,
     /// How long a request may take in all.
@@ -124,6 +128,7 @@ impl Default for HttpOptions {
             reverse_within_ms: 24 * 3_600_000,
             counter_codes_only: false,
             max_shops: 1_000,
+            approvals: Limits::default(),
             body_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
             receipts: Patience { signature: Duration::from_secs(3), witnesses: 0 },
@@ -478,6 +483,7 @@ async fn run(route: &Route, call: Call) -> Result<Answer, Failure> {
         Run::Open(_) => Err(Failure::NotAllowed),
         Run::Offices(run) => offices::run(run, call).await,
         Run::Statistics(run) => statistics::run(run, call).await,
+        Run::Approvals(run) => approvals::run(run, call).await,
     }
 }
 

@@ -126,6 +126,16 @@ pub fn read(file: &[u8]) -> Result<Cow<'_, str>, Refusal> {
     table::decode(file).ok_or(Refusal::field("csv", Wrong::NotText))
 }
 
+/// How many rows a file has, good and bad.
+///
+/// # Errors
+/// 401 on `csv` where it cannot be read as such a table.
+pub async fn count_rows(what: What, file: &[u8]) -> Result<i64, Refusal> {
+    let text = read(file)?;
+    let table = Table::open(&text, what.columns()).map_err(|why| Refusal::field("csv", why))?;
+    Ok(table.count_rows().await)
+}
+
 /// Imports a file.
 ///
 /// # Errors

@@ -46,6 +46,13 @@ pub enum Work {
         /// Whether they are told.
         notify: bool,
     },
+    /// Issue one coupon to each of these members, named one by one.
+    SendTo {
+        /// From which definition.
+        definition_id: i64,
+        /// To whom, each once.
+        member_ids: Vec<i64>,
+    },
     /// Void what is unused.
     Recall {
         /// Of which coupons.
@@ -63,6 +70,23 @@ pub enum Work {
 /// What happened to a job. Stored as JSON; docs/events.md gives each shape.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JobEvent {
+    /// It was proposed, and waits until somebody else approves it. Whom it is about is fixed.
+    Proposed {
+        /// By which approval it is started.
+        approval_id: i64,
+        /// What is to be done.
+        work: Work,
+        /// How many members or coupons it is about.
+        targeted: i64,
+        /// The log's last position then: coupons that are issued later are not meant.
+        until_position: i64,
+        /// Why; empty for a send.
+        reason: String,
+        /// Who, 0 for an operator without an employee's id.
+        employee_id: i64,
+        /// Unix milliseconds.
+        at_ms: i64,
+    },
     /// It was started.
     Started {
         /// What is to be done.
@@ -113,7 +137,27 @@ pub enum JobEvent {
 /// What can be asked of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobCommand {
-    /// Start it.
+    /// Have it wait for an approval.
+    Propose {
+        /// Which.
+        approval_id: i64,
+        /// What is to be done.
+        work: Work,
+        /// How many members or coupons it is about.
+        targeted: i64,
+        /// The log's last position.
+        until_position: i64,
+        /// Why.
+        reason: String,
+        /// Who.
+        employee_id: i64,
+    },
+    /// It was not approved.
+    Decline {
+        /// Who.
+        employee_id: i64,
+    },
+    /// Start it: at once, or where it waits for that.
     Start {
         /// What is to be done.
         work: Work,
@@ -163,6 +207,8 @@ pub enum JobState {
     Paused,
     /// 3
     Cancelled,
+    /// 4: it waits until somebody else approves it.
+    Proposed,
 }
 
 impl JobState {
@@ -174,6 +220,7 @@ impl JobState {
             Self::Done => 1,
             Self::Paused => 2,
             Self::Cancelled => 3,
+            Self::Proposed => 4,
         }
     }
 }
@@ -181,7 +228,7 @@ impl JobState {
 /// A job as its events make it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
-    /// None until it is started.
+    /// None until it is started or proposed.
     pub work: Option<Work>,
     /// What it is at.
     pub state: JobState,
@@ -213,6 +260,26 @@ impl Job {
     /// What these events make of it; total on any event.
     pub fn evolve(&mut self, event: &JobEvent) {
         match event {
+            JobEvent::Proposed {
+                approval_id: _,
+                work,
+                targeted,
+                until_position,
+                reason,
+                employee_id,
+                at_ms,
+            } => {
+                *self = Self {
+                    work: Some(work.clone()),
+                    state: JobState::Proposed,
+                    targeted: *targeted,
+                    until_position: *until_position,
+                    reason: reason.clone(),
+                    employee_id: *employee_id,
+                    started_at_ms: *at_ms,
+                    ..Self::default()
+                };
+            }
             JobEvent::Started { work, targeted, until_position, reason, employee_id, at_ms } => {
                 *self = Self {
                     work: Some(work.clone()),
@@ -242,8 +309,24 @@ impl Job {
     /// What follows from a command, or why nothing does.
     pub fn decide(&self, command: &JobCommand, facts: &Facts) -> Result<Vec<JobEvent>, Refusal> {
         let at_ms = facts.at.ms;
-        if let JobCommand::Start { work, targeted, until_position, reason, employee_id } = command {
+        if let JobCommand::Propose { approval_id, work, targeted, until_position, reason, employee_id } =
+            command
+        {
             if self.work.is_some() {
+                return Err(Refusal::field("id", Wrong::Taken));
+            }
+            return Ok(vec![JobEvent::Proposed {
+                approval_id: *approval_id,
+                work: work.clone(),
+                targeted: *targeted,
+                until_position: *until_position,
+                reason: reason.clone(),
+                employee_id: *employee_id,
+                at_ms,
+            }]);
+        }
+        if let JobCommand::Start { work, targeted, until_position, reason, employee_id } = command {
+            if self.work.is_some() && self.state != JobState::Proposed {
                 return Err(Refusal::field("id", Wrong::Taken));
             }
             return Ok(vec![JobEvent::Started {
@@ -260,6 +343,14 @@ impl Job {
         }
         let ended = || Err(Refusal::field("id", Wrong::Ended));
         match (command, self.state) {
+            // Only who may approve it lets it go on, and only its proposal's end ends it.
+            (
+                JobCommand::Pause { .. } | JobCommand::Resume { .. } | JobCommand::Cancel { .. },
+                JobState::Proposed,
+            ) => Err(Refusal::NeedsApproval),
+            (JobCommand::Decline { employee_id }, JobState::Proposed) => {
+                Ok(vec![JobEvent::Cancelled { employee_id: *employee_id, at_ms }])
+            }
             (JobCommand::Pause { employee_id }, JobState::Running) => {
                 Ok(vec![JobEvent::Paused { employee_id: *employee_id, at_ms }])
             }
@@ -276,7 +367,7 @@ impl Job {
             (JobCommand::Pause { .. }, JobState::Paused)
             | (JobCommand::Resume { .. }, JobState::Running)
             | (JobCommand::Cancel { .. }, JobState::Cancelled)
-            | (JobCommand::Finish { .. }, _) => Ok(Vec::new()),
+            | (JobCommand::Decline { .. } | JobCommand::Finish { .. }, _) => Ok(Vec::new()),
             _ => ended(),
         }
     }

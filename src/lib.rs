@@ -4,10 +4,10 @@
 //! computed from those streams. Imports go one way:
 //!
 //! ```text
-//! value, durable, clock, refusal ← secrets, person_keys ← account, coupon, definition, shop, allotment, job, grant, rule, order, member, office, machine, partner_key, reading, refusals, provenance, webhook, facts
+//! value, durable, clock, refusal ← secrets, person_keys ← account, coupon, definition, shop, allotment, job, approval, grant, rule, order, member, office, machine, partner_key, reading, refusals, provenance, webhook, facts
 //!   ← identity ← access, config, outgoing
 //!   ← store ← read_model, directory ← entity ← metrics ← ledger
-//!   ← lease, followers, bulk, import, oidc, sign_in, statistics, sweep, runner, rulebook, granting, ordering, erasure, wechat, machine_keys, signed_request, watch, replay, backup, demo ← audit ← feeds ← http ← cli ← main
+//!   ← lease, followers, bulk, import, oidc, sign_in, statistics, sweep, runner, approving, rulebook, granting, ordering, erasure, wechat, machine_keys, signed_request, watch, replay, backup, demo ← audit ← feeds ← http ← cli ← main
 //! ```
 
 // It panics where nothing more can be written: `cli` has a way to say so instead.
@@ -16,6 +16,8 @@
 pub mod access;
 pub mod account;
 pub mod allotment;
+pub mod approval;
+pub mod approving;
 pub mod audit;
 pub mod backup;
 pub mod bulk;

@@ -4,6 +4,7 @@
 //! replaying the stream, and comparing them is a diff.
 
 pub mod accounts;
+pub mod approvals;
 pub mod jobs;
 pub mod machines;
 pub mod offices;
@@ -355,7 +356,7 @@ pub static WEBHOOKS: LiveTable = LiveTable {
 };
 
 /// Every live table that is made of streams alone.
-pub static LIVE_TABLES: [&LiveTable; 21] = [
+pub static LIVE_TABLES: [&LiveTable; 22] = [
     &WALLET,
     &REDEMPTIONS,
     &DEFINITIONS,
@@ -376,6 +377,7 @@ pub static LIVE_TABLES: [&LiveTable; 21] = [
     &MACHINES,
     &PARTNER_KEYS,
     &READINGS,
+    &approvals::APPROVALS,
     &WEBHOOKS,
 ];
 
@@ -603,6 +605,7 @@ pub fn job_rows(id: i64, job: &Job) -> Vec<LiveRow> {
     let everybody = Recipients::default();
     let (kind, (definition_id, send_id), recipients, notify, end_date) = match work {
         Work::Send { definition_id, recipients, notify } => (0, (*definition_id, 0), recipients, *notify, 0),
+        Work::SendTo { definition_id, .. } => (0, (*definition_id, 0), &everybody, false, 0),
         Work::Recall { coupons } => (1, of(coupons), &everybody, false, 0),
         Work::Extend { coupons, end_date } => (2, of(coupons), &everybody, false, day_number(*end_date)),
     };

@@ -3,13 +3,13 @@
 //! One table: the codes are those of the HTTP contract (docs/api.md), the texts stand here in three languages, and
 //! nothing else in the program knows either. A refusal is a business answer, not a failure.
 
-mod language;
 mod url;
+mod wording;
 
 use std::fmt;
 
-pub use language::Language;
 pub use url::BadUrl;
+pub use wording::{Language, Wording};
 
 /// Why a command was refused. The names say why; [`Refusal::code`] is what the wire says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub enum Refusal {
     },
     /// 1003: wrong name, password or code, or too many tries: the same answer.
     SignInRefused,
+    /// 1004: somebody else must approve it.
+    NeedsApproval,
     /// 2001: no such coupon, or not the caller's: the same answer.
     NoSuchCoupon,
     /// 2002
@@ -41,6 +43,8 @@ pub enum Refusal {
     ReturnNotAllowed,
     /// 1002: nobody gives a right that he has not himself.
     RightNotHeld,
+    /// 1002: nobody approves what he may have proposed himself, or what its proposer is not allowed any more.
+    NotAnother,
     /// 3001
     AlreadyUsed {
         /// The redemption that used it.
@@ -543,28 +547,6 @@ impl Wrong {
     }
 }
 
-/// A code of the contract with its text in Traditional Chinese, Simplified Chinese and English.
-#[derive(Debug)]
-pub struct Wording {
-    /// The `code` of the answer.
-    pub code: i64,
-    /// Its `info`, by language.
-    pub text: [&'static str; 3],
-}
-
-impl Wording {
-    /// The text in the language asked for.
-    #[must_use]
-    pub fn text(&self, language: Language) -> &'static str {
-        let [traditional, simplified, english] = self.text;
-        match language {
-            Language::Traditional => traditional,
-            Language::Simplified => simplified,
-            Language::English => english,
-        }
-    }
-}
-
 macro_rules! wordings {
     ($($name:ident = $code:literal, $traditional:literal, $simplified:literal, $english:literal;)*) => {
         $(#[doc = concat!("Code ", $code, ": ", $english)]
@@ -580,6 +562,7 @@ wordings! {
     NOT_SIGNED_IN = 1001, "未登錄或登錄已過期", "未登录或登录已过期", "not signed in, or the token has expired";
     NOT_ALLOWED = 1002, "無權限", "无权限", "not allowed for this caller";
     SIGN_IN_REFUSED = 1003, "登錄被拒絕或已鎖定", "登录被拒绝或已锁定", "sign-in refused or locked";
+    WAITS_FOR_APPROVAL = 1004, "待他人批准", "待他人批准", "waits for approval";
     NO_SUCH_COUPON = 2001, "電子券不存在", "电子券不存在", "no such coupon, or not yours";
     NO_SUCH_DEFINITION = 2002, "電子券定義不存在", "电子券定义不存在", "no such coupon definition";
     NO_SUCH_SHOP = 2003, "門店不存在、已關閉或二維碼無效", "门店不存在、已关闭或二维码无效", "no such shop, shop closed, or not our QR";
@@ -630,13 +613,14 @@ impl Refusal {
             Self::NoSuchMember => &NO_SUCH_MEMBER,
             Self::Field { .. } => &BAD_PARAMETERS,
             Self::SignInRefused => &SIGN_IN_REFUSED,
+            Self::NeedsApproval => &WAITS_FOR_APPROVAL,
             Self::NoSuchCoupon => &NO_SUCH_COUPON,
             Self::NoSuchDefinition => &NO_SUCH_DEFINITION,
             Self::NoSuchShop => &NO_SUCH_SHOP,
             Self::NoSuchRedemption => &NO_SUCH_REDEMPTION,
             Self::NoSuchRule => &NO_SUCH_RULE,
             Self::NoSuchOrder => &NO_SUCH_ORDER,
-            Self::ReturnNotAllowed | Self::RightNotHeld => &NOT_ALLOWED,
+            Self::ReturnNotAllowed | Self::RightNotHeld | Self::NotAnother => &NOT_ALLOWED,
             Self::AlreadyUsed { .. } => &ALREADY_USED,
             Self::NotAtThisShop => &NOT_AT_THIS_SHOP,
             Self::BeingGiven => &BEING_GIVEN,

@@ -8,13 +8,15 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
+use crate::approval::Approval;
+use crate::approving::{self, Rule};
 use crate::bulk;
 use crate::coupon::{Coupon, CouponCommand, Origin, Source};
 use crate::entity::decode;
 use crate::identity::Caller;
 use crate::job::{Coupons, Job, JobCommand, JobState, Recipients, Work};
 use crate::lease;
-use crate::ledger::{ExecuteError, Ledger, Many, Meta};
+use crate::ledger::{ExecuteError, Executed, Ledger, Many, Meta};
 use crate::read_model::{pages, refused_text};
 use crate::refusal::Refusal;
 use crate::store::{BUCKET, Cell, ReceiptKey, Row, Statement, Store, StoreError};
@@ -69,43 +71,72 @@ pub struct Start {
     pub employee_id: i64,
     /// Whether the same may have been started a moment ago.
     pub confirmed: bool,
+    /// From which number on somebody else must approve it.
+    pub rule: Rule,
 }
 
-/// Starts a job: fixes whom it is about and writes its Started event. The same key starts it once.
+/// What has become of a job that was asked for.
+#[derive(Clone, Debug)]
+pub enum Begun {
+    /// It goes on by itself.
+    Started(Executed<Job>),
+    /// It waits until somebody else approves it.
+    Waits(Executed<Approval>),
+}
+
+impl Begun {
+    fn job_id(&self) -> i64 {
+        match self {
+            Self::Started(done) => done.id,
+            Self::Waits(done) => done.state.proposal.as_ref().map_or(0, |proposal| proposal.act.subject_id()),
+        }
+    }
+}
+
+/// Starts a job: fixes whom it is about and writes its Started event; or proposes it, where it is about more than its rule
+/// lets one person decide. The same key does it once.
 ///
 /// # Errors
 /// 2002, 5006 and 5001 for a send, 2002 and 2005 for what it is about otherwise, 401 on `confirm` for a repetition.
-pub async fn start(ledger: &Ledger, start: &Start, meta: &Meta) -> Result<(i64, Job, bool), ExecuteError> {
-    let Start { work, reason, employee_id, confirmed } = start;
-    if let Some(replayed) = ledger.replay::<Job>(meta).await? {
-        return Ok((replayed.id, replayed.state, true));
+pub async fn start(ledger: &Ledger, start: &Start, meta: &Meta) -> Result<Begun, ExecuteError> {
+    let Start { work, reason, employee_id, confirmed, rule } = start;
+    if let Some(replayed) = replay(ledger, meta).await? {
+        return Ok(replayed);
     }
     let target = target(ledger, work, meta).await?;
     let job_id = begin(ledger, work, *confirmed, meta).await?;
     let started = async {
-        let targeted = match (work, target.count) {
-            (Work::Send { recipients, .. }, left) => {
+        let (targeted, at_most) = match work {
+            Work::Send { recipients, .. } => {
                 let count = fix_recipients(ledger.store(), job_id, recipients).await?;
-                if left >= 0 && left < count {
-                    return Err(Refusal::SoldOut.into());
-                }
-                count
+                (count, count)
             }
-            (_, count) => count,
+            Work::SendTo { member_ids, .. } => {
+                let count = fix_members(ledger.store(), job_id, member_ids).await?;
+                (count, count)
+            }
+            Work::Recall { .. } | Work::Extend { .. } => (target.count, target.at_most),
         };
-        let until_position = target.head;
+        if matches!(work, Work::Send { .. } | Work::SendTo { .. }) {
+            target.refuse_if_short(targeted)?;
+        }
         let (work, reason, employee_id) = (work.clone(), reason.clone(), *employee_id);
+        let until_position = target.head;
+        if rule.is_exceeded_by(at_most) {
+            let job = approving::ProposedJob { job_id, work, targeted, until_position, reason };
+            return approving::propose_job(ledger, job, rule, meta).await;
+        }
         let command = JobCommand::Start { work, targeted, until_position, reason, employee_id };
-        ledger.execute::<Job>(job_id, &command, meta).await
+        ledger.execute::<Job>(job_id, &command, meta).await.map(Begun::Started)
     }
     .await;
     match started {
-        Ok(done) => {
+        Ok(begun) => {
             // Someone used the same key at the same time: what he started is the answer, and this goes.
-            if done.id != job_id {
+            if begun.job_id() != job_id {
                 forget(ledger.store(), job_id).await?;
             }
-            Ok((done.id, done.state, done.replayed))
+            Ok(begun)
         }
         // Neither success nor failure: it may have been started, and is forgotten later where it was not.
         Err(error @ ExecuteError::Write(_)) => Err(error),
@@ -116,18 +147,53 @@ pub async fn start(ledger: &Ledger, start: &Start, meta: &Meta) -> Result<(i64, 
     }
 }
 
+/// What the key did when it was used.
+async fn replay(ledger: &Ledger, meta: &Meta) -> Result<Option<Begun>, ExecuteError> {
+    let Some(done) = ledger.replay::<Job>(meta).await? else { return Ok(None) };
+    if done.state.state == JobState::Proposed {
+        return Ok(ledger.replay::<Approval>(meta).await?.map(Begun::Waits));
+    }
+    Ok(Some(Begun::Started(done)))
+}
+
+/// Whether what was proposed could be started now as it was proposed: 2002, 5006 and 5001, and 401 where whom it is about
+/// is not here, because the log came from another ledger.
+pub(crate) async fn may_start(
+    ledger: &Ledger,
+    job_id: i64,
+    (work, targeted): (&Work, i64),
+    meta: &Meta,
+) -> Result<(), ExecuteError> {
+    if progress(ledger.store(), job_id).await?.is_none() {
+        return Err(Refusal::field("id", crate::refusal::Wrong::Ended).into());
+    }
+    if matches!(work, Work::Send { .. } | Work::SendTo { .. }) {
+        target(ledger, work, meta).await?.refuse_if_short(targeted)?;
+    }
+    Ok(())
+}
+
 /// How many there are, at most, and where the log ends.
 struct Target {
     /// Of a send: what is left of the stock, −1 = unlimited. Else: coupons that are meant.
     count: i64,
+    /// How many those can be at most: a send that goes on has issued more than is written down.
+    at_most: i64,
     head: i64,
+}
+
+impl Target {
+    /// 5001 where the stock is too small for a send to so many.
+    fn refuse_if_short(&self, count: i64) -> Result<(), Refusal> {
+        if self.count >= 0 && self.count < count { Err(Refusal::SoldOut) } else { Ok(()) }
+    }
 }
 
 async fn target(ledger: &Ledger, work: &Work, meta: &Meta) -> Result<Target, ExecuteError> {
     let store = ledger.store();
     let head = head(store).await?;
-    let count = match work {
-        Work::Send { definition_id, .. } => {
+    let (count, at_most) = match work {
+        Work::Send { definition_id, .. } | Work::SendTo { definition_id, .. } => {
             let (definition, version) = ledger.load::<crate::definition::Definition>(*definition_id).await?;
             if version == 0 {
                 return Err(Refusal::NoSuchDefinition.into());
@@ -137,23 +203,27 @@ async fn target(ledger: &Ledger, work: &Work, meta: &Meta) -> Result<Target, Exe
                 return Err(Refusal::NotOnOffer.into());
             }
             let row = pages::definition(store, *definition_id).await?;
-            row.map_or(-1, |row| row.inventory())
+            let left = row.map_or(-1, |row| row.inventory());
+            (left, left)
         }
         Work::Recall { coupons } | Work::Extend { coupons, .. } => match coupons {
             Coupons::OfDefinition(id) => {
                 let row = pages::definition(store, *id).await?.ok_or(Refusal::NoSuchDefinition)?;
-                row.issued
+                (row.issued, row.issued)
             }
             Coupons::OfSend(id) => {
                 let (send, _) = ledger.load::<Job>(*id).await?;
-                if !matches!(send.work, Some(Work::Send { .. })) {
+                if !matches!(send.work, Some(Work::Send { .. } | Work::SendTo { .. })) {
                     return Err(Refusal::NoSuchRule.into());
                 }
-                progress(store, *id).await?.map_or(send.done, |progress| progress.done)
+                let count = progress(store, *id).await?.map_or(send.done, |progress| progress.done);
+                let may_be_more =
+                    matches!(send.state, JobState::Running | JobState::Paused | JobState::Cancelled);
+                (count, if may_be_more { send.targeted } else { count })
             }
         },
     };
-    Ok(Target { count, head })
+    Ok(Target { count, at_most, head })
 }
 
 async fn head(store: &Store) -> Result<i64, StoreError> {
@@ -222,6 +292,15 @@ async fn fix_recipients(store: &Store, job_id: i64, recipients: &Recipients) -> 
     let count = "SELECT COUNT(*) FROM job_items WHERE job_id = $1";
     let rows = store.query(Statement::new(count, [job_id.into()])).await?;
     Ok(rows.first().map_or(0, |row| row.int(0)))
+}
+
+/// Writes down whom a send is about that names them one by one, and counts them.
+async fn fix_members(store: &Store, job_id: i64, member_ids: &[i64]) -> Result<i64, StoreError> {
+    let sql =
+        "INSERT INTO job_items (job_id, item_id) VALUES ($1, $2) ON CONFLICT (job_id, item_id) DO NOTHING";
+    let fix = |member_id: &i64| Statement::new(sql, [job_id.into(), (*member_id).into()]);
+    store.write(member_ids.iter().map(fix).collect()).await?;
+    Ok(member_ids.len() as i64)
 }
 
 /// Lets go of whom a job was about, a few at a time.
@@ -341,7 +420,7 @@ pub async fn run_job(ledger: &Ledger, job_id: i64) -> Result<(), ExecuteError> {
         }
         return Ok(());
     };
-    if job.state == JobState::Paused {
+    if matches!(job.state, JobState::Paused | JobState::Proposed) {
         return Ok(());
     }
     let lease = lease_name(job_id);
@@ -354,7 +433,7 @@ pub async fn run_job(ledger: &Ledger, job_id: i64) -> Result<(), ExecuteError> {
             renewed = Some(std::time::Instant::now());
         }
         let chunk = match work {
-            Work::Send { .. } => next_members(store, job_id, &progress).await?,
+            Work::Send { .. } | Work::SendTo { .. } => next_members(store, job_id, &progress).await?,
             Work::Recall { coupons } | Work::Extend { coupons, .. } => {
                 next_coupons(store, *coupons, job.until_position, &progress).await?
             }
@@ -475,7 +554,7 @@ async fn carry_out(
         let key = format!("job-{job_id}-{}-{round}", progress.position);
         let meta = meta(ledger, job_id, Some(key));
         let tried = match work {
-            Work::Send { definition_id, .. } => {
+            Work::Send { definition_id, .. } | Work::SendTo { definition_id, .. } => {
                 send(ledger, job_id, job, *definition_id, &items, &meta).await
             }
             Work::Recall { .. } => {

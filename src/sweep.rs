@@ -1,4 +1,4 @@
-//! The sweep: writes down what time alone has done, passed end dates and lapsed gifts. It changes no answer, because
+//! The sweep: writes down what time alone has done, passed end dates, lapsed gifts, proposals that nobody approved. It changes no answer, because
 //! dates decide everywhere; it makes history and statistics complete.
 //!
 //! Exactly once per coupon, whatever the number of processes: the coupon's own version sees to that. A lease only
@@ -8,6 +8,7 @@ use std::collections::HashSet;
 
 use futures::StreamExt as _;
 
+use crate::approving;
 use crate::coupon::{Coupon, CouponCommand};
 use crate::followers::{self, EXPIRY};
 use crate::identity::Caller;
@@ -46,7 +47,7 @@ pub async fn sweep(ledger: &Ledger) -> Result<usize, ExecuteError> {
         return Ok(0);
     }
     let swept = sweep_gifts(ledger).await?;
-    let swept = swept + sweep_ends(ledger).await?;
+    let swept = swept + sweep_ends(ledger).await? + approving::sweep_lapsed(ledger).await?;
     release_lease(ledger).await?;
     Ok(swept)
 }

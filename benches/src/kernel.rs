@@ -43,7 +43,7 @@ pub fn run(kernel: Kernel, times: u64) -> anyhow::Result<()> {
     let zone = Zone::default();
     let mut facts = Facts::at(1, zone.moment(NOW_MS), zone, Secrets::from_root([1; 32]).gift_codes().clone());
     let offer = Box::new(load::offer(load::validity(30)));
-    let define = DefinitionCommand::Define { offer, stock: None, employee_id: 0 };
+    let define = DefinitionCommand::Define { offer, stock: None, employee_id: 0, at_most: None };
     let mut definition = Definition::default();
     for event in definition.decide(&define, &facts)? {
         definition.evolve(&event);

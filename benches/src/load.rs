@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, bail, ensure};
 use coupon_ledger::clock::Moment;
-use coupon_ledger::coupon::{Coupon, CouponCommand, Origin, Source};
+use coupon_ledger::coupon::{Coupon, CouponCommand, Origin, Redeemer, Source};
 use coupon_ledger::definition::{Definition, DefinitionCommand, IssueLimit, Offer, Terms, Validity};
 use coupon_ledger::identity::Caller;
 use coupon_ledger::ledger::{Ledger, Many, Meta};
@@ -35,19 +35,7 @@ const MEMBERS_AT_A_TIME: i64 = 100_000;
 
 /// Founds the merchant: a shop, the two definitions, the members.
 pub async fn found(ledger: &Ledger, members: i64) -> anyhow::Result<()> {
-    let details = ShopDetails {
-        name: "總店".to_owned(),
-        phone: "020-88888888".to_owned(),
-        address: "天河路1號".to_owned(),
-    };
-    let id = ledger.next_id("shop", true).await?;
-    ledger
-        .execute::<Shop>(
-            id,
-            &ShopCommand::Open { details, partner: false, employee_id: 0 },
-            &meta(ledger.now()),
-        )
-        .await?;
+    open_shop(ledger).await?;
     for expected in [PLAIN, PAGES] {
         let id = define(ledger, offer(validity(30)), None).await?;
         ensure!(id == expected, "definition {id} instead of {expected}");
@@ -62,6 +50,19 @@ pub async fn found(ledger: &Ledger, members: i64) -> anyhow::Result<()> {
         let parameters = [first.into(), last.into(), ledger.clock().now_ms().into()];
         ledger.store().write(vec![Statement::new(sql, parameters)]).await?;
     }
+    Ok(())
+}
+
+/// Opens a shop more.
+pub async fn open_shop(ledger: &Ledger) -> anyhow::Result<()> {
+    let details = ShopDetails {
+        name: "總店".to_owned(),
+        phone: "020-88888888".to_owned(),
+        address: "天河路1號".to_owned(),
+    };
+    let id = ledger.next_id("shop", true).await?;
+    let open = ShopCommand::Open { details, partner: false, employee_id: 0 };
+    ledger.execute::<Shop>(id, &open, &meta(ledger.now())).await?;
     Ok(())
 }
 
@@ -88,7 +89,7 @@ pub fn offer(validity: Validity) -> Offer {
 /// Defines an offer, with a stock or without; returns its id.
 pub async fn define(ledger: &Ledger, offer: Offer, stock: Option<i64>) -> anyhow::Result<i64> {
     let id = ledger.next_id("definition", true).await?;
-    let define = DefinitionCommand::Define { offer: Box::new(offer), stock, employee_id: 0 };
+    let define = DefinitionCommand::Define { offer: Box::new(offer), stock, employee_id: 0, at_most: None };
     ledger.execute::<Definition>(id, &define, &meta(ledger.now())).await?;
     Ok(id)
 }
@@ -111,12 +112,34 @@ pub async fn issue_in_process(
     Ok(issued)
 }
 
-/// Every coupon is opened by its holder; some are put out as gifts and taken back.
-pub async fn live_through(ledger: &Ledger, coupons: &[Owned]) -> anyhow::Result<()> {
+/// Every coupon is opened by its holder.
+pub async fn view(ledger: &Ledger, coupons: &[Owned]) -> anyhow::Result<()> {
     let view = coupons
         .iter()
         .map(|(id, member)| (i64::from(*id), CouponCommand::View { member_id: (*member).into() }));
-    run_all(ledger, view).await?;
+    run_all(ledger, view).await
+}
+
+/// Every coupon is used by its holder, in one of so many shops.
+pub async fn redeem(ledger: &Ledger, coupons: &[Owned], shops: i64) -> anyhow::Result<()> {
+    let mut commands = Vec::with_capacity(coupons.len());
+    for (id, member) in coupons {
+        commands.push((
+            i64::from(*id),
+            CouponCommand::Redeem {
+                redeemer: Redeemer::Member((*member).into()),
+                shop_id: i64::from(*id) % shops + 1,
+                redemption_id: ledger.next_id("redemption", false).await?,
+                audit_url: None,
+            },
+        ));
+    }
+    run_all(ledger, commands.into_iter()).await
+}
+
+/// Every coupon is opened by its holder; some are put out as gifts and taken back.
+pub async fn live_through(ledger: &Ledger, coupons: &[Owned]) -> anyhow::Result<()> {
+    view(ledger, coupons).await?;
     let given =
         || coupons.iter().step_by(GIVEN_ONE_IN).map(|(id, member)| (i64::from(*id), i64::from(*member)));
     let lapse_after_ms = 3_600_000;

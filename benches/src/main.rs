@@ -94,6 +94,8 @@ enum Command {
     Flood,
     /// Members redeem while the statistics rest and while they count
     Statistics,
+    /// A page of statistics on a ledger of two years
+    Pages,
     /// A member's list
     Couponlist,
     /// One coupon
@@ -150,6 +152,7 @@ impl Command {
             Self::Sweep => RowName::Sweep,
             Self::Flood => RowName::Flood,
             Self::Statistics => RowName::Statistics,
+            Self::Pages => RowName::Pages,
             Self::Couponlist => RowName::Couponlist,
             Self::Couponinfo => RowName::Couponinfo,
             Self::Mixed => RowName::Mixed,

@@ -61,6 +61,8 @@ pub enum RowName {
     Flood,
     /// The statistics beside the writer
     Statistics,
+    /// Pages of two years' statistics
+    Pages,
 }
 
 impl RowName {
@@ -158,6 +160,11 @@ impl<'a> Run<'a> {
         if self.wants(RowName::Sweep) {
             let rivals = self.field.rivals(Of::Sweep).await?;
             let rows = sweep::sweep(&self.engine, self.settings, self.connections(256), rivals).await?;
+            self.rows.extend(rows);
+        }
+        if self.wants(RowName::Pages) {
+            self.say("two years are lived through");
+            let rows = statistics::pages(&self.engine, self.settings, self.connections(4)).await?;
             self.rows.extend(rows);
         }
         self.say(&format!("{:.0} s in all", begun.elapsed().as_secs_f64()));

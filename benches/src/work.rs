@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::ensure;
+use chrono::Days;
+use coupon_ledger::clock::{Clock, Zone};
 use memchr::memmem;
 
 use crate::client::{Answer, Work};
@@ -145,6 +147,42 @@ impl Work for Reads {
             memmem::find(answer.body, &self.body).is_some()
         };
         ensure!(answer.is_success() && right, "asked for {asked}: {}", answer.text());
+        Ok(())
+    }
+}
+
+/// An operator reads a page of figures by definition, of so many days that begin here and there.
+pub struct Figures {
+    token: String,
+    days: i64,
+    of: i64,
+    asked: u64,
+    body: Vec<u8>,
+}
+
+impl Figures {
+    /// Pages of `days` days out of the last `of`.
+    pub fn new(token: String, days: i64, of: i64) -> Self {
+        Self { token, days, of, asked: 0, body: Vec::new() }
+    }
+}
+
+impl Work for Figures {
+    fn next(&mut self, request: &mut Vec<u8>) -> Option<u64> {
+        self.asked += 1;
+        let today = Zone::default().moment(Clock::System.now_ms()).day;
+        let back = self.asked.wrapping_mul(7_919) % (self.of - self.days + 1).unsigned_abs();
+        let end = today.checked_sub_days(Days::new(back))?;
+        let start = end.checked_sub_days(Days::new(self.days.unsigned_abs() - 1))?;
+        self.body.clear();
+        write!(self.body, "start={start}&end={end}&page={}&limit=10", self.asked % 5 + 1).ok()?;
+        post(request, "/statistics/elecoupon", &self.token, None, &self.body);
+        Some(self.asked)
+    }
+
+    fn check(&mut self, asked: u64, answer: &Answer<'_>) -> anyhow::Result<()> {
+        let right = memmem::find_iter(answer.body, b"\"redemption_rate\"").count() == PAGE;
+        ensure!(answer.is_success() && right, "page {asked}: {}", answer.text());
         Ok(())
     }
 }

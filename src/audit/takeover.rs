@@ -319,6 +319,9 @@ const ID_FIELDS: &[(&str, &str)] = &[
     ("level", "member_level"),
     ("level_ids", "member_level"),
     ("tag_ids", "tag"),
+    // What is proposed has its id before it has a stream.
+    ("definition_id", "definition"),
+    ("allotment_id", "allotment"),
 ];
 
 impl HighestIds {

@@ -3,6 +3,9 @@
 //! Each aggregate's events are matched one by one and field by field, so that an event without its words does not compile.
 //! A sentence says what the event says and nothing else: it is no second reading of what the event meant.
 
+mod approval;
+mod webhook;
+
 use std::fmt::Write as _;
 
 use crate::account::{Account, AccountEvent, AccountRole, SignInBy};
@@ -24,7 +27,6 @@ use crate::refusals::{Refusals, RefusalsEvent, Refused};
 use crate::rule::{GoodsGroup, GoodsGroupEvent, OrderAmount, OrderAmountEvent};
 use crate::shop::{Shop, ShopDetails, ShopEvent};
 use crate::value::money_text;
-use crate::webhook::{Webhook, WebhookEvent, Why};
 
 /// An aggregate whose events can be told.
 pub trait Told: Entity {
@@ -312,9 +314,46 @@ fn recipients(recipients: &Recipients) -> String {
     if parts.is_empty() { "every member".to_owned() } else { format!("members of {parts}") }
 }
 
+/// What a job that waits is to do.
+fn job_words(work: &Work, targeted: i64, until_position: i64) -> String {
+    match work {
+        Work::Send { definition_id, recipients: to, notify } => format!(
+            "mass send of definition {definition_id} to {}, {targeted} in all{}",
+            recipients(to),
+            if *notify { ", who are told" } else { "" }
+        ),
+        Work::SendTo { definition_id, member_ids } => {
+            let to = named("member", member_ids);
+            format!("mass send of definition {definition_id} to {to}, {targeted} in all")
+        }
+        Work::Recall { coupons } => format!(
+            "recall of what is unused of {}, of {targeted} issued up to position {until_position}",
+            meant(*coupons)
+        ),
+        Work::Extend { coupons, end_date } => format!(
+            "extension to {end_date} of what is unused of {}, of {targeted} issued up to position {until_position}",
+            meant(*coupons)
+        ),
+    }
+}
+
 impl Told for Job {
     fn words(event: &JobEvent, _zone: Zone) -> String {
         match event {
+            JobEvent::Proposed {
+                approval_id,
+                work,
+                targeted,
+                until_position,
+                reason,
+                employee_id,
+                at_ms: _,
+            } => format!(
+                "{}: proposed{}{}, waits for approval {approval_id}",
+                job_words(work, *targeted, *until_position),
+                by(*employee_id),
+                because(reason)
+            ),
             JobEvent::Started { work, targeted, until_position, reason, employee_id, at_ms: _ } => {
                 let (by, why) = (by(*employee_id), because(reason));
                 match work {
@@ -322,6 +361,10 @@ impl Told for Job {
                         "mass send of definition {definition_id} started{by}{why} for {}, {targeted} in all{}",
                         recipients(to),
                         if *notify { ", who are told" } else { "" }
+                    ),
+                    Work::SendTo { definition_id, member_ids } => format!(
+                        "mass send of definition {definition_id} started{by}{why} for {}, {targeted} in all",
+                        named("member", member_ids)
                     ),
                     Work::Recall { coupons } => format!(
                         "recall started{by}{why}: what is unused of {}, of {targeted} issued up to position {until_position}",
@@ -604,46 +647,6 @@ impl Told for Refusals {
         let (from, until) = (zone.date_time(*from_ms), zone.date_time(*at_ms));
         format!("refused between {from} and {until}: {}", each.join("; "))
     }
-}
-
-impl Told for Webhook {
-    fn words(event: &WebhookEvent, zone: Zone) -> String {
-        match event {
-            WebhookEvent::Added { url, types, streams, after, employee_id, at_ms: _ } => {
-                let (url, which) = (quoted(url), which_events(types, streams));
-                format!("webhook to {url} added for {which} behind position {after}{}", by(*employee_id))
-            }
-            WebhookEvent::Changed { url, types, streams, employee_id, at_ms: _ } => {
-                let (url, which) = (quoted(url), which_events(types, streams));
-                format!("goes to {url} from now on, for {which}{}", by(*employee_id))
-            }
-            WebhookEvent::SecretRotated { generation, previous_until_ms, employee_id, at_ms: _ } => {
-                let (until, by) = (zone.date_time(*previous_until_ms), by(*employee_id));
-                format!("secret {generation} signs from now on{by}, the one before until {until} as well")
-            }
-            WebhookEvent::Paused { why: Why::Asked, employee_id, at_ms: _ } => {
-                format!("paused{}", by(*employee_id))
-            }
-            WebhookEvent::Paused { why: Why::Gone, employee_id: _, at_ms: _ } => {
-                "paused: the receiver is gone".to_owned()
-            }
-            WebhookEvent::Resumed { after, employee_id, at_ms: _ } => {
-                let from = after.map(|after| format!(" behind position {after}")).unwrap_or_default();
-                format!("goes on{from}{}", by(*employee_id))
-            }
-            WebhookEvent::Resent { lane, from, to, employee_id, at_ms: _ } => {
-                format!("positions {from} to {to} sent once more on lane {lane}{}", by(*employee_id))
-            }
-            WebhookEvent::Removed { employee_id, at_ms: _ } => format!("removed{}", by(*employee_id)),
-        }
-    }
-}
-
-/// `events Redeemed, Issued of coupon, order/7`
-fn which_events(types: &[String], streams: &[String]) -> String {
-    let types =
-        if types.is_empty() { "all events".to_owned() } else { format!("events {}", types.join(", ")) };
-    if streams.is_empty() { types } else { format!("{types} of {}", streams.join(", ")) }
 }
 
 impl Told for Provenance {

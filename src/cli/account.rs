@@ -142,7 +142,7 @@ async fn through(server: &Remote, act: Act, name: &str, password: &str) -> Resul
     Ok(done.get("id").and_then(Value::as_i64).unwrap_or_default())
 }
 
-async fn ask(server: &Remote, route: &str, body: &Value) -> Result<Value, Failed> {
+pub(super) async fn ask(server: &Remote, route: &str, body: &Value) -> Result<Value, Failed> {
     let answer = server.call(route, None, body).await?;
     if answer.code == 0 {
         return Ok(answer.data);
@@ -155,7 +155,7 @@ async fn ask(server: &Remote, route: &str, body: &Value) -> Result<Value, Failed
     Err(Failed::Refused(anyhow::anyhow!(info)))
 }
 
-fn failed(error: SignInError) -> Failed {
+pub(super) fn failed(error: SignInError) -> Failed {
     match error {
         SignInError::Field(field, why) => {
             Failed::Refused(anyhow::anyhow!(why.text(field, Language::English)))
@@ -168,11 +168,18 @@ fn failed(error: SignInError) -> Failed {
 
 /// A password, typed twice on a terminal and not shown, or else the first line of standard input.
 fn read_password() -> anyhow::Result<String> {
+    let password = read_secret()?;
     if std::io::stdin().is_terminal() {
-        let password = rpassword::prompt_password("Password: ")?;
         let again = rpassword::prompt_password("Again: ")?;
         anyhow::ensure!(password == again, "these are two different passwords");
-        return Ok(password);
+    }
+    Ok(password)
+}
+
+/// A password that there is already, from the terminal, not shown, or else the first line of standard input.
+pub(super) fn read_secret() -> anyhow::Result<String> {
+    if std::io::stdin().is_terminal() {
+        return Ok(rpassword::prompt_password("Password: ")?);
     }
     let mut line = String::new();
     std::io::stdin().lock().take(MAX_LINE).read_line(&mut line)?;

@@ -13,12 +13,14 @@ use serde_json::Value;
 
 use super::remote::{Holder, Remote, as_operator};
 use super::{Context, Failed, Progress, say};
+use crate::approving::{self, Imported, Rule};
 use crate::audit::check::{Trusted, check_files};
 use crate::audit::takeover::{Step, take_over};
 use crate::clock::Clock;
+use crate::http::approvals::waiting_json;
 use crate::http::form::Form;
 use crate::http::import::{key_of, read_import, report_json};
-use crate::import::{self, Asked, MAX_FILE_BYTES, What};
+use crate::import::{Asked, MAX_FILE_BYTES, What};
 use crate::ledger::{ExecuteError, Ledger};
 use crate::refusal::Language;
 use crate::secrets::Secrets;
@@ -86,7 +88,10 @@ pub(super) async fn run(context: Context, arguments: ImportArgs) -> Result<(), F
     let mut tries = 0;
     let done = loop {
         let done = match &to {
-            Holder::Ledger(ledger) => take(ledger, what, &key, &query, file.clone()).await,
+            Holder::Ledger(ledger) => {
+                let above = context.approvals.imports;
+                take(ledger, (what, above), &key, &query, file.clone()).await
+            }
             Holder::Server(server) => hand_over(server, what, &key, &query, file.clone()).await,
         };
         match done {
@@ -149,7 +154,13 @@ async fn import_export(context: Context, secrets: &Secrets, arguments: ImportArg
     Ok(())
 }
 
-async fn take(ledger: &Ledger, what: What, key: &str, query: &str, file: Bytes) -> Result<Value, Failed> {
+async fn take(
+    ledger: &Ledger,
+    (what, above): (What, i64),
+    key: &str,
+    query: &str,
+    file: Bytes,
+) -> Result<Value, Failed> {
     let mut form = Form::from_file(query, file).map_err(|_| anyhow::anyhow!("no form"))?;
     let (file, dry_run) = read_import(&mut form);
     let wrong = |errors: Vec<(&str, crate::refusal::Wrong)>| {
@@ -164,8 +175,11 @@ async fn take(ledger: &Ledger, what: What, key: &str, query: &str, file: Bytes) 
         request_id: hex(&random::<8>()),
         dry_run,
     };
-    match import::run(ledger, what, &file, &asked).await {
-        Ok(report) => {
+    let behind = approving::behind(ledger, asked.caller, true).await?;
+    let rule = Rule { above, action: what.operation(), behind };
+    match approving::import(ledger, what, &file, &asked, &rule).await {
+        Ok(Imported::Waits(proposed)) => Err(Failed::Refused(waiting(&waiting_json(&proposed)))),
+        Ok(Imported::Taken(report)) => {
             let mut told = report_json(&report, dry_run, Language::English);
             note_replay(&mut told, report.replayed);
             Ok(told)
@@ -192,10 +206,21 @@ async fn hand_over(
             note_replay(&mut answer.data, answer.replayed);
             Ok(answer.data)
         }
+        1004 => Err(Failed::Refused(waiting(&answer.data))),
         // Busy, away, or still at it: the same key tells later.
         9002 => Err(anyhow::anyhow!("the server answers {}", answer.info).into()),
         _ => Err(Failed::Refused(anyhow::anyhow!("{} ({})", answer.info, answer.code))),
     }
+}
+
+/// What whoever is to wait can do.
+fn waiting(data: &Value) -> anyhow::Error {
+    let number = |name: &str| data.get(name).and_then(Value::as_i64).unwrap_or_default();
+    let (id, rows, above) = (number("approval_id"), number("nums"), number("above"));
+    anyhow::anyhow!(
+        "{rows} coupons, and more than {above} wait for somebody else's word: once approval {id} is given, import the same \
+         file again"
+    )
 }
 
 fn note_replay(told: &mut Value, replayed: bool) {

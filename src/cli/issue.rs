@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use futures::StreamExt as _;
 use serde_json::json;
 
+use super::account::ask;
 use super::remote::{Holder, as_operator};
 use super::{Context, Failed, say};
 use crate::bulk::{self, MAX_CHUNK};
@@ -79,10 +80,25 @@ pub(super) async fn run(context: Context, arguments: IssueArgs) -> Result<(), Fa
         None => default_run(&secrets, &arguments),
     };
     let issuer = Issuer { to: Holder::find(&context, secrets).await?, definition_id: arguments.definition };
+    let most = match &issuer.to {
+        Holder::Ledger(_) => context.approvals.sends,
+        Holder::Server(server) => {
+            let limits = ask(server, "/approval/limits", &json!({})).await?;
+            limits.get("sends").and_then(serde_json::Value::as_i64).unwrap_or_default()
+        }
+    };
     let mut progress = Progress::new(total);
     let mut tally = Tally::default();
     let mut bad_lines = 0;
-    let chunks = std::iter::from_fn(|| next_chunk(&mut *lines, &mut bad_lines).transpose());
+    let mut chunks = std::iter::from_fn(|| next_chunk(&mut *lines, &mut bad_lines).transpose());
+    let ahead = match read_ahead(&mut chunks, most) {
+        Ok(ahead) => ahead,
+        Err(error) => {
+            issuer.to.close().await;
+            return Err(error);
+        }
+    };
+    let chunks = ahead.into_iter().map(Ok).chain(chunks);
     let issued = {
         let (issuer, run) = (&issuer, &run);
         let mut chunks = futures::stream::iter(chunks.enumerate())
@@ -163,6 +179,30 @@ fn next_chunk(lines: &mut Lines, bad_lines: &mut u64) -> Result<Option<Vec<i64>>
         }
     }
     Ok((!members.is_empty()).then_some(members))
+}
+
+/// Where more than so many wait for somebody else's word, all chunks of a run; 0 = none wait, and none is read ahead. A run is
+/// one person's word, however many requests it is.
+fn read_ahead(
+    chunks: &mut impl Iterator<Item = Result<Vec<i64>, Failed>>,
+    most: i64,
+) -> Result<Vec<Vec<i64>>, Failed> {
+    let (mut ahead, mut members) = (Vec::new(), 0);
+    if most == 0 {
+        return Ok(ahead);
+    }
+    for chunk in chunks {
+        let chunk = chunk?;
+        members += chunk.len() as i64;
+        if members > most {
+            return Err(Failed::Refused(anyhow::anyhow!(
+                "more than {most} members: a send to so many waits for somebody else's word, which \
+                 POST /sendelecoupon/add asks for"
+            )));
+        }
+        ahead.push(chunk);
+    }
+    Ok(ahead)
 }
 
 /// Hands chunks over.

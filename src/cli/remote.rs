@@ -91,6 +91,8 @@ pub(super) struct Remote {
     url: String,
     secrets: Secrets,
     client: Client<HttpConnector, Full<Bytes>>,
+    /// The session of whoever has signed in; None = as an operator without a name.
+    session: Option<String>,
 }
 
 /// What it answered.
@@ -112,12 +114,22 @@ pub(super) struct Answer {
 impl Remote {
     pub(super) fn new(url: &str, secrets: &Secrets) -> Self {
         let client = Client::builder(TokioExecutor::new()).build_http();
-        Self { url: url.to_owned(), secrets: secrets.clone(), client }
+        Self { url: url.to_owned(), secrets: secrets.clone(), client, session: None }
+    }
+
+    /// The same server, spoken to as whoever has this session.
+    pub(super) fn signed_in(&self, session: &str) -> Self {
+        Self { session: Some(session.to_owned()), ..Self::new(&self.url, &self.secrets) }
+    }
+
+    fn bearer(&self) -> String {
+        let operator = || Token::new(Caller::Operator, Clock::System.now_ms(), 60).sign(&self.secrets);
+        format!("Bearer {}", self.session.clone().unwrap_or_else(operator))
     }
 
     /// Asks a resource of `/v1`; what the ledger says no to is a refusal.
     pub(super) async fn ask(&self, method: hyper::Method, path: &str) -> Result<Value, Failed> {
-        self.ask_as(Caller::Operator, method, path).await
+        self.ask_with(self.bearer(), method, path).await
     }
 
     /// The same as somebody else.
@@ -128,10 +140,14 @@ impl Remote {
         path: &str,
     ) -> Result<Value, Failed> {
         let token = Token::new(caller, Clock::System.now_ms(), 60).sign(&self.secrets);
+        self.ask_with(format!("Bearer {token}"), method, path).await
+    }
+
+    async fn ask_with(&self, bearer: String, method: hyper::Method, path: &str) -> Result<Value, Failed> {
         let request = hyper::Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.url))
-            .header("authorization", format!("Bearer {token}"))
+            .header("authorization", bearer)
             .header("accept-language", "en")
             .body(Full::default())?;
         let answering = async {
@@ -187,9 +203,8 @@ impl Remote {
         (content_type, body): (&str, Bytes),
         patience: Duration,
     ) -> anyhow::Result<(u16, bool, Bytes)> {
-        let operator = Token::new(Caller::Operator, Clock::System.now_ms(), 60).sign(&self.secrets);
         let mut request = hyper::Request::post(format!("{}{route}", self.url))
-            .header("authorization", format!("Bearer {operator}"))
+            .header("authorization", self.bearer())
             .header("accept-language", "en")
             .header("content-type", content_type);
         if let Some(key) = key {

@@ -11,6 +11,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
 use super::{Context, Failed, safety};
+use crate::account::AccountRole;
+use crate::approving::Limits;
 use crate::audit::receipt::Patience;
 use crate::audit::tlog::{TlogOptions, Witness, run_tlog};
 use crate::audit::verify::run_verify;
@@ -34,6 +36,8 @@ use crate::http::{App, HttpOptions};
 use crate::identity::{Caller, Token};
 use crate::ledger::{Ledger, LedgerOptions, keys};
 use crate::oidc::OidcOptions;
+use crate::read_model::accounts::{AccountRow, accounts};
+use crate::read_model::pages::Slice;
 use crate::runner::{release_leases, run_jobs};
 use crate::statistics::Statistics;
 use crate::store;
@@ -83,6 +87,7 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
     }
     let proxies = gate.proxies.clone();
     let app = App::new(ledger.clone(), http_options(&options, &url, gate)?);
+    warn_of_too_few_operators(&app).await?;
     app.refresh_revoked().await?;
     // From here on others know that it serves, and may ask it to stop.
     let mut signals = StopSignals::listen()?;
@@ -174,6 +179,25 @@ fn spawn_feeds(background: &mut JoinSet<()>, ledger: &Ledger, options: &Serve) -
     Ok(())
 }
 
+/// What is to be approved by another needs another who can.
+async fn warn_of_too_few_operators(app: &App) -> Result<(), Failed> {
+    if !app.options.approvals.is_any_set() {
+        return Ok(());
+    }
+    let accounts = accounts(app.ledger.store(), Slice::All).await?;
+    let can = |account: &&AccountRow| {
+        account.role == AccountRole::Operator && account.active && account.passwords > 0
+    };
+    let operators = accounts.iter().filter(can).count();
+    if operators < 2 {
+        tracing::warn!(
+            operators,
+            "what waits for approval needs two operators' accounts: `coupon-ledger operator create --name NAME` makes one"
+        );
+    }
+    Ok(())
+}
+
 fn witnesses(options: &Serve) -> Result<Vec<Witness>, Failed> {
     let mut witnesses: Vec<Witness> = Vec::new();
     for text in options.witness.iter().flatten() {
@@ -218,6 +242,7 @@ fn http_options(options: &Serve, url: &str, gate: GateOptions) -> Result<HttpOpt
         counter_codes_only: options.counter_codes_only.unwrap_or(false),
         wechat: wechat(options)?,
         max_shops: options.max_shops.map_or(HttpOptions::default().max_shops, i64::from),
+        approvals: Limits::from(options),
         receipts: Patience {
             witnesses: options.witness.iter().flatten().count(),
             ..HttpOptions::default().receipts

@@ -1,7 +1,7 @@
 //! Webhooks as an aggregate: how far they are is written beside their events.
 
+use cqrs_es::Aggregate;
 use cqrs_es::event_sink::EventSink;
-use cqrs_es::{Aggregate, DomainEvent};
 
 use super::{Decider, Entity};
 use crate::facts::Facts;
@@ -25,4 +25,3 @@ impl Entity for Webhook {
 }
 
 aggregate!(Webhook, "webhook", WebhookCommand, WebhookEvent);
-domain_event!(WebhookEvent { Added, Changed, SecretRotated, Paused, Resumed, Resent, Removed });

@@ -39,6 +39,8 @@ const OF_MEMBER: &[&str] = &[
 
 /// What is answered from the whole ledger.
 const OF_ALL: &[&str] = &[
+    "/approval/list",
+    "/approval/info",
     "/elecoupons/info",
     "/elecoupons/getlist",
     "/shop/get",

@@ -29,6 +29,13 @@ pub enum Failure {
     Body(StatusCode, Wrong),
     /// A code with a sentence of its own.
     Said(&'static Wording, String),
+    /// 1004: it is proposed, and this is what waits.
+    Waits {
+        /// Where to find it.
+        data: Value,
+        /// Whether it had been proposed already.
+        replayed: bool,
+    },
     /// A refusal that is the replay of an earlier answer.
     Replayed(Refusal),
     /// What the ledger says.
@@ -131,7 +138,9 @@ impl Refused {
             Refusal::WrongGiftCode { attempts_left } => {
                 refused.data = json!({"attempts_left": attempts_left});
             }
-            Refusal::RightNotHeld => refused.status = StatusCode::FORBIDDEN,
+            Refusal::ReturnNotAllowed | Refusal::RightNotHeld | Refusal::NotAnother => {
+                refused.status = StatusCode::FORBIDDEN;
+            }
             Refusal::TooManyAttempts => {
                 refused.status = StatusCode::TOO_MANY_REQUESTS;
                 refused.retry_after_s = Some(600);
@@ -186,6 +195,11 @@ impl Failure {
             Self::Said(wording, sentence) => {
                 Refused { info: Some(sentence.as_str().into()), ..Refused::new(StatusCode::OK, wording) }
             }
+            Self::Waits { data, replayed } => Refused {
+                data: data.clone(),
+                replayed: *replayed,
+                ..Refused::new(StatusCode::OK, &refusal::WAITS_FOR_APPROVAL)
+            },
             Self::Replayed(refusal) => Refused { replayed: true, ..Refused::business(refusal, language) },
             Self::Execute(error) => match error {
                 ExecuteError::Refused(refusal) => Refused::business(refusal, language),

@@ -4,8 +4,10 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use super::approvals::waits;
 use super::form::Form;
 use super::{Answer, Call, Failure};
+use crate::approving::{self, Imported};
 use crate::import::{self, Asked, Report, What};
 use crate::refusal::Language;
 use crate::secrets::Secrets;
@@ -33,7 +35,11 @@ pub(super) async fn run(which: Import, mut call: Call) -> Result<Answer, Failure
         call.meta.receipt.clone().map_or_else(Default::default, |(key, mac)| (key.key, mac));
     let request_id = call.meta.request_id.clone();
     let asked = Asked { caller: call.caller, key, request_mac, request_id, dry_run };
-    let report = import::run(&call.app.ledger, what, &file, &asked).await?;
+    let rule = call.rule(call.app.options.approvals.imports).await?;
+    let report = match approving::import(&call.app.ledger, what, &file, &asked, &rule).await? {
+        Imported::Taken(report) => report,
+        Imported::Waits(proposed) => return Err(waits(&proposed)),
+    };
     Answer::new(&report_json(&report, dry_run, call.language)).map(|answer| answer.replayed(report.replayed))
 }
 

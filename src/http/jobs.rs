@@ -4,17 +4,19 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
+use super::approvals::waits;
 use super::operator::definition_json;
 use super::{Answer, Call, Failure};
 use crate::coupon::Coupon;
 use crate::directory;
 use crate::job::{Coupons, Job, JobCommand, Recipients, Work};
+use crate::ledger::Executed;
 use crate::read_model::jobs::{self, JobRow};
 use crate::read_model::kind_number;
 use crate::read_model::pages::{self, DefinitionRow};
 use crate::reading::Person;
 use crate::refusal::{Refusal, Wrong};
-use crate::runner::{self, Start};
+use crate::runner::{self, Begun, Start};
 use crate::value::{MAX_ID, list_text, money_text};
 
 /// Every call of these pages.
@@ -92,9 +94,9 @@ async fn send_add(mut call: Call) -> Result<Answer, Failure> {
     let confirmed = call.form.flag("confirm", false);
     call.checked()?;
     let work = Work::Send { definition_id, recipients, notify };
-    let employee_id = call.caller.employee_id();
-    let start = Start { work, reason: String::new(), employee_id, confirmed };
-    let (id, job, replayed) = runner::start(&call.app.ledger, &start, &call.meta).await?;
+    let above = call.app.options.approvals.sends;
+    let Executed { id, state: job, replayed, .. } =
+        begin(&call, work, String::new(), (confirmed, above)).await?;
     let Some(Work::Send { definition_id, recipients, .. }) = &job.work else {
         return Err(Refusal::NoSuchRule.into());
     };
@@ -109,6 +111,21 @@ async fn send_add(mut call: Call) -> Result<Answer, Failure> {
         "id": id,
     }))
     .map(|answer| answer.replayed(replayed))
+}
+
+/// Starts a job, or answers that it waits where it is about more than one person decides.
+pub(super) async fn begin(
+    call: &Call,
+    work: Work,
+    reason: String,
+    (confirmed, above): (bool, i64),
+) -> Result<Executed<Job>, Failure> {
+    let (employee_id, rule) = (call.caller.employee_id(), call.rule(above).await?);
+    let start = Start { work, reason, employee_id, confirmed, rule };
+    match runner::start(&call.app.ledger, &start, &call.meta).await? {
+        Begun::Started(done) => Ok(done),
+        Begun::Waits(proposed) => Err(waits(&proposed)),
+    }
 }
 
 /// Whom a send is for, in words.
@@ -161,14 +178,14 @@ async fn send_get_num(mut call: Call) -> Result<Answer, Failure> {
 }
 
 /// A send with the keys of the manual's `/sendelecoupon/getlist`, then ours.
-fn send_json(row: &JobRow) -> serde_json::Map<String, Value> {
+fn send_json(row: &JobRow, now_ms: i64) -> serde_json::Map<String, Value> {
     let value = json!({
         "id": row.id,
         "nums": row.targeted,
         "user_id": row.employee_id,
         "create_date": row.started_at_ms / 1000,
         "coupon_id": row.definition_id,
-        "state": row.state,
+        "state": row.state_at(now_ms),
         "shop_ids": or_all(&row.shop_ids),
         "tag_ids": or_all(&row.tag_ids),
         "level_ids": or_all(&row.level_ids),
@@ -189,7 +206,7 @@ async fn send_info(mut call: Call) -> Result<Answer, Failure> {
     let store = call.app.ledger.store();
     let row = jobs::job(store, id).await?.filter(|job| job.kind == 0).ok_or(Refusal::NoSuchRule)?;
     let employee = directory::employee(store, row.employee_id).await?.unwrap_or_default();
-    let mut send = send_json(&row);
+    let mut send = send_json(&row, call.now_ms());
     send.insert("refused".to_owned(), json!(row.refused));
     let names = recipient_names(&call, &row.shop_ids, &row.tag_ids, &row.level_ids).await?;
     send.insert("shopList".to_owned(), names.shops.into());
@@ -200,11 +217,11 @@ async fn send_info(mut call: Call) -> Result<Answer, Failure> {
     Ok(Answer::new(&send)?.showing(people))
 }
 
-fn job_json(row: &JobRow) -> Value {
+fn job_json(row: &JobRow, now_ms: i64) -> Value {
     json!({
         "id": row.id,
         "type": row.kind,
-        "state": row.state,
+        "state": row.state_at(now_ms),
         "coupon_id": row.definition_id,
         "send_id": row.send_id,
         "end_date": row.end_date,
@@ -223,17 +240,18 @@ async fn info(mut call: Call) -> Result<Answer, Failure> {
     let id = call.form.id("id");
     call.checked()?;
     let row = jobs::job(call.app.ledger.store(), id).await?.ok_or(Refusal::NoSuchRule)?;
-    Answer::new(&job_json(&row))
+    Answer::new(&job_json(&row, call.now_ms()))
 }
 
 async fn list(mut call: Call, only_sends: bool) -> Result<Answer, Failure> {
     let slice = call.form.slice();
     call.checked()?;
     let rows = jobs::jobs(call.app.ledger.store(), only_sends, slice).await?;
+    let now_ms = call.now_ms();
     if only_sends {
-        return Answer::new(&rows.iter().map(send_json).collect::<Vec<_>>());
+        return Answer::new(&rows.iter().map(|row| send_json(row, now_ms)).collect::<Vec<_>>());
     }
-    Answer::new(&rows.iter().map(job_json).collect::<Vec<_>>())
+    Answer::new(&rows.iter().map(|row| job_json(row, now_ms)).collect::<Vec<_>>())
 }
 
 /// Which definitions can be sent now: on, not ended, not sold out.
@@ -341,9 +359,9 @@ async fn start(mut call: Call, work: impl FnOnce(Coupons) -> Work) -> Result<Ans
     };
     call.checked()?;
     let work = work(coupons);
-    let start = Start { work, reason, employee_id: call.caller.employee_id(), confirmed };
-    let (id, job, replayed) = runner::start(&call.app.ledger, &start, &call.meta).await?;
-    Answer::new(&json!({"id": id, "nums": job.targeted})).map(|answer| answer.replayed(replayed))
+    let above = call.app.options.approvals.recalls;
+    let done = begin(&call, work, reason, (confirmed, above)).await?;
+    Answer::of(&done, &json!({"id": done.id, "nums": done.state.targeted}))
 }
 
 async fn change(mut call: Call, command: impl FnOnce(i64) -> JobCommand) -> Result<Answer, Failure> {

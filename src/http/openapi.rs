@@ -1,5 +1,7 @@
 //! The API's description, made from the table of routes: `/openapi.json` and docs/api.md.
 
+mod answers;
+
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
@@ -62,7 +64,13 @@ const PAGES: &[Page] = &[
 fn page_operation(page: &Page) -> Value {
     let mut responses = Map::new();
     for (status, about, kinds) in page.answers {
-        let content: Map<_, _> = kinds.iter().map(|kind| ((*kind).to_owned(), json!({}))).collect();
+        let schema = |kind: &str| match kind {
+            "application/json" if page.path == "/openapi.json" => json!({"schema": {"type": "object"}}),
+            "application/json" => json!({"schema": answers::refused()}),
+            "text/plain" | "text/html" => json!({"schema": {"type": "string"}}),
+            _ => json!({}),
+        };
+        let content: Map<_, _> = kinds.iter().map(|kind| ((*kind).to_owned(), schema(kind))).collect();
         responses.insert((*status).to_owned(), json!({"description": about, "content": content}));
     }
     let too_often = "9001: asked too often; try again after Retry-After seconds";
@@ -90,6 +98,7 @@ pub fn document() -> Value {
     for page in PAGES {
         paths.insert(page.path.to_owned(), json!({"get": page_operation(page)}));
     }
+    let (responses, schemas) = answers::components();
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -99,9 +108,11 @@ pub fn document() -> Value {
                 integers as numbers or decimal strings, lists as JSON, as a,b,c or as repeated fields. Every answer is \
                 {code, info, data}; code 0 is success and info then 成功. Refusals answer HTTP 200 with their code, \
                 besides those that HTTP itself knows (401, 403, 404, 405, 408, 413, 415, 429, 503, 500). Dates are the \
-                merchant's local time.",
+                merchant's local time. Answers may get more keys in time: let those be that you do not know.",
         },
         "components": {
+            "responses": responses,
+            "schemas": schemas,
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "description": "a token, or a machine's key"},
                 "signature": {
@@ -127,8 +138,7 @@ fn body_schema(fields: &[Field]) -> (Value, Vec<&'static str>) {
 /// A route that is asked without a token.
 fn open_operation(open: &Open) -> Value {
     let codes = crate::value::list_text(open.refusals).replace(',', " ");
-    let mut answer = json!({"schema": {"type": "object", "required": ["code", "info", "data"]}});
-    let mut responses = Map::new();
+    let mut responses = answers::statuses(open.method);
     let mut operation = Map::new();
     let mut put = |name: &str, value: Value| operation.insert(name.to_owned(), value);
     put("summary", open.about.into());
@@ -139,20 +149,12 @@ fn open_operation(open: &Open) -> Value {
         Method::Post | Method::Delete => {
             let (schema, _) = body_schema(open.fields);
             let example: Value = serde_json::from_str(open.request).unwrap_or_default();
-            let data: Value = serde_json::from_str(open.answer).unwrap_or_default();
             put("security", json!([{}, {"bearer": []}, {"token": []}]));
             let content = json!({
                 "application/json": {"schema": schema, "example": example},
                 "application/x-www-form-urlencoded": {"schema": schema},
             });
             put("requestBody", json!({"required": true, "content": content}));
-            answer =
-                json!({"schema": answer.get("schema"), "example": {"code": 0, "info": "成功", "data": data}});
-            for (status, about) in
-                [("401", "1001: a token is needed here"), ("403", "1002: not for this kind of caller")]
-            {
-                responses.insert(status.to_owned(), json!({"description": about}));
-            }
         }
         Method::Get => {
             put("security", json!([]));
@@ -160,24 +162,33 @@ fn open_operation(open: &Open) -> Value {
             responses.insert("302".to_owned(), json!({"description": open.answer}));
         }
     }
-    for (status, about) in [
-        ("429", "9001: try again after Retry-After seconds"),
-        ("503", "9002: try again after Retry-After seconds"),
-    ] {
-        responses.insert(status.to_owned(), json!({"description": about}));
-    }
-    let about = "success (code 0), or a refusal with its code";
-    responses
-        .insert("200".to_owned(), json!({"description": about, "content": {"application/json": answer}}));
+    let data = open.signed_in();
+    let schema = answers::answered(data.map(|data| answers::of_route(open.path, data)), open.refusals, false);
+    responses.insert("200".to_owned(), answered(&schema, data));
     put("responses", Value::Object(responses));
     Value::Object(operation)
+}
+
+/// What comes with status 200, with an example of a success.
+fn answered(schema: &Value, data: Option<&str>) -> Value {
+    let mut content = Map::from_iter([("schema".to_owned(), schema.clone())]);
+    if let Some(data) = data {
+        let data: Value = serde_json::from_str(data).unwrap_or_default();
+        content.insert("example".to_owned(), json!({"code": 0, "info": "成功", "data": data}));
+    }
+    json!({
+        "description": "success (code 0), or a refusal with its code",
+        "content": {"application/json": content},
+    })
 }
 
 fn operation(route: &Route) -> Value {
     let (schema, required) = body_schema(route.fields);
     let request: Value = serde_json::from_str(route.request).unwrap_or_default();
-    let data: Value = serde_json::from_str(route.data).unwrap_or_default();
-    let answer = json!({"code": 0, "info": "成功", "data": data});
+    let data = answers::of_route(route.path, route.data);
+    let mut responses = answers::statuses(Method::Post);
+    let answer = answers::answered(Some(data), route.refusals, route.writes);
+    responses.insert("200".to_owned(), answered(&answer, Some(route.data)));
     let mut content = Map::from_iter([
         ("application/json".to_owned(), json!({"schema": schema, "example": request})),
         ("application/x-www-form-urlencoded".to_owned(), json!({"schema": schema})),
@@ -209,27 +220,7 @@ fn operation(route: &Route) -> Value {
             "required": !required.is_empty(),
             "content": content,
         },
-        "responses": {
-            "200": {
-                "description": "success (code 0), or a refusal with its code",
-                "content": {"application/json": {
-                    "schema": {
-                        "type": "object",
-                        "required": ["code", "info", "data"],
-                        "properties": {
-                            "code": {"type": "integer"},
-                            "info": {"description": "成功; a text; with code 401 an object {field: why}"},
-                            "data": {},
-                        },
-                    },
-                    "example": answer,
-                }},
-            },
-            "401": {"description": "1001: no token, not ours, or expired"},
-            "403": {"description": "1002: not for this kind of caller"},
-            "429": {"description": "9001: asked too often; try again after Retry-After seconds"},
-            "503": {"description": "9002: try again with the same key after Retry-After seconds"},
-        },
+        "responses": responses,
     });
     if let (true, Value::Object(operation)) = (access::is_open(route.path), &mut operation) {
         operation.insert("security".to_owned(), json!([]));
@@ -250,26 +241,37 @@ fn resource_operation(resource: &Resource) -> Value {
     let parameters: Vec<_> =
         parts.chain(resource.query.iter().map(|field| parameter("query", field))).collect();
     let callers = access::names_of_roles(&resource.action());
-    let example = match resource.produces {
-        "application/json" => serde_json::from_str(resource.example).unwrap_or_default(),
-        _ => Value::from(resource.example),
+    let read = || -> Value { serde_json::from_str(resource.example).unwrap_or_default() };
+    let content = match resource.produces {
+        "application/json" => json!({"schema": answers::of_resource(resource), "example": read()}),
+        // OpenAPI 3.1 has no word for the lines of a stream; x-line-schema is the schema of each.
+        "application/x-ndjson" => json!({
+            "schema": {"type": "string", "description": "a JSON object a line"},
+            "x-line-schema": answers::of_resource(resource), "example": resource.example,
+        }),
+        "text/plain; charset=utf-8" => json!({"schema": {"type": "string"}, "example": resource.example}),
+        _ => json!({"example": resource.example}),
     };
+    let problem = |status: u16, about: &str| (status.to_string(), answers::problem(status, about));
+    let mut responses = Map::from_iter([
+        problem(400, "401: a parameter is wrong; info says which"),
+        problem(401, "1001: no token, not ours, or expired"),
+        problem(403, "1002: not for this kind of caller"),
+        problem(404, "310, 2001 …: there is no such thing"),
+        problem(409, "every other code: it is not possible now"),
+        problem(429, "9001: asked too often; try again after Retry-After seconds"),
+        problem(500, "9999: our fault; the log has more under the request's id"),
+        problem(503, "9002: try again after Retry-After seconds"),
+    ]);
+    let answer = json!({"description": "OK", "content": {resource.produces: content}});
+    responses.insert("200".to_owned(), answer);
     json!({
         "summary": resource.about,
         "description": format!("Callers: {}.", callers),
         "operationId": operation_id(resource),
         "tags": ["v1"],
         "parameters": parameters,
-        "responses": {
-            "200": {"description": "OK", "content": {resource.produces: {"example": example}}},
-            "400": problem("401: a parameter is wrong; info says which"),
-            "401": problem("1001: no token, not ours, or expired"),
-            "403": problem("1002: not for this kind of caller"),
-            "404": problem("310, 2001 …: there is no such thing"),
-            "409": problem("every other code: it is not possible now"),
-            "429": problem("9001: asked too often; try again after Retry-After seconds"),
-            "503": problem("9002: try again after Retry-After seconds"),
-        },
+        "responses": responses,
     })
 }
 
@@ -280,23 +282,6 @@ fn operation_id(resource: &Resource) -> String {
         1 => id,
         _ => format!("{}_{id}", resource.method.name().to_ascii_lowercase()),
     }
-}
-
-/// A refusal of a resource (RFC 9457).
-fn problem(about: &str) -> Value {
-    let schema = json!({
-        "type": "object",
-        "required": ["type", "title", "status", "code", "info", "data"],
-        "properties": {
-            "type": {"type": "string"},
-            "title": {"type": "string"},
-            "status": {"type": "integer"},
-            "code": {"type": "integer"},
-            "info": {"description": "a text; with code 401 an object {field: why}"},
-            "data": {},
-        },
-    });
-    json!({"description": about, "content": {"application/problem+json": {"schema": schema}}})
 }
 
 fn refusals(route: &Route) -> String {
@@ -370,6 +355,7 @@ pub fn markdown() -> String {
         let words = [Language::Traditional, Language::Simplified, Language::English].map(|l| wording.text(l));
         let _ = writeln!(text, "| {} | {} |", wording.code, words.join(" | "));
     }
+    answers::write_markdown(&mut text);
     text.push_str("\n## Routes\n");
     for route in ALL.iter() {
         let callers = access::names_of_roles(route.path);

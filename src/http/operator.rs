@@ -4,13 +4,16 @@ use serde_json::{Value, json};
 
 use super::directory::replayed_id;
 use super::form::Form;
+use super::jobs::begin;
 use super::{Answer, Call, Failure};
+use crate::approval::Act;
 use crate::bulk::{self, MAX_CHUNK};
 use crate::coupon::{Coupon, CouponCommand, Origin, Source};
 use crate::definition::{Definition, DefinitionCommand, IssueLimit, Kind, Offer, Terms, Validity};
 use crate::directory::{self, Written};
 use crate::identity::Token;
-use crate::ledger::Executed;
+use crate::job::Work;
+use crate::ledger::{ExecuteError, Executed};
 use crate::read_model::pages::{self, DefinitionRow, ShopRow};
 use crate::refusal::{Refusal, Wrong};
 use crate::shop::{Shop, ShopCommand, ShopDetails};
@@ -148,8 +151,16 @@ async fn definition_add(mut call: Call) -> Result<Answer, Failure> {
     let stock = call.form.optional_int("num", 0, MAX_ID).filter(|num| *num != 0);
     call.checked()?;
     let id = call.app.ledger.next_id("definition", true).await?;
-    let command = DefinitionCommand::Define { offer, stock, employee_id: call.caller.employee_id() };
-    let done = call.execute::<Definition>(id, &command).await?;
+    let (employee_id, limits) = (call.caller.employee_id(), call.app.options.approvals);
+    call.refuse_proposed().await?;
+    let at_most = limits.stock_at_most();
+    let command = DefinitionCommand::Define { offer: offer.clone(), stock, employee_id, at_most };
+    let done = match call.execute::<Definition>(id, &command).await {
+        Err(Failure::Execute(ExecuteError::Refused(Refusal::NeedsApproval))) => {
+            return call.propose(Act::Define { definition_id: id, offer, stock }, limits.stock).await;
+        }
+        done => done?,
+    };
     Answer::of(&done, &json!({"id": done.id}))
 }
 
@@ -229,8 +240,17 @@ async fn definition_inventory(mut call: Call) -> Result<Answer, Failure> {
     let more = call.form.int("type", 0, 1) == 1;
     call.checked()?;
     let by = if more { num } else { -num };
-    let command = DefinitionCommand::ChangeStock { by, employee_id: call.caller.employee_id() };
-    let done = call.execute::<Definition>(id, &command).await?;
+    let (employee_id, limits) = (call.caller.employee_id(), call.app.options.approvals);
+    call.refuse_proposed().await?;
+    let command = DefinitionCommand::ChangeStock { by, employee_id, at_most: limits.stock_at_most() };
+    let done = match call.execute::<Definition>(id, &command).await {
+        Err(Failure::Execute(ExecuteError::Refused(Refusal::NeedsApproval))) => {
+            let (definition, _) = call.app.ledger.load::<Definition>(id).await?;
+            let stock = definition.stock.unwrap_or_default().saturating_add(by);
+            return call.propose(Act::RaiseStock { definition_id: id, by, stock }, limits.stock).await;
+        }
+        done => done?,
+    };
     Answer::of(&done, &json!({"id": done.id, "num": done.state.stock.unwrap_or_default()}))
 }
 
@@ -386,6 +406,11 @@ async fn send_one(mut call: Call) -> Result<Answer, Failure> {
 async fn send_members(mut call: Call) -> Result<Answer, Failure> {
     let (definition_id, members) = read_chunk(&mut call.form);
     call.checked()?;
+    let above = call.app.options.approvals.sends;
+    call.refuse_proposed().await?;
+    if above > 0 && members.len() as i64 > above {
+        return propose_members(&call, definition_id, members, above).await;
+    }
     let origin = Origin::of(Source::MassSend, call.caller.employee_id());
     let chunk = bulk::issue(&call.app.ledger, definition_id, origin, &members, &call.meta).await?;
     let issued = chunk.issued.iter().map(|(member_id, id)| json!({"id": id, "member_id": member_id}));
@@ -398,6 +423,23 @@ async fn send_members(mut call: Call) -> Result<Answer, Failure> {
         "refused": refused,
     }))
     .map(|answer| answer.replayed(chunk.replayed))
+}
+
+/// What is more than one person decides goes on as a mass send, once somebody else approves it: to each of them once.
+async fn propose_members(
+    call: &Call,
+    definition_id: i64,
+    mut member_ids: Vec<i64>,
+    above: i64,
+) -> Result<Answer, Failure> {
+    member_ids.sort_unstable();
+    if member_ids.windows(2).any(|pair| matches!(pair, [one, next] if one == next)) {
+        return Err(Failure::Fields(vec![("member_ids", Wrong::Twice)]));
+    }
+    let work = Work::SendTo { definition_id, member_ids };
+    let done = begin(call, work, String::new(), (true, above)).await?;
+    // Only a server whose limit was another then answers this way: it goes on.
+    Answer::of(&done, &json!({"id": done.id, "nums": done.state.targeted}))
 }
 
 /// Reads what `/sendelecoupon/members` takes: the definition and the members.

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use super::client;
 use super::operator::{definition_json, edit_shop, open_shop, qr_svg, shop_json, shop_qr};
 use super::{Answer, Call, Failure};
-use crate::allotment::{Allotment, AllotmentCommand};
+use crate::allotment::{Allotment, AllotmentCommand, MAX_OPEN};
+use crate::approval::Act;
 use crate::clock::day_number;
 use crate::coupon::{Coupon, CouponCommand, Origin, Source};
 use crate::directory;
@@ -22,9 +23,6 @@ use crate::read_model::partners::{self, AllotmentRow, OfferedRow, SettledRow, Sp
 use crate::refusal::{self, Refusal, Wrong};
 use crate::store::ReceiptKey;
 use crate::value::{MAX_ID, money_text};
-
-/// How many allotments of one partner may be open: a member takes them all in one call.
-const MAX_OPEN: usize = 100;
 
 /// What stands between a request's key and the allotment's id. No client's own key has it.
 const KEY_SEPARATOR: char = ':';
@@ -148,11 +146,20 @@ async fn add_attract(mut call: Call) -> Result<Answer, Failure> {
     let done = if let Some(done) = call.app.ledger.replay::<Allotment>(&call.meta).await? {
         done
     } else {
+        call.refuse_proposed().await?;
         refuse_more_open(&call, partner_id).await?;
-        let employee_id = call.caller.employee_id();
-        let command = AllotmentCommand::Allot { partner_id, definition_id, num, end_date, employee_id };
+        let (employee_id, limits) = (call.caller.employee_id(), call.app.options.approvals);
+        let at_most = limits.stock_at_most();
+        let command =
+            AllotmentCommand::Allot { partner_id, definition_id, num, end_date, employee_id, at_most };
         let id = call.app.ledger.next_id("allotment", true).await?;
-        call.execute::<Allotment>(id, &command).await?
+        match call.execute::<Allotment>(id, &command).await {
+            Err(Failure::Execute(ExecuteError::Refused(Refusal::NeedsApproval))) => {
+                let act = Act::Allot { allotment_id: id, partner_id, definition_id, num, end_date };
+                return call.propose(act, limits.stock).await;
+            }
+            done => done?,
+        }
     };
     Answer::of(
         &done,
@@ -222,8 +229,17 @@ async fn inventory(mut call: Call) -> Result<Answer, Failure> {
     let more = call.form.int("type", 0, 1) == 1;
     call.checked()?;
     let by = if more { num } else { -num };
-    let command = AllotmentCommand::ChangeStock { by, employee_id: call.caller.employee_id() };
-    let done = call.execute::<Allotment>(id, &command).await?;
+    let (employee_id, limits) = (call.caller.employee_id(), call.app.options.approvals);
+    call.refuse_proposed().await?;
+    let command = AllotmentCommand::ChangeStock { by, employee_id, at_most: limits.stock_at_most() };
+    let done = match call.execute::<Allotment>(id, &command).await {
+        Err(Failure::Execute(ExecuteError::Refused(Refusal::NeedsApproval))) => {
+            let (allotment, _) = call.app.ledger.load::<Allotment>(id).await?;
+            let num = allotment.num().unwrap_or_default().saturating_add(by);
+            return call.propose(Act::RaiseAllotment { allotment_id: id, by, num }, limits.stock).await;
+        }
+        done => done?,
+    };
     Answer::of(&done, &json!({"bc_id": done.id, "num": done.state.num().unwrap_or_default()}))
 }
 

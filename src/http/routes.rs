@@ -2,6 +2,7 @@
 //! description and docs/api.md are made from it; a test holds the handlers against it.
 
 mod account;
+mod approvals;
 mod client;
 mod counter;
 mod directory;
@@ -17,6 +18,7 @@ mod statistics;
 use std::sync::LazyLock;
 
 use super::account::{Account, Open};
+use super::approvals::Approvals;
 use super::client::Client;
 use super::counter::Counter;
 use super::directory::Directory;
@@ -100,6 +102,8 @@ pub enum Run {
     Offices(Offices),
     /// Of statistics.
     Statistics(Statistics),
+    /// Of approvals.
+    Approvals(Approvals),
 }
 
 /// A route.
@@ -173,6 +177,7 @@ pub static ALL: LazyLock<Vec<Route>> = LazyLock::new(|| {
         account::ROUTES,
         offices::ROUTES,
         statistics::ROUTES,
+        approvals::ROUTES,
     ]
     .concat()
 });

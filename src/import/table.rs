@@ -131,6 +131,18 @@ impl<'a> Table<'a> {
         highest
     }
 
+    /// How many rows there are.
+    pub(super) async fn count_rows(self) -> i64 {
+        let mut rows = 0;
+        for _ in self {
+            rows += 1;
+            if rows % ROWS_AT_A_TIME as i64 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        rows
+    }
+
     /// The next record that is not blank, with the number of its line.
     fn next_record(&mut self) -> Option<(u64, StringRecord)> {
         let mut record = StringRecord::new();

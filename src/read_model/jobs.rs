@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::pages::Slice;
+use crate::approval::HOLDS_MS;
 use crate::clock::day_text;
+use crate::job::JobState;
 use crate::store::{BUCKET, Row, Statement, Store, StoreError};
 
 /// A job as pages show it.
@@ -13,7 +15,7 @@ pub struct JobRow {
     pub id: i64,
     /// 0 send, 1 recall, 2 extension.
     pub kind: i64,
-    /// 0 running, 1 done, 2 paused, 3 cancelled.
+    /// 0 running, 1 done, 2 paused, 3 cancelled, 4 awaits approval; see [`Self::state_at`].
     pub state: i64,
     /// What is sent, or whose coupons are meant; 0 = those of `send_id`.
     pub definition_id: i64,
@@ -48,6 +50,17 @@ pub struct JobRow {
 }
 
 impl JobRow {
+    /// Its state then: what nobody approved in time is cancelled, whether or not that is written down.
+    #[must_use]
+    pub fn state_at(&self, now_ms: i64) -> i64 {
+        let lapsed = now_ms >= self.started_at_ms.saturating_add(HOLDS_MS);
+        if self.state == JobState::Proposed.number() && lapsed {
+            JobState::Cancelled.number()
+        } else {
+            self.state
+        }
+    }
+
     /// How many were refused so far.
     #[must_use]
     pub fn refused_count(&self) -> i64 {

@@ -67,6 +67,7 @@ const STEPS: &[Step] = &[
     both!("partner_keys_v1", "../../projections/partner_keys.sql"),
     both!("0014_partner_nonces", "../../migrations/0014_partner_nonces.sql"),
     both!("readings_v1", "../../projections/readings.sql"),
+    both!("approvals_v1", "../../projections/approvals.sql"),
     both!("webhooks_v1", "../../projections/webhooks.sql"),
     both!("0020_webhook_lanes", "../../migrations/0020_webhook_lanes.sql"),
 ];

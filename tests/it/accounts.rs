@@ -650,7 +650,7 @@ fn a_password_that_was_changed_while_it_was_looked_at_does_not_sign_in() {
 }
 
 /// Runs a command of the program with a line on its standard input.
-async fn run_with(home: &Home, arguments: &[&str], line: &str) -> (i32, String, String) {
+pub async fn run_with(home: &Home, arguments: &[&str], line: &str) -> (i32, String, String) {
     let mut command = program(home);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use coupon_ledger::account::Account;
 use coupon_ledger::allotment::Allotment;
+use coupon_ledger::approval::Approval;
 use coupon_ledger::audit::words::Told;
 use coupon_ledger::clock::Zone;
 use coupon_ledger::coupon::Coupon;
@@ -58,6 +59,7 @@ fn words(event: &StoredEvent) -> String {
         "partner_key" => of::<PartnerKey>(event),
         "reading" => of::<Reading>(event),
         "refusals" => of::<Refusals>(event),
+        "approval" => of::<Approval>(event),
         "webhook" => of::<Webhook>(event),
         other => panic!("a kind of stream without words: {other}"),
     }

@@ -910,7 +910,12 @@ mod definitions {
     }
 
     fn define() -> DefinitionCommand {
-        DefinitionCommand::Define { offer: Box::new(offer()), stock: Some(20), employee_id: EMPLOYEE_ID }
+        DefinitionCommand::Define {
+            offer: Box::new(offer()),
+            stock: Some(20),
+            employee_id: EMPLOYEE_ID,
+            at_most: None,
+        }
     }
 
     fn other_offer() -> Box<Offer> {
@@ -922,7 +927,7 @@ mod definitions {
     }
 
     fn change_stock(by: i64) -> DefinitionCommand {
-        DefinitionCommand::ChangeStock { by, employee_id: EMPLOYEE_ID }
+        DefinitionCommand::ChangeStock { by, employee_id: EMPLOYEE_ID, at_most: None }
     }
 
     fn stock_changed(by: i64, stock: i64) -> DefinitionEvent {
@@ -1027,6 +1032,7 @@ mod allotments {
             num: 10,
             end_date,
             employee_id: EMPLOYEE_ID,
+            at_most: None,
         }
     }
 
@@ -1042,7 +1048,7 @@ mod allotments {
     }
 
     fn stock(by: i64) -> AllotmentCommand {
-        AllotmentCommand::ChangeStock { by, employee_id: EMPLOYEE_ID }
+        AllotmentCommand::ChangeStock { by, employee_id: EMPLOYEE_ID, at_most: None }
     }
 
     fn end(end_date: &str) -> AllotmentCommand {
@@ -1215,5 +1221,166 @@ mod shops {
     fn each_rotation_takes_the_next_key_also_while_closed() {
         when(vec![opened()], rotate()).then_expect_events(vec![rotated(2)]);
         when(vec![opened(), closed(), rotated(2)], rotate()).then_expect_events(vec![rotated(3)]);
+    }
+}
+
+mod approvals {
+    use coupon_ledger::approval::{Act, Approval, ApprovalCommand, ApprovalEvent, HOLDS_MS, Proposal};
+    use coupon_ledger::job::{Coupons, Job, JobCommand, JobEvent, Work};
+
+    use super::*;
+
+    fn when(given: Vec<ApprovalEvent>, command: ApprovalCommand) -> AggregateResultValidator<Approval> {
+        TestFramework::<Approval>::with(facts()).given(given).when(command)
+    }
+
+    fn act() -> Act {
+        Act::RaiseStock { definition_id: 1, by: 5, stock: 105 }
+    }
+
+    /// Proposed so long before the facts' noon.
+    fn proposed(ago_ms: i64) -> ApprovalEvent {
+        let behind = ["machine:3", "operator:7", "operator"].map(ToOwned::to_owned).into();
+        ApprovalEvent::Proposed(Box::new(Proposal {
+            act: act(),
+            action: "/elecoupons/inventory".to_owned(),
+            above: 100,
+            proposed_by: "machine:3".to_owned(),
+            behind,
+            employee_id: 0,
+            lapses_at_ms: NOON - ago_ms + HOLDS_MS,
+            at_ms: NOON - ago_ms,
+        }))
+    }
+
+    fn approve(by: &str) -> ApprovalCommand {
+        ApprovalCommand::Approve { by: by.to_owned() }
+    }
+
+    fn refuse(by: &str) -> ApprovalCommand {
+        ApprovalCommand::Refuse { by: by.to_owned(), reason: "多".to_owned() }
+    }
+
+    fn withdraw(by: &str) -> ApprovalCommand {
+        ApprovalCommand::Withdraw { by: by.to_owned() }
+    }
+
+    fn approved() -> ApprovalEvent {
+        ApprovalEvent::Approved { by: "operator:8".to_owned(), at_ms: NOON }
+    }
+
+    fn refused() -> ApprovalEvent {
+        ApprovalEvent::Refused { by: "operator:8".to_owned(), reason: "多".to_owned(), at_ms: NOON }
+    }
+
+    fn withdrawn() -> ApprovalEvent {
+        ApprovalEvent::Withdrawn { by: "machine:3".to_owned(), at_ms: NOON }
+    }
+
+    fn ended() -> Refusal {
+        Refusal::field("id", Wrong::Ended)
+    }
+
+    #[test]
+    fn a_proposal_keeps_the_whole_command_and_is_made_once() {
+        let propose = || ApprovalCommand::Propose {
+            act: act(),
+            action: "/elecoupons/inventory",
+            above: 100,
+            by: "machine:3".to_owned(),
+            behind: ["machine:3", "operator:7", "operator"].map(ToOwned::to_owned).into(),
+            employee_id: 0,
+        };
+        when(vec![], propose()).then_expect_events(vec![proposed(0)]);
+        when(vec![proposed(0)], propose()).then_expect_error(Refusal::IdTaken);
+        for command in
+            [approve("operator:8"), refuse("operator:8"), withdraw("machine:3"), ApprovalCommand::Expire]
+        {
+            when(vec![], command).then_expect_error(Refusal::NoSuchRule);
+        }
+    }
+
+    #[test]
+    fn another_approves_it_and_nobody_who_may_be_who_proposed_it() {
+        when(vec![proposed(1)], approve("operator:8")).then_expect_events(vec![approved()]);
+        when(vec![proposed(1), approved()], approve("operator:8")).then_expect_events(vec![]);
+        when(vec![proposed(1), approved()], approve("operator:9")).then_expect_error(ended());
+        for himself in ["machine:3", "operator:7", "operator"] {
+            when(vec![proposed(1)], approve(himself)).then_expect_error(Refusal::NotAnother);
+        }
+    }
+
+    #[test]
+    fn anybody_who_is_asked_refuses_it_and_only_its_proposer_withdraws_it() {
+        when(vec![proposed(1)], refuse("operator:8")).then_expect_events(vec![refused()]);
+        when(vec![proposed(1), refused()], refuse("operator:8")).then_expect_events(vec![]);
+        when(vec![proposed(1)], withdraw("machine:3")).then_expect_events(vec![withdrawn()]);
+        when(vec![proposed(1), withdrawn()], withdraw("machine:3")).then_expect_events(vec![]);
+        when(vec![proposed(1)], withdraw("operator:7")).then_expect_error(Refusal::NoSuchRule);
+    }
+
+    #[test]
+    fn what_has_come_to_one_end_comes_to_no_other() {
+        for end in [approved(), refused(), withdrawn(), ApprovalEvent::Expired { at_ms: NOON }] {
+            for (command, comes) in [
+                (approve("operator:8"), approved()),
+                (refuse("operator:8"), refused()),
+                (withdraw("machine:3"), withdrawn()),
+            ] {
+                if end != comes {
+                    when(vec![proposed(1), end.clone()], command).then_expect_error(ended());
+                }
+            }
+            when(vec![proposed(HOLDS_MS), end], ApprovalCommand::Expire).then_expect_events(vec![]);
+        }
+    }
+
+    #[test]
+    fn it_lapses_at_the_instant_and_that_is_written_once() {
+        when(vec![proposed(HOLDS_MS - 1)], approve("operator:8")).then_expect_events(vec![approved()]);
+        when(vec![proposed(HOLDS_MS - 1)], ApprovalCommand::Expire).then_expect_events(vec![]);
+        for command in [approve("operator:8"), refuse("operator:8"), withdraw("machine:3")] {
+            when(vec![proposed(HOLDS_MS)], command).then_expect_error(ended());
+        }
+        when(vec![proposed(HOLDS_MS)], ApprovalCommand::Expire)
+            .then_expect_events(vec![ApprovalEvent::Expired { at_ms: NOON }]);
+    }
+
+    #[test]
+    fn a_job_that_waits_is_started_or_declined_and_nothing_else() {
+        let work = || Work::Recall { coupons: Coupons::OfDefinition(1) };
+        let reason = || "發錯".to_owned();
+        let (targeted, until_position, employee_id, at_ms) = (9, 12, EMPLOYEE_ID, NOON);
+        let proposed = || JobEvent::Proposed {
+            approval_id: 3,
+            work: work(),
+            targeted,
+            until_position,
+            reason: reason(),
+            employee_id,
+            at_ms,
+        };
+        let start =
+            JobCommand::Start { work: work(), targeted, until_position, reason: reason(), employee_id };
+        let started = JobEvent::Started {
+            work: work(),
+            targeted,
+            until_position,
+            reason: reason(),
+            employee_id,
+            at_ms,
+        };
+        let cancelled = JobEvent::Cancelled { employee_id, at_ms };
+        let when =
+            |command: JobCommand| TestFramework::<Job>::with(facts()).given(vec![proposed()]).when(command);
+        when(start).then_expect_events(vec![started]);
+        when(JobCommand::Decline { employee_id }).then_expect_events(vec![cancelled]);
+        for command in [
+            JobCommand::Pause { employee_id },
+            JobCommand::Resume { employee_id },
+            JobCommand::Cancel { employee_id },
+        ] {
+            when(command).then_expect_error(Refusal::NeedsApproval);
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use coupon_ledger::account::{Account, AccountEvent};
 use coupon_ledger::allotment::{Allotment, AllotmentEvent};
+use coupon_ledger::approval::{Approval, ApprovalEvent};
 use coupon_ledger::coupon::{Coupon, CouponEvent, Source};
 use coupon_ledger::definition::{Definition, DefinitionEvent};
 use coupon_ledger::entity::{Entity, decode, encode};
@@ -189,6 +190,11 @@ fn every_event_of_a_partners_key_is_documented_as_it_is_stored() {
 fn every_event_of_what_is_watched_over_is_documented_as_it_is_stored() {
     documents::<Reading>(ReadingEvent::NAMES);
     documents::<Refusals>(RefusalsEvent::NAMES);
+}
+
+#[test]
+fn every_event_of_an_approval_is_documented_as_it_is_stored() {
+    documents::<Approval>(ApprovalEvent::NAMES);
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use coupon_ledger::approving::Limits;
 use coupon_ledger::audit::checkpoint;
+use coupon_ledger::http::HttpOptions;
 use coupon_ledger::identity::Caller;
 use coupon_ledger::ledger::Meta;
 use coupon_ledger::provenance::{LEDGER_ID, Provenance, ProvenanceCommand};
@@ -17,7 +19,7 @@ use crate::outside::until;
 
 /// Makes it, from a world with people.
 pub async fn everything(engine: Engine) -> World {
-    let world = World::with_people(engine).await;
+    let mut world = World::with_people(engine).await;
     let definition_id = definitions(&world).await;
     shops(&world).await;
     coupons(&world, definition_id).await;
@@ -30,6 +32,7 @@ pub async fn everything(engine: Engine) -> World {
     keys(&world).await;
     webhooks(&world).await;
     new_key(&world).await;
+    approvals(&mut world, definition_id).await;
     crate::wechat::bind(&world, 442, "oGZUI0egBJY1zhBYw2KhdUfwVJJE").await;
     world.operator("/member/unbindwechat", json!({"id": 442})).await.ok();
     world.operator("/member/add", json!({"id": 900, "nickname": "老王"})).await.ok();
@@ -79,6 +82,33 @@ pub async fn accounts(world: &World) {
     for state in [0, 1] {
         world.operator("/account/state", json!({"id": id, "state": state})).await.ok();
     }
+}
+
+/// What waits for somebody else's word: one proposal for each end that it may have.
+async fn approvals(world: &mut World, definition_id: i64) {
+    let limits = Limits { sends: 1, stock: 100, ..Limits::default() };
+    world.set_options(HttpOptions { approvals: limits, ..HttpOptions::default() });
+    world.advance(1_000);
+    let send = json!({"coupon_id": definition_id, "confirm": 1});
+    let more = json!({"id": definition_id, "num": 200, "type": 1});
+    for (route, body) in [
+        ("/sendelecoupon/add", send),
+        ("/elecoupons/inventory", more.clone()),
+        ("/elecoupons/inventory", more.clone()),
+        ("/elecoupons/inventory", more),
+    ] {
+        assert_eq!(world.operator(route, body).await.code(), 1004);
+    }
+    // The account that there is of an operator.
+    world.call(Caller::OperatorAccount(1), "/approval/approve", json!({"id": 1})).await.ok();
+    world.operator("/approval/refuse", json!({"id": 2, "reason": "數量有誤"})).await.ok();
+    world.operator("/approval/withdraw", json!({"id": 3})).await.ok();
+    for job_id in open_jobs(world.store()).await.unwrap() {
+        run_job(&world.ledger, job_id).await.unwrap();
+    }
+    world.advance(7 * DAY);
+    assert!(sweep(&world.ledger).await.unwrap() >= 1);
+    world.set_options(HttpOptions::default());
 }
 
 async fn definitions(world: &World) -> i64 {

@@ -23,6 +23,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tower::ServiceExt as _;
 
+use crate::described;
 use crate::leaks::{Heard as _, Vault, ear_of, note_banner};
 
 /// 2026-11-23 12:00:00 in Shanghai, a Monday: when a test begins unless it says otherwise.
@@ -348,6 +349,10 @@ impl World {
         // What never ends is not waited for.
         let is_endless = parts.headers.get("content-type").is_some_and(|kind| kind == "text/event-stream");
         let bytes = if is_endless { Bytes::new() } else { body.collect().await.unwrap().to_bytes() };
+        let described = described::check(method, route, parts.status, &parts.headers, &bytes);
+        described.unwrap_or_else(|wrong| {
+            panic!("{method} {route} answers {}\n{wrong}", String::from_utf8_lossy(&bytes))
+        });
         let body = serde_json::from_slice(&bytes)
             .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
         self.home.vault.note_fields(&body);

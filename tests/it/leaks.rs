@@ -19,6 +19,7 @@ use aho_corasick::AhoCorasick;
 use base64::Engine as _;
 use base64::alphabet::{STANDARD, URL_SAFE};
 use base64::engine::{GeneralPurpose, general_purpose::NO_PAD};
+use coupon_ledger::value::hex;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, Row as _};
 use tempfile::TempDir;
@@ -54,7 +55,8 @@ const FIELDS: &[&str] = &[
 /// Files of a home that are there to hold secrets, or that a test has made of one.
 fn holds_secrets(file: &Path) -> bool {
     let name = file.file_name().and_then(OsStr::to_str).unwrap_or_default();
-    name.starts_with("person.keys") || name.contains("secret") || name.ends_with(".key")
+    let is_key = file.extension().is_some_and(|ending| ending == "key");
+    is_key || name.starts_with("person.keys") || name.contains("secret")
 }
 
 /// The vaults by the folders of their homes.
@@ -224,7 +226,8 @@ impl Vault {
         secrets.retain(|secret| !self.public.lock().unwrap().contains(secret));
         let needles = Needles::new(&secrets, &self.codes.lock().unwrap());
         let mut found = Vec::new();
-        for file in files.iter().filter(|file| !holds_secrets(file)).chain(&files_of_ears(&self.said)) {
+        let ears = self::files(self.said.path());
+        for file in files.iter().filter(|file| !holds_secrets(file)).chain(&ears) {
             needles.find(&file.display().to_string(), &std::fs::read(file).unwrap_or_default(), &mut found);
         }
         for (what, bytes) in self.heard.lock().unwrap().iter() {
@@ -248,10 +251,6 @@ impl Drop for Vault {
             assert!(found.is_empty(), "secrets are where they must not be:\n{}", found.join("\n"));
         }
     }
-}
-
-fn files_of_ears(said: &TempDir) -> Vec<PathBuf> {
-    files(said.path())
 }
 
 /// Every file below a folder.
@@ -318,13 +317,8 @@ impl Needles {
             let mut put =
                 |needle: Vec<u8>, how: &str| needles.push((needle, format!("{:?} {how}", start(secret))));
             put(part.to_vec(), "as it is");
-            let hexadecimal = |upper: bool| {
-                let digits =
-                    part.iter().map(|byte| if upper { format!("{byte:02X}") } else { format!("{byte:02x}") });
-                digits.collect::<String>().into_bytes()
-            };
-            put(hexadecimal(false), "in hexadecimal");
-            put(hexadecimal(true), "in hexadecimal");
+            put(hex(part).into_bytes(), "in hexadecimal");
+            put(hex(part).to_uppercase().into_bytes(), "in hexadecimal");
             for alphabet in [&STANDARD, &URL_SAFE] {
                 for needle in in_base64(part, &GeneralPurpose::new(alphabet, NO_PAD)) {
                     put(needle, "in base64");
@@ -456,7 +450,7 @@ on_both_engines! {
             ("a token's secret in base64", base64(&format!("{{\"t\":\"{signature}\"}}"))),
             ("the same one byte on", base64(&format!("{{\"to\":\"{signature}\"}}"))),
             ("a password", format!("x{password}x")),
-            ("a password in hexadecimal", password.bytes().map(|byte| format!("{byte:02x}")).collect()),
+            ("a password in hexadecimal", hex(password.as_bytes())),
             ("a password in a form", "a=b&password=wrong+horse+battery".to_owned()),
             ("a password in a URL", "/login?password=wrong%20horse%20battery".to_owned()),
             ("a session", "a-secret-of-a-session".to_owned()),

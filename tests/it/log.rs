@@ -6,6 +6,7 @@ use std::sync::Arc;
 use chrono::NaiveDate;
 use coupon_ledger::account::{Account, AccountEvent, AccountRole, SignInBy};
 use coupon_ledger::allotment::{Allotment, AllotmentEvent};
+use coupon_ledger::approval::{Act, Approval, ApprovalEvent, Proposal};
 use coupon_ledger::clock::Zone;
 use coupon_ledger::coupon::{Coupon, CouponEvent, Issue, Past, Source};
 use coupon_ledger::definition::{Definition, DefinitionEvent, IssueLimit, Kind, Offer, Terms, Validity};
@@ -650,14 +651,25 @@ fn golden_jobs() -> Vec<JobEvent> {
     };
     let recipients = Recipients { shop_ids: vec![1], tag_ids: Vec::new(), level_ids: vec![2, 3] };
     let end_date = day(2028, 12, 31);
+    let send = Work::Send { definition_id: 7, recipients, notify: true };
     vec![
-        started(Work::Send { definition_id: 7, recipients, notify: true }, 460, "", 1000),
+        started(send.clone(), 460, "", 1000),
         started(Work::Recall { coupons: Coupons::OfDefinition(7) }, 9, "發錯", 0),
         started(Work::Extend { coupons: Coupons::OfSend(3), end_date }, 9, "延期", 0),
         JobEvent::Paused { employee_id: 0, at_ms },
         JobEvent::Resumed { employee_id: 1000, at_ms },
         JobEvent::Cancelled { employee_id: 0, at_ms },
         JobEvent::Finished { done: 455, refused: [(310, 1), (5002, 4)].into(), at_ms },
+        JobEvent::Proposed {
+            approval_id: 3,
+            work: send,
+            targeted: 460,
+            until_position: 1_200,
+            reason: String::new(),
+            employee_id: 1000,
+            at_ms,
+        },
+        started(Work::SendTo { definition_id: 7, member_ids: vec![431, 439] }, 2, "", 1000),
     ]
 }
 
@@ -826,6 +838,60 @@ fn golden_machines() -> Vec<MachineEvent> {
     ]
 }
 
+fn golden_approvals() -> Vec<ApprovalEvent> {
+    let at_ms = 1_543_026_701_000;
+    let proposed = |act: Act, action: &str, behind: &[&str], employee_id: i64| {
+        ApprovalEvent::Proposed(Box::new(Proposal {
+            act,
+            action: action.to_owned(),
+            above: 100,
+            proposed_by: behind[0].to_owned(),
+            behind: behind.iter().copied().map(ToOwned::to_owned).collect(),
+            employee_id,
+            lapses_at_ms: 1_543_631_501_000,
+            at_ms,
+        }))
+    };
+    let recipients = Recipients { shop_ids: vec![1], tag_ids: Vec::new(), level_ids: vec![2, 3] };
+    let work = Work::Send { definition_id: 7, recipients, notify: true };
+    let send = Act::Job { job_id: 7, work, targeted: 460, until_position: 1_200, reason: String::new() };
+    let end_date = day(2018, 12, 31);
+    let allot = Act::Allot { allotment_id: 4, partner_id: 3, definition_id: 7, num: 200, end_date };
+    let (offer, by) = (Box::new(offer()), "operator:7".to_owned());
+    vec![
+        proposed(send, "/sendelecoupon/add", &["employee:1000", "operator"], 1000),
+        proposed(
+            Act::Define { definition_id: 8, offer, stock: None },
+            "/elecoupons/add",
+            &["operator:7", "operator"],
+            0,
+        ),
+        proposed(
+            Act::RaiseStock { definition_id: 8, by: 50, stock: 150 },
+            "/elecoupons/inventory",
+            &["machine:3", "operator:7", "operator"],
+            0,
+        ),
+        proposed(allot, "/business/addattract", &["operator"], 0),
+        proposed(
+            Act::RaiseAllotment { allotment_id: 4, by: 50, num: 250 },
+            "/business/inventory",
+            &["employee:1000"],
+            1000,
+        ),
+        proposed(
+            Act::Import { sha256: "ab".repeat(32), rows: 5_000 },
+            "/elecoupons/import",
+            &["operator"],
+            0,
+        ),
+        ApprovalEvent::Approved { by, at_ms },
+        ApprovalEvent::Refused { by: "operator".to_owned(), reason: "數量有誤".to_owned(), at_ms },
+        ApprovalEvent::Withdrawn { by: "employee:1000".to_owned(), at_ms },
+        ApprovalEvent::Expired { at_ms },
+    ]
+}
+
 fn golden_partner_keys() -> Vec<PartnerKeyEvent> {
     let at_ms = 1_543_026_701_000;
     let public_key = "A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=".to_owned();
@@ -979,5 +1045,6 @@ fn every_event_ever_written_is_read_as_what_it_meant() {
     assert_golden::<Refusals>(&golden_refusals(), RefusalsEvent::NAMES);
     assert_golden::<Webhook>(&golden_webhooks(), WebhookEvent::NAMES);
     assert_golden::<Machine>(&golden_machines(), MachineEvent::NAMES);
+    assert_golden::<Approval>(&golden_approvals(), ApprovalEvent::NAMES);
     assert_golden::<Appointment>(&golden_appointments(), AppointmentEvent::NAMES);
 }

@@ -13,6 +13,7 @@
 mod harness;
 mod access;
 mod accounts;
+mod approvals;
 mod archive;
 mod as_of;
 mod audit_history;
@@ -25,6 +26,7 @@ mod concurrency;
 mod counter;
 mod crash;
 mod decisions;
+mod described;
 mod directory;
 mod docs;
 mod erasure;

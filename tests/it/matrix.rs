@@ -84,6 +84,7 @@ const ABROAD: &[(&str, Abroad)] = &[
     ("/wechat/receive", Nothing),
     ("/wechat/auditlist", Nothing),
     ("/wechat/openid", Nothing),
+    ("/approval/withdraw", Is(2005)),
     ("/user/logout", Nothing),
     ("/user/logouteverywhere", Nothing),
     ("/user/editpassword", Nothing),

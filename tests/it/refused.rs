@@ -49,7 +49,7 @@ on_both_engines! {
             let token = match number % 4 {
                 0 => Token::new(Caller::Operator, world.clock.now_ms(), 60).sign(&other),
                 1 => format!("ck1.{number}.{}", "A".repeat(43)),
-                2 => format!("cs1.0123456789abcdef.{:043}", number),
+                2 => format!("cs1.0123456789abcdef.{number:043}"),
                 _ => format!("made-up-{number}"),
             };
             let path = paths[number as usize % paths.len()];
@@ -73,7 +73,8 @@ on_both_engines! {
         );
         assert_eq!((&all[0]["others"], &all[0]["from_ms"]), (&json!(0), &json!(world.clock.now_ms())));
         let log = world.store().events_after(0, i64::MAX).await.unwrap();
-        let text: String = log.iter().map(|event| format!("{}{}", event.payload, event.metadata)).collect();
+        let log: Vec<_> = log.iter().map(|event| format!("{}{}", event.payload, event.metadata)).collect();
+        let text = log.join("\n");
         let parts = shown.iter().flat_map(|token| token.split('.').filter(|part| part.len() > 4));
         assert!(parts.chain(["in-the-query", "made-up"]).all(|part| !text.contains(part)));
         world.close().await;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use coupon_ledger::account::Account;
 use coupon_ledger::allotment::Allotment;
+use coupon_ledger::approval::Approval;
 use coupon_ledger::audit::rebuild::rebuild;
 use coupon_ledger::coupon::Coupon;
 use coupon_ledger::definition::Definition;
@@ -158,6 +159,9 @@ fn replayed_rows(streams: &BTreeMap<(String, i64), Vec<StoredEvent>>) -> Rows {
             }
             "machine_key" => {
                 rows_of::<Machine>(*id, events, &mut rows);
+            }
+            "approval" => {
+                rows_of::<Approval>(*id, events, &mut rows);
             }
             "appointment" => {
                 rows_of::<Appointment>(*id, events, &mut rows);

@@ -4,6 +4,7 @@
 //! file here that is named as the route's own in src/http/routes/. What is missing is told by the tests.
 
 mod account;
+mod approvals;
 mod client;
 mod counter;
 mod directory;
@@ -80,6 +81,7 @@ pub const PAGES: &[Page] = &[
     page!(account),
     page!(offices),
     page!(statistics),
+    page!(approvals),
 ];
 
 /// Keyed calls that succeed and write nothing, so that their key is not used up. The reason is the contract's.

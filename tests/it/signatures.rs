@@ -57,7 +57,7 @@ fn key(seed: u8) -> SigningKey {
     let private =
         std::array::from_fn(|place| seed.wrapping_mul(29).wrapping_add((place as u8).wrapping_mul(37)));
     everywhere(&STANDARD.encode(private));
-    everywhere(&private.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    everywhere(&coupon_ledger::value::hex(&private));
     SigningKey::from_bytes(&private)
 }
 

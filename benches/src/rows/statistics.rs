@@ -1,4 +1,4 @@
-//! Statistics beside the writer: what they cost it, and how far behind it they are.
+//! Statistics: what they cost the writer, how far behind it they are, and what a page of two years takes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,12 +8,26 @@ use anyhow::{Context as _, ensure};
 use coupon_ledger::clock::Clock;
 use coupon_ledger::store::{BUCKET, Statement, Store};
 
+use crate::client::Pace;
+use crate::load;
 use crate::measure::{Goal, Rounds, Row, number};
 use crate::rows::Settings;
-use crate::world::World;
+use crate::work::{Figures, Owned};
+use crate::world::{Engine, World};
+
+const DAY_MS: i64 = 86_400_000;
 
 /// How long the follower may take to what is there when it begins.
-const CATCH_UP: Duration = Duration::from_mins(10);
+const CATCH_UP: Duration = Duration::from_mins(30);
+
+/// Two years of a merchant, in events.
+const EVENTS: i64 = 10_000_000;
+const DAYS: i64 = 730;
+const DEFINITIONS: i64 = 50;
+const SHOPS: i64 = 20;
+
+/// Coupons are used so many days after they were issued, those that are: two of three.
+const USED_AFTER: [i64; 4] = [0, 2, 9, 30];
 
 /// Redeems while the statistics rest and while they follow, in turns.
 pub async fn statistics(world: &mut World, settings: &Settings, connections: usize) -> anyhow::Result<Row> {
@@ -54,10 +68,82 @@ pub async fn statistics(world: &mut World, settings: &Settings, connections: usi
     Ok(row.announce())
 }
 
+/// A page of every definition's figures on a ledger of two years: a month, and all of it.
+pub async fn pages(engine: &Engine, settings: &Settings, connections: usize) -> anyhow::Result<Vec<Row>> {
+    let mut world = two_years(engine, settings).await?;
+    let events = world.head().await?;
+    world.serve(1).await?;
+    let began = Instant::now();
+    caught_up(&world).await?;
+    let rate = events as f64 / began.elapsed().as_secs_f64();
+    let mut rows = Vec::new();
+    for (name, days) in [("a month", 30), ("two years", DAYS)] {
+        let mut rounds = Rounds::default();
+        for _ in 0..settings.rounds {
+            let work = Figures::new(world.operator(), days, DAYS);
+            let (outcome, cores) = world.run(1, connections, settings.duration(), Pace::Closed, work).await?;
+            rounds.push(outcome.round, Some(cores));
+        }
+        let name = format!(
+            "elecoupon statistics of {name}, {connections} connections, {} events",
+            number(events as f64)
+        );
+        let mut row = Row::new(name, world.engine.name(), rounds);
+        row.goals.push(Goal::at_most("p99 ms", Some(row.product.p99()), 100.0));
+        row.notes.push(format!("counted from the first event at {} events a second", number(rate)));
+        rows.push(row.announce());
+    }
+    world.stop().await?;
+    Ok(rows)
+}
+
+/// Every day coupons are issued and opened, and two of three used some days later, somewhere.
+async fn two_years(engine: &Engine, settings: &Settings) -> anyhow::Result<World> {
+    let first_ms = Clock::System.now_ms() - DAYS * DAY_MS;
+    let clock = Clock::manual(first_ms);
+    let members = settings.scaled(1_000_000).max(10_000);
+    let name = "two-years";
+    let world = World::create(engine, &settings.program, settings.folder(), name, members, clock.clone());
+    let mut world = world.await?;
+    let ledger = world.in_process().await?;
+    for _ in 1..SHOPS {
+        load::open_shop(&ledger).await?;
+    }
+    let mut definitions = Vec::new();
+    for _ in 0..DEFINITIONS {
+        definitions.push(load::define(&ledger, load::offer(load::validity(900)), None).await?);
+    }
+    // Each coupon is three events, or two.
+    let a_day = settings.scaled(EVENTS) * 3 / 8 / DAYS;
+    let mut waiting: Vec<Vec<Owned>> = vec![Vec::new(); (DAYS + 31) as usize];
+    let mut member = 0;
+    for day in 0..DAYS {
+        clock.set(first_ms + day * DAY_MS);
+        for (turn, definition) in definitions.iter().enumerate() {
+            let count = a_day / DEFINITIONS;
+            let whom = (member..member + count).map(|place| place % members + 1);
+            member += count;
+            let issued = load::issue_in_process(&ledger, *definition, whom).await?;
+            load::view(&ledger, &issued).await?;
+            for (place, coupon) in issued.into_iter().enumerate().filter(|(place, _)| place % 3 != 0) {
+                let after = USED_AFTER.get((place + turn) % USED_AFTER.len()).copied().unwrap_or_default();
+                if let Some(then) = waiting.get_mut((day + after) as usize) {
+                    then.push(coupon);
+                }
+            }
+        }
+        let due = waiting.get_mut(day as usize).map(std::mem::take).unwrap_or_default();
+        load::redeem(&ledger, &due, SHOPS).await?;
+    }
+    ledger.store().close().await;
+    world.set_clock(Clock::System);
+    world.settle()?;
+    Ok(world)
+}
+
 async fn tell(world: &World, order: &str) -> anyhow::Result<()> {
     let server = world.servers().first().context("no server")?;
-    let answer =
-        server.post(&format!("/v1/followers/statistics/{order}"), &world.operator(), "").await?;
+    let answer = server.post(&format!("/v1/followers/statistics/{order}"), &world.operator(), "").await?;
     ensure!(answer.contains("\"statistics\""), "{answer}");
     // A follower heeds it at its next step.
     tokio::time::sleep(Duration::from_secs(2)).await;

@@ -11,6 +11,7 @@ use super::export::stream_name;
 use super::{Finding, Findings};
 use crate::account::AccountEvent;
 use crate::allotment::AllotmentEvent;
+use crate::approval::ApprovalEvent;
 use crate::audit::leaf;
 use crate::coupon::CouponEvent;
 use crate::definition::DefinitionEvent;
@@ -48,6 +49,7 @@ pub(crate) const KINDS: &[(&str, &[&str])] = &[
     ("partner_key", PartnerKeyEvent::NAMES),
     ("reading", ReadingEvent::NAMES),
     ("refusals", RefusalsEvent::NAMES),
+    ("approval", ApprovalEvent::NAMES),
     ("webhook", WebhookEvent::NAMES),
     ("ledger", ProvenanceEvent::NAMES),
 ];

@@ -10,7 +10,7 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/elecoupons/import",
         about: "Takes over coupons of another system, each with its id, holder, dates and state; a bad line stops nothing else. \
-                The file is the field csv, or the whole body as text/csv with dry_run in the query [ours]",
+                The file is the field csv, or the whole body as text/csv with dry_run in the query; 1004 where so many wait for approval [ours]",
         writes: true,
         fields: &[
             required(

@@ -6,7 +6,7 @@ use crate::http::jobs::Jobs;
 pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/sendelecoupon/add",
-        about: "群發電子券: starts a mass send to whoever the filters mean now; it goes on by itself",
+        about: "群發電子券: starts a mass send to whoever the filters mean now; it goes on by itself; 1004 where so many wait for approval",
         writes: true,
         fields: &[
             optional("shop_ids", Holds::Ints(MAX_ID), "members of these shops; 0 or nothing = all"),
@@ -37,7 +37,7 @@ pub(super) const ROUTES: &[Route] = &[
     },
     Route {
         path: "/sendelecoupon/info",
-        about: "One mass send: nums targeted, send_num issued so far, refused by code; state 0 running, 1 done, 2 paused, 3 cancelled",
+        about: "One mass send: nums targeted, send_num issued so far, refused by code; state 0 running, 1 done, 2 paused, 3 cancelled, 4 awaits approval",
         writes: false,
         fields: &[required("id", Holds::Id, "the send's id")],
         refusals: &[2005],
@@ -152,7 +152,7 @@ pub(super) const ROUTES: &[Route] = &[
     },
     Route {
         path: "/elecoupons/recall",
-        about: "Starts a recall: voids every unused coupon of a definition or of one mass send [ours]",
+        about: "Starts a recall: voids every unused coupon of a definition or of one mass send; 1004 where so many wait for approval [ours]",
         writes: true,
         fields: &[
             optional("coupon_id", Holds::Int(0, MAX_ID), "all coupons of this definition"),
@@ -167,7 +167,7 @@ pub(super) const ROUTES: &[Route] = &[
     },
     Route {
         path: "/elecoupons/extend",
-        about: "Starts an extension: moves the end date of every unused coupon of a definition or of one mass send, later or earlier [ours]",
+        about: "Starts an extension: moves the end date of every unused coupon of a definition or of one mass send, later or earlier; 1004 where so many wait for approval [ours]",
         writes: true,
         fields: &[
             optional("coupon_id", Holds::Int(0, MAX_ID), "all coupons of this definition"),

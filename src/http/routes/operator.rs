@@ -32,7 +32,7 @@ macro_rules! offer_fields {
 pub(super) const ROUTES: &[Route] = &[
     Route {
         path: "/elecoupons/add",
-        about: "Defines a coupon",
+        about: "Defines a coupon; 1004 where so many wait for approval",
         writes: true,
         fields: offer_fields!(optional(
             "num",
@@ -89,7 +89,7 @@ pub(super) const ROUTES: &[Route] = &[
     },
     Route {
         path: "/elecoupons/inventory",
-        about: "Makes a definition's stock larger or smaller, never below what is issued [ours]",
+        about: "Makes a definition's stock larger or smaller, never below what is issued; 1004 where so many wait for approval [ours]",
         writes: true,
         fields: &[
             required("id", Holds::Id, "the definition's id"),
@@ -196,7 +196,7 @@ pub(super) const ROUTES: &[Route] = &[
     },
     Route {
         path: "/sendelecoupon/members",
-        about: "Issues one coupon to each of at most 500 members in one transaction; who is refused stops nobody else [ours]",
+        about: "Issues one coupon to each of at most 500 members in one transaction; who is refused stops nobody else; 1004 where so many wait for approval [ours]",
         writes: true,
         fields: &[
             required("coupon_id", Holds::Id, "the definition's id"),

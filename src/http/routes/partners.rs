@@ -93,7 +93,7 @@ pub(super) const ROUTES: &[Route] = &[
     },
     Route {
         path: "/business/addattract",
-        about: "引流券: sets coupons aside for a partner, at most 100 open allotments each; id is the allotment's bc_id",
+        about: "引流券: sets coupons aside for a partner, at most 100 open allotments each; id is the allotment's bc_id; 1004 where so many wait for approval",
         writes: true,
         fields: &[
             BUSINESS,
@@ -131,7 +131,7 @@ pub(super) const ROUTES: &[Route] = &[
     },
     Route {
         path: "/business/inventory",
-        about: "Changes how many of an allotment may be taken, never below what was",
+        about: "Changes how many of an allotment may be taken, never below what was; 1004 where so many wait for approval",
         writes: true,
         fields: &[
             required("bc_id", Holds::Id, "the allotment's id"),

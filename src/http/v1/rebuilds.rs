@@ -70,7 +70,7 @@ pub(super) const RESOURCES: &[Resource] = &[
         parts: &[required("id", Holds::Id, "the coupon")],
         query: &[],
         produces: "application/json",
-        example: r#"{"coupon_id":7,"rows":1,"differences":[{"table":"wallet_v1","key":{"member_id":439,"coupon_id":7},"wrong":"missing","cells":[]}]}"#,
+        example: r#"{"coupon_id":7,"rows":1,"differences":[{"table":"wallet_v1","key":{"member_id":439,"coupon_id":7},"wrong":"other","cells":[{"column":"used_at_ms","old":0,"new":1543026701000}]}]}"#,
         run: Run::Rebuilds(Rebuilds::Coupon),
     },
 ];

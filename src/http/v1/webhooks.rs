@@ -93,7 +93,7 @@ pub(super) const RESOURCES: &[Resource] = &[
         parts: &[ID],
         query: &[optional("url", Holds::Text(MAX_TEXT as i64), "where to"), TYPE, STREAM],
         produces: "application/json",
-        example: r#"{"id":1,"url":"https://erp.example/v2","types":[],"streams":["coupon"],"state":"running","generation":1}"#,
+        example: r#"{"id":1,"url":"https://erp.example/v2","types":["Redeemed"],"streams":["coupon"],"state":"running","generation":1}"#,
         run: Run::Webhooks(Webhooks::Change),
     },
     Resource {
@@ -113,7 +113,7 @@ pub(super) const RESOURCES: &[Resource] = &[
         parts: &[ID],
         query: &[],
         produces: "application/json",
-        example: r#"{"id":1,"url":"https://erp.example/coupons","types":[],"streams":[],"state":"paused","generation":1}"#,
+        example: r#"{"id":1,"url":"https://erp.example/coupons","types":["Redeemed"],"streams":["coupon"],"state":"paused","generation":1}"#,
         run: Run::Webhooks(Webhooks::Pause),
     },
     Resource {
@@ -123,7 +123,7 @@ pub(super) const RESOURCES: &[Resource] = &[
         parts: &[ID],
         query: &[optional("after", Holds::Int(0, MAX_ID), "behind this position; default: where it was")],
         produces: "application/json",
-        example: r#"{"id":1,"url":"https://erp.example/coupons","types":[],"streams":[],"state":"running","generation":1}"#,
+        example: r#"{"id":1,"url":"https://erp.example/coupons","types":["Redeemed"],"streams":["coupon"],"state":"running","generation":1}"#,
         run: Run::Webhooks(Webhooks::Resume),
     },
     Resource {
@@ -137,7 +137,7 @@ pub(super) const RESOURCES: &[Resource] = &[
             "for how long, seconds; default a day, 0 where it has leaked",
         )],
         produces: "application/json",
-        example: r#"{"id":1,"url":"https://erp.example/coupons","types":[],"streams":[],"state":"running","generation":2,"secret":"whsec_…"}"#,
+        example: r#"{"id":1,"url":"https://erp.example/coupons","types":["Redeemed"],"streams":["coupon"],"state":"running","generation":2,"secret":"whsec_…"}"#,
         run: Run::Webhooks(Webhooks::Rotate),
     },
     Resource {
