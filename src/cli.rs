@@ -3,6 +3,7 @@
 //! `coupon-ledger export …`, `coupon-ledger check …`, `coupon-ledger key …`, `coupon-ledger witness …`,
 //! `coupon-ledger rebuild …`, `coupon-ledger followers …`, `coupon-ledger backup …`, `coupon-ledger restore …`,
 //! `coupon-ledger operator|auditor|employee …`, `coupon-ledger machine …`, `coupon-ledger partner-key …`,
+//! `coupon-ledger webhook …`,
 //! `coupon-ledger approval …`.
 //!
 //! Data goes to stdout, logs and progress to stderr. Exit code 0 done, 1 refused or findings, 2 could not run.
@@ -26,6 +27,7 @@ mod safety;
 mod serve;
 mod token;
 mod verify;
+mod webhook;
 mod witness;
 
 use std::io::Write as _;
@@ -90,6 +92,8 @@ enum Command {
     PartnerKey(partner_key::PartnerKeyArgs),
     /// List, approve or refuse what waits for somebody else's word; works while the server runs
     Approval(approval::ApprovalArgs),
+    /// Add, list, change, pause, resume or remove webhooks, send events once more, and tell what was given up
+    Webhook(webhook::WebhookArgs),
     /// Watch another ledger's transparency log, and cosign what continues it
     Witness(witness::WitnessArgs),
     /// Tell what happened to a coupon or any other stream, or what somebody did; works while the server runs
@@ -238,6 +242,10 @@ async fn dispatch(cli: Cli) -> Result<(), Failed> {
         Some(Command::Machine(arguments)) => machine::run(context, arguments).await,
         Some(Command::PartnerKey(arguments)) => partner_key::run(context, arguments).await,
         Some(Command::Approval(arguments)) => approval::run(context, arguments).await,
+        Some(Command::Webhook(arguments)) => {
+            let policy = serve::webhook_policy(&cli.serve.or(file.serve))?;
+            webhook::run(context, policy, arguments).await
+        }
         Some(Command::Witness(arguments)) => witness::run(arguments).await,
         Some(Command::History(arguments)) => history::run(context, arguments).await,
         Some(Command::AsOf(arguments)) => as_of::run(context, arguments).await,

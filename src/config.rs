@@ -148,6 +148,27 @@ pub struct Serve {
     /// A file with the secret that signs them (`whsec_…`), where the environment has not the secret itself
     #[arg(long, value_name = "FILE", env = "COUPON_LEDGER_MESSAGE_WEBHOOK_SECRET_FILE")]
     pub message_webhook_secret_file: Option<PathBuf>,
+    /// Networks that webhooks may lead into, beside the public internet: addresses and ranges [default: none]
+    #[arg(long, value_name = "CIDR", env = "COUPON_LEDGER_WEBHOOK_ALLOW_NETWORK", value_delimiter = ',')]
+    pub webhook_allow_network: Option<Vec<String>>,
+    /// Whether webhooks may be plain http [default: false]
+    #[arg(long, env = "COUPON_LEDGER_WEBHOOK_ALLOW_HTTP", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub webhook_allow_http: Option<bool>,
+    /// The NATS servers whose JetStream events are published to, as nats://host:4222; several with a comma
+    #[arg(long, value_name = "URL", env = "COUPON_LEDGER_NATS_URL", hide_env_values = true)]
+    pub nats_url: Option<String>,
+    /// The stream that they are published into [default: COUPON_LEDGER]
+    #[arg(long, value_name = "NAME", env = "COUPON_LEDGER_NATS_STREAM")]
+    pub nats_stream: Option<String>,
+    /// What their subjects begin with [default: coupon_ledger.events]
+    #[arg(long, value_name = "SUBJECT", env = "COUPON_LEDGER_NATS_SUBJECT")]
+    pub nats_subject: Option<String>,
+    /// A file with credentials for NATS (JWT and seed)
+    #[arg(long, value_name = "FILE", env = "COUPON_LEDGER_NATS_CREDS_FILE")]
+    pub nats_creds_file: Option<PathBuf>,
+    /// A file with the certificates that NATS servers' are checked against [default: the system's]
+    #[arg(long, value_name = "FILE", env = "COUPON_LEDGER_NATS_CA_FILE")]
+    pub nats_ca_file: Option<PathBuf>,
     /// How often the server verifies itself, in the background; 0 = never [default: 24]
     #[arg(long, value_name = "N", env = "COUPON_LEDGER_VERIFY_EVERY_HOURS")]
     pub verify_every_hours: Option<u32>,
@@ -236,6 +257,13 @@ file_part!(
         expiring_soon_days: u32,
         message_webhook: String,
         message_webhook_secret_file: PathBuf,
+        webhook_allow_network: Vec<String>,
+        webhook_allow_http: bool,
+        nats_url: String,
+        nats_stream: String,
+        nats_subject: String,
+        nats_creds_file: PathBuf,
+        nats_ca_file: PathBuf,
         verify_every_hours: u32,
         log_format: String,
     }

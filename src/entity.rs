@@ -4,7 +4,7 @@
 //! Stored events come back through [`decode`]. An event's meaning never changes: a new shape is a new version, and
 //! `decode` is where its upcaster belongs. An unknown or corrupt event is an error that names its place, never a skip.
 
-mod events;
+mod names;
 
 use cqrs_es::event_sink::EventSink;
 use cqrs_es::{Aggregate, DomainEvent};
@@ -589,8 +589,7 @@ macro_rules! aggregate {
     };
 }
 
-/// Hands every aggregate there is to a macro that takes their types: what must not forget a kind of stream goes through
-/// here.
+/// Hands every aggregate to a macro that takes their types: what must not forget a kind of stream goes through here.
 macro_rules! for_each_aggregate {
     ($act:ident) => {
         $act!(
@@ -612,6 +611,7 @@ macro_rules! for_each_aggregate {
             $crate::reading::Reading,
             $crate::refusals::Refusals,
             $crate::approval::Approval,
+            $crate::webhook::Webhook,
             $crate::provenance::Provenance
         );
     };
@@ -647,3 +647,6 @@ aggregate!(Approval, "approval", ApprovalCommand, ApprovalEvent);
 aggregate!(PartnerKey, "partner_key", PartnerKeyCommand, PartnerKeyEvent);
 aggregate!(Reading, "reading", ReadingCommand, ReadingEvent);
 aggregate!(Refusals, "refusals", RefusalsCommand, RefusalsEvent);
+
+// Behind the macro that it uses.
+mod webhooks;

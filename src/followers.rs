@@ -6,6 +6,8 @@
 
 pub mod frame;
 
+use std::borrow::Cow;
+
 use chrono::NaiveDate;
 use serde::Serialize;
 
@@ -35,6 +37,8 @@ pub struct Follower {
     unit: Unit,
     /// Why it must not begin anew, where it must not.
     keeps: Option<&'static str>,
+    /// Whether it is there only where somebody wants it: it is shown once it has begun.
+    optional: bool,
 }
 
 /// Writes down ends and lapses.
@@ -43,6 +47,7 @@ pub static EXPIRY: Follower = Follower {
     about: "writes down the ends of coupons and lapsed gifts",
     unit: Unit::Instant,
     keeps: None,
+    optional: false,
 };
 
 /// Gives what birthdays earn.
@@ -53,6 +58,7 @@ pub static BIRTHDAY: Follower = Follower {
     keeps: Some(
         "it would begin with today, and the days that it has not come to yet would be given to nobody",
     ),
+    optional: false,
 };
 
 /// Builds and signs the transparency log. Begun anew it makes every tile again; what is signed it must still come to.
@@ -61,6 +67,16 @@ pub static TLOG: Follower = Follower {
     about: "builds and signs the transparency log",
     unit: Unit::Position,
     keeps: None,
+    optional: false,
+};
+
+/// Publishes events to a stream of NATS, where the server was built and told to.
+pub static NATS: Follower = Follower {
+    name: "nats",
+    about: "publishes events to a stream of NATS",
+    unit: Unit::Position,
+    keeps: Some("the stream itself says how far it is: an empty one is filled from the first event"),
+    optional: true,
 };
 
 /// Folds the log into the statistics. Begun anew it counts everything again.
@@ -69,6 +85,7 @@ pub static STATISTICS: Follower = Follower {
     about: "counts what happened, by day, definition, shop",
     unit: Unit::Position,
     keeps: None,
+    optional: false,
 };
 
 /// Writes what members are told of the log into their inboxes. Begun anew it finds every reason told already.
@@ -77,6 +94,7 @@ pub static MESSAGES: Follower = Follower {
     about: "tells members what happened to their coupons",
     unit: Unit::Position,
     keeps: None,
+    optional: false,
 };
 
 /// Writes that coupons end soon into the same. Begun anew it looks through today's coupons again.
@@ -85,10 +103,11 @@ pub static REMINDERS: Follower = Follower {
     about: "tells members which coupons end soon",
     unit: Unit::Day,
     keeps: None,
+    optional: false,
 };
 
 /// Every follower.
-pub static ALL: [&Follower; 6] = [&EXPIRY, &BIRTHDAY, &TLOG, &STATISTICS, &MESSAGES, &REMINDERS];
+pub static ALL: [&Follower; 7] = [&EXPIRY, &BIRTHDAY, &TLOG, &STATISTICS, &MESSAGES, &REMINDERS, &NATS];
 
 /// Why a follower was not told what it should.
 #[derive(Debug, thiserror::Error)]
@@ -135,7 +154,7 @@ impl Order {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Standing {
     /// Its name.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// What it does.
     pub about: &'static str,
     /// How far it is: Unix milliseconds, a local day or a position; 0 = it has never begun.
@@ -161,12 +180,15 @@ pub async fn standings(store: &Store, clock: &Clock, today: NaiveDate) -> Result
     let sets = ALL.iter().map(|follower| vec![BUCKET.into(), follower.name.into()]).collect();
     let found = store.query_each(sql, sets).await?;
     let now_ms = clock.now_ms();
+    let is_there = |(follower, rows): &(&&'static Follower, Vec<Row>)| {
+        !follower.optional || rows.first().is_some_and(|row| row.int(1) > 0 || row.int(2) == 1)
+    };
     let standing = |(follower, rows): (&&'static Follower, Vec<Row>)| {
         let empty = Row(Vec::new());
         let row = rows.first().unwrap_or(&empty);
         let checkpoint = row.int(1);
         Standing {
-            name: follower.name,
+            name: follower.name.into(),
             about: follower.about,
             checkpoint,
             lag: lag(follower.unit, checkpoint, now_ms, today, row.int(5)),
@@ -175,7 +197,7 @@ pub async fn standings(store: &Store, clock: &Clock, today: NaiveDate) -> Result
             error_at_ms: row.int(4),
         }
     };
-    Ok(ALL.iter().zip(found).map(standing).collect())
+    Ok(ALL.iter().zip(found).filter(is_there).map(standing).collect())
 }
 
 fn lag(unit: Unit, checkpoint: i64, now_ms: i64, today: NaiveDate, head: i64) -> Option<i64> {
@@ -193,11 +215,12 @@ fn lag(unit: Unit, checkpoint: i64, now_ms: i64, today: NaiveDate, head: i64) ->
 /// Shows in the metrics how all of them stand.
 pub async fn measure(ledger: &Ledger) -> Result<(), StoreError> {
     for standing in standings(ledger.store(), ledger.clock(), ledger.now().day).await? {
-        let follower = FollowerLabels { follower: standing.name };
+        let Some(follower) = ALL.iter().find(|follower| follower.name == standing.name) else { continue };
+        let counts_events = follower.unit == Unit::Position;
+        let follower = FollowerLabels { follower: follower.name };
         let metrics = ledger.metrics();
         metrics.follower_paused.get_or_create(&follower).set(i64::from(standing.paused));
         // In seconds; one that follows positions knows better how old what it has not seen is.
-        let counts_events = ALL.iter().any(|one| one.name == standing.name && one.unit == Unit::Position);
         let seconds = standing.lag.filter(|_| !counts_events);
         if let Some(lag) = seconds {
             metrics.follower_lag.get_or_create(&follower).set(lag);

@@ -47,12 +47,15 @@ use axum::response::Response;
 use axum::routing::post;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Serialize;
+use tokio::sync::{Semaphore, watch};
 
 use crate::access::{self, Principal, Resource};
 use crate::approving::Limits;
 use crate::audit::receipt::Patience;
 use crate::directory::{DirectoryKey, Employee, employee, revoked_tokens};
 use crate::entity::Entity;
+use crate::feeds::tail::Tail;
+use crate::feeds::webhooks::WebhookPolicy;
 use crate::identity::Caller;
 use crate::import::MAX_FILE_BYTES;
 use crate::ledger::unit::Together;
@@ -73,6 +76,7 @@ use gate::GateOptions;
 pub use identify::{Identified, Proof};
 use render::{problem_response, refusal_response, success};
 use routes::{Route, Run};
+pub use v1::stream::StreamOptions;
 
 /// The largest body that is accepted, files excepted.
 pub const MAX_BODY_BYTES: usize = 64 << 10;
@@ -109,6 +113,10 @@ pub struct HttpOptions {
     pub wechat: Option<Arc<Wechat>>,
     /// The provider of OpenID Connect whose word lets in.
     pub oidc: Option<OidcOptions>,
+    /// How streams of events are served.
+    pub streams: StreamOptions,
+    /// Where webhooks may lead.
+    pub webhooks: WebhookPolicy,
 }
 
 impl Default for HttpOptions {
@@ -127,6 +135,8 @@ impl Default for HttpOptions {
             gate: GateOptions::default(),
             wechat: None,
             oidc: None,
+            streams: StreamOptions::default(),
+            webhooks: WebhookPolicy::default(),
         }
     }
 }
@@ -149,6 +159,11 @@ pub struct App {
     opening_shop: Arc<tokio::sync::Mutex<()>>,
     /// The whole ledger as it was is copied once at a time: each copy takes as much room as the ledger.
     copying: Arc<tokio::sync::Mutex<()>>,
+    /// The log's end, for those who wait for what comes.
+    tail: Arc<Tail>,
+    stream_places: Arc<Semaphore>,
+    /// Whether streams are to end.
+    closing: watch::Sender<bool>,
 }
 
 impl App {
@@ -162,7 +177,27 @@ impl App {
         let (revoked, opening_shop, copying, watch) = Default::default();
         let sign_in = Arc::new(SignIn::new(ledger.clone()));
         let provider = options.oidc.clone().map(|options| Arc::new(Provider::new(options)));
-        Self { ledger, options, sign_in, watch, provider, revoked, opening_shop, copying }
+        let tail = Arc::new(Tail::new(ledger.store().clone()));
+        let stream_places = Arc::new(Semaphore::new(options.streams.max));
+        let closing = watch::Sender::new(false);
+        Self {
+            ledger,
+            options,
+            sign_in,
+            watch,
+            provider,
+            revoked,
+            opening_shop,
+            copying,
+            tail,
+            stream_places,
+            closing,
+        }
+    }
+
+    /// Ends every stream of events: each would outlast a shutdown.
+    pub fn end_streams(&self) {
+        self.closing.send_replace(true);
     }
 
     /// Reads the list of revoked tokens again; every process does so twice a minute.

@@ -4,10 +4,10 @@
 //! computed from those streams. Imports go one way:
 //!
 //! ```text
-//! value, durable, clock, refusal, webhook_signature ← secrets, person_keys ← account, coupon, definition, shop, allotment, job, approval, grant, rule, order, member, office, machine, partner_key, reading, refusals, provenance, facts
+//! value, durable, clock, refusal, webhook_signature ← secrets, person_keys ← account, coupon, definition, shop, allotment, job, approval, grant, rule, order, member, office, machine, partner_key, reading, refusals, provenance, webhook, facts
 //!   ← identity ← access, config, outgoing
 //!   ← store ← read_model, directory ← entity ← metrics ← ledger
-//!   ← lease, followers, messages, bulk, import, oidc, sign_in, statistics, sweep, runner, approving, rulebook, granting, ordering, erasure, wechat, machine_keys, signed_request, watch, replay, backup, demo ← audit ← http ← cli ← main
+//!   ← lease, followers, messages, bulk, import, oidc, sign_in, statistics, sweep, runner, approving, rulebook, granting, ordering, erasure, wechat, machine_keys, signed_request, watch, replay, backup, demo ← audit ← feeds ← http ← cli ← main
 //! ```
 
 // It panics where nothing more can be written: `cli` has a way to say so instead.
@@ -32,6 +32,7 @@ pub mod durable;
 pub mod entity;
 pub mod erasure;
 pub mod facts;
+pub mod feeds;
 pub mod followers;
 pub mod grant;
 pub mod granting;
@@ -71,5 +72,6 @@ pub mod store;
 pub mod sweep;
 pub mod value;
 pub mod watch;
+pub mod webhook;
 pub mod webhook_signature;
 pub mod wechat;

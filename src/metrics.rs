@@ -61,6 +61,22 @@ pub struct WitnessLabels {
     pub witness: String,
 }
 
+/// A webhook.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct WebhookLabels {
+    /// Its id.
+    pub webhook: i64,
+}
+
+/// What became of what was sent to a webhook.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct DeliveryLabels {
+    /// Its id.
+    pub webhook: i64,
+    /// `taken` or `failed`.
+    pub outcome: &'static str,
+}
+
 /// Where the writer's time goes, batch by batch.
 #[derive(Debug)]
 pub struct WriterPhases {
@@ -108,6 +124,14 @@ pub struct Metrics {
     pub witness_failed: Family<WitnessLabels, Gauge<i64, AtomicI64>>,
     /// Whether each follower rests.
     pub follower_paused: Family<FollowerLabels, Gauge<i64, AtomicI64>>,
+    /// How many events each webhook is behind.
+    pub webhook_lag: Family<WebhookLabels, Gauge<i64, AtomicI64>>,
+    /// Whether each webhook's next event was tried in vain: 0 or 1.
+    pub webhook_failing: Family<WebhookLabels, Gauge<i64, AtomicI64>>,
+    /// How many events of each webhook were given up.
+    pub webhook_dead: Family<WebhookLabels, Gauge<i64, AtomicI64>>,
+    /// What was sent to each webhook.
+    pub webhook_deliveries: Family<DeliveryLabels, Counter>,
     /// Appends that wait for the next batch.
     pub queue_depth: Gauge<i64, AtomicI64>,
     /// Entries per batch: one for a member's command, many for a chunk of a bulk job.
@@ -149,6 +173,10 @@ impl Default for Metrics {
             witness_size: Family::default(),
             witness_failed: Family::default(),
             follower_paused: Family::default(),
+            webhook_lag: Family::default(),
+            webhook_failing: Family::default(),
+            webhook_dead: Family::default(),
+            webhook_deliveries: Family::default(),
             queue_depth: Gauge::default(),
             batch_size: Histogram::new(exponential_buckets(1.0, 2.0, 10)),
             batch_seconds: seconds(),
@@ -201,6 +229,22 @@ impl Default for Metrics {
             metrics.witness_failed.clone(),
         );
         registry.register("follower_paused", "1 while a follower rests", metrics.follower_paused.clone());
+        registry.register("webhook_lag", "Events that each webhook is behind", metrics.webhook_lag.clone());
+        registry.register(
+            "webhook_failing",
+            "1 while a webhook's next event is tried in vain",
+            metrics.webhook_failing.clone(),
+        );
+        registry.register(
+            "webhook_dead",
+            "Events of each webhook that were given up",
+            metrics.webhook_dead.clone(),
+        );
+        registry.register(
+            "webhook_deliveries",
+            "What this process sent to each webhook, taken or failed",
+            metrics.webhook_deliveries.clone(),
+        );
         registry.register("batch_size", "Entries per batch", metrics.batch_size.clone());
         registry.register_with_unit(
             "batch",

@@ -14,6 +14,7 @@ pub mod partner_keys;
 pub mod partners;
 pub mod readings;
 pub mod rules;
+pub mod webhooks;
 
 use std::collections::BTreeMap;
 
@@ -335,8 +336,27 @@ pub static READINGS: LiveTable = LiveTable {
     key_columns: 3,
 };
 
+/// `projections/webhooks.sql`
+pub static WEBHOOKS: LiveTable = LiveTable {
+    name: "webhooks_v1",
+    written_by: &["webhook"],
+    columns: &[
+        Int("webhook_id"),
+        Text("url"),
+        Text("types"),
+        Text("streams"),
+        Int("generation"),
+        Int("previous_until_ms"),
+        Int("paused"),
+        Int("employee_id"),
+        Int("added_at_ms"),
+        Int("removed_at_ms"),
+    ],
+    key_columns: 1,
+};
+
 /// Every live table that is made of streams alone.
-pub static LIVE_TABLES: [&LiveTable; 21] = [
+pub static LIVE_TABLES: [&LiveTable; 22] = [
     &WALLET,
     &REDEMPTIONS,
     &DEFINITIONS,
@@ -358,6 +378,7 @@ pub static LIVE_TABLES: [&LiveTable; 21] = [
     &PARTNER_KEYS,
     &READINGS,
     &approvals::APPROVALS,
+    &WEBHOOKS,
 ];
 
 /// The manual's number of a definition's type.

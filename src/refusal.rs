@@ -3,10 +3,12 @@
 //! One table: the codes are those of the HTTP contract (docs/api.md), the texts stand here in three languages, and
 //! nothing else in the program knows either. A refusal is a business answer, not a failure.
 
+mod url;
 mod wording;
 
 use std::fmt;
 
+pub use url::BadUrl;
 pub use wording::{Language, Wording};
 
 /// Why a command was refused. The names say why; [`Refusal::code`] is what the wire says.
@@ -239,6 +241,8 @@ pub enum Wrong {
     NotARight,
     /// Not an Ed25519 public key.
     NotAPublicKey,
+    /// Not an address that is spoken to.
+    Url(BadUrl),
     /// The personal data of whom it names was erased.
     Erased,
     /// It has come to its end.
@@ -444,6 +448,7 @@ impl Wrong {
                 format!("{field}不能与{other}同时使用"),
                 format!("{field} cannot be given together with {other}"),
             ],
+            Self::Url(why) => return why.text(field, language),
             Self::NotOneOf(words) => {
                 let words = words.join(", ");
                 [

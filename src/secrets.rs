@@ -156,6 +156,7 @@ pub struct Secrets {
     names: Key,
     subjects: Key,
     begun: Key,
+    webhooks: Key,
     gifts: GiftCodes,
     ring: Ring,
 }
@@ -187,6 +188,7 @@ impl Secrets {
             names: root.derive("sign-in names"),
             subjects: root.derive("subjects"),
             begun: root.derive("sign-ins begun"),
+            webhooks: root.derive("webhooks"),
             gifts: GiftCodes(line(Purpose::Gift, "gift codes")),
             ring,
             root,
@@ -429,6 +431,13 @@ impl Secrets {
         let signature = URL_SAFE_NO_PAD.decode(signature).ok().filter(|bytes| bytes.len() == 16)?;
         self.begun.mac(&[text.as_bytes()]).verify_truncated_left(&signature).ok()?;
         Some(text.to_owned())
+    }
+
+    /// The secret that signs what is sent to a webhook, by its generation. Asked again, it is the same; no copy of the database
+    /// holds it.
+    #[must_use]
+    pub fn webhook_secret(&self, webhook_id: i64, generation: u32) -> [u8; 32] {
+        self.webhooks.digest(&[&webhook_id.to_be_bytes(), &generation.to_be_bytes()])
     }
 
     /// What stands in the database for a name that somebody tried to sign in with, whether there is such an account or not.

@@ -8,7 +8,7 @@ mod coupon;
 mod export;
 mod proof;
 mod receipts;
-mod rules;
+pub(crate) mod rules;
 
 use std::fmt;
 

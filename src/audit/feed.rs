@@ -8,23 +8,34 @@ use serde_json::value::RawValue;
 
 use crate::store::{Store, StoreError, StoredEvent};
 
-/// Which events are wanted.
+/// Which events are wanted: of these names, and of these streams; none named = any.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// The event's name; None = any.
-    pub event_type: Option<String>,
-    /// `coupon`, or `coupon/439`; None = any.
-    pub stream: Option<String>,
+    /// Events' names, as `Redeemed`.
+    pub types: Vec<String>,
+    /// `coupon`, or `coupon/439`.
+    pub streams: Vec<String>,
 }
 
 impl Filter {
-    fn wants(&self, event: &StoredEvent) -> bool {
+    /// Reads lists as `Redeemed,Issued` and `coupon,order/7`.
+    #[must_use]
+    pub fn parse(types: &str, streams: &str) -> Self {
+        let words = |text: &str| {
+            text.split(',').map(str::trim).filter(|word| !word.is_empty()).map(ToOwned::to_owned).collect()
+        };
+        Self { types: words(types), streams: words(streams) }
+    }
+
+    /// Whether this event is wanted.
+    #[must_use]
+    pub fn wants(&self, event: &StoredEvent) -> bool {
         let of_stream = |stream: &String| match stream.split_once('/') {
             Some((kind, id)) => event.aggregate_type == kind && event.aggregate_id == id,
             None => event.aggregate_type == *stream,
         };
-        self.event_type.as_ref().is_none_or(|name| event.event_type == *name)
-            && self.stream.as_ref().is_none_or(of_stream)
+        (self.types.is_empty() || self.types.contains(&event.event_type))
+            && (self.streams.is_empty() || self.streams.iter().any(of_stream))
     }
 }
 

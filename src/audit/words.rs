@@ -4,6 +4,7 @@
 //! A sentence says what the event says and nothing else: it is no second reading of what the event meant.
 
 mod approval;
+mod webhook;
 
 use std::fmt::Write as _;
 

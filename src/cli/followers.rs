@@ -5,8 +5,9 @@ use serde_json::json;
 use super::remote::{Holder, as_operator};
 use super::{Context, Failed, say};
 use crate::clock::Clock;
+use crate::feeds::webhooks;
 use crate::followers::{self, FollowerError, Order, Standing};
-use crate::store;
+use crate::store::{self, StoreError};
 
 /// What is asked of followers.
 #[derive(Debug, clap::Args)]
@@ -54,7 +55,12 @@ async fn list(context: &Context, as_json: bool) -> Result<(), Failed> {
     let clock = Clock::System;
     let store = store::open_read_only(&context.store_options(&secrets, clock.now_ms())).await?;
     let today = context.zone.moment(clock.now_ms()).day;
-    let standings = followers::standings(&store, &clock, today).await;
+    let standings = async {
+        let mut standings = followers::standings(&store, &clock, today).await?;
+        standings.extend(webhooks::standings(&store).await?);
+        Ok::<_, StoreError>(standings)
+    };
+    let standings = standings.await;
     store.close().await;
     let standings = standings?;
     if as_json {

@@ -21,6 +21,10 @@ use crate::config::{RunningServer, Serve, announce_server, oidc_secret, outside_
 use crate::demo;
 use crate::directory::{clear_ended_sessions, forget_nonces};
 use crate::erasure::{self, follow_erasures};
+use crate::feeds::deliver::{self, DeliveryOptions, run_webhooks};
+#[cfg(feature = "nats")]
+use crate::feeds::nats::{NatsOptions, Publisher};
+use crate::feeds::webhooks::WebhookPolicy;
 use crate::followers::{self, EXPIRY};
 use crate::granting::{self, run_granting};
 use crate::http::gate::GateOptions;
@@ -105,6 +109,7 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
     background.spawn(run_granting(ledger.clone()));
     background.spawn(follow_erasures(ledger.clone(), erased_until));
     background.spawn(run_messages(ledger.clone(), messages));
+    spawn_feeds(&mut background, &ledger, &options)?;
     let tlog = TlogOptions { folder: context.folder.clone(), witnesses };
     background.spawn(run_tlog(ledger.clone(), tlog));
     background.spawn(followers::frame::run(ledger.clone(), Statistics::new(ledger.zone())?));
@@ -114,13 +119,14 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
     }
     let (stopping, stopped) = tokio::sync::oneshot::channel();
     let stop = {
-        let ledger = ledger.clone();
+        let (ledger, app) = (ledger.clone(), app.clone());
         async move {
             let why = tokio::select! {
                 () = signals.asked() => None,
                 why = ledger.stopped() => Some(why),
             };
             tracing::info!("stopping: finishing what was accepted");
+            app.end_streams();
             let _ = stopping.send(why);
         }
     };
@@ -131,15 +137,7 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
     if !matches!(written, Ok(Ok(()))) {
         tracing::warn!("what was refused in the last minute could not be written down");
     }
-    let released = async {
-        release_lease(&ledger).await?;
-        granting::release_leases(&ledger).await?;
-        followers::frame::release(&ledger).await?;
-        release_leases(&ledger).await
-    };
-    if !matches!(tokio::time::timeout(Duration::from_secs(2), released).await, Ok(Ok(()))) {
-        tracing::warn!("this server's leases were not given back; they end by themselves within a minute");
-    }
+    give_back_leases(&ledger).await;
     withdraw_server(&context.folder);
     store.close().await;
     match stopped.await {
@@ -148,19 +146,29 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
     }
 }
 
-fn server_options(options: &Serve, proxies: Proxies) -> ServerOptions {
-    // The ledger's own files and its connections to the database must find room beside those of clients.
-    let room = server::open_files().saturating_sub(OWN_FILES).max(1);
-    let max_connections = options.max_connections.unwrap_or(4_096).max(1);
-    if max_connections > room {
-        tracing::warn!(room, "fewer connections than --max-connections: the process may not open more files");
+/// Lets other servers go on at once with what this one was at.
+async fn give_back_leases(ledger: &Ledger) {
+    let released = async {
+        release_lease(ledger).await?;
+        granting::release_leases(ledger).await?;
+        followers::frame::release(ledger).await?;
+        deliver::release_leases(ledger).await?;
+        release_leases(ledger).await
+    };
+    if !matches!(tokio::time::timeout(Duration::from_secs(2), released).await, Ok(Ok(()))) {
+        tracing::warn!("this server's leases were not given back; they end by themselves within a minute");
     }
-    ServerOptions {
-        max_connections: max_connections.min(room),
-        max_connections_per_address: options.max_connections_per_address.unwrap_or(1_024).max(1),
-        proxies,
-        ..ServerOptions::default()
+}
+
+/// Tells those who follow from outside: webhooks, and NATS where it is wanted.
+fn spawn_feeds(background: &mut JoinSet<()>, ledger: &Ledger, options: &Serve) -> anyhow::Result<()> {
+    let delivery = DeliveryOptions { policy: webhook_policy(options)?, ..DeliveryOptions::default() };
+    background.spawn(run_webhooks(ledger.clone(), delivery));
+    #[cfg(feature = "nats")]
+    if let Some(publish) = nats_options(options)? {
+        background.spawn(followers::frame::run(ledger.clone(), Publisher::new(publish)));
     }
+    Ok(())
 }
 
 /// What is to be approved by another needs another who can.
@@ -229,6 +237,8 @@ fn http_options(options: &Serve, url: &str, gate: GateOptions) -> Result<HttpOpt
     if !base_path.is_empty() && (!base_path.starts_with('/') || base_path.contains(['{', '}', '*'])) {
         return Err(anyhow::anyhow!("--base-path must be a path like /alias/api/v1").into());
     }
+    // Said before others know that it serves.
+    nats_options(options)?;
     if options.gift_lapse_hours == Some(0) {
         return Err(anyhow::anyhow!("--gift-lapse-hours must be at least 1").into());
     }
@@ -247,6 +257,7 @@ fn http_options(options: &Serve, url: &str, gate: GateOptions) -> Result<HttpOpt
         },
         gate,
         oidc: oidc_options(options)?,
+        webhooks: webhook_policy(options)?,
         ..HttpOptions::default()
     })
 }
@@ -273,6 +284,38 @@ fn message_options(options: &Serve) -> Result<MessageOptions, Failed> {
     let webhook =
         MessageWebhook::new(url, &secret).map_err(|error| anyhow::anyhow!("--message-webhook: {error}"))?;
     Ok(MessageOptions { expiring_soon_days, webhook: Some(Arc::new(webhook)) })
+}
+
+/// Where webhooks may lead.
+pub(super) fn webhook_policy(options: &Serve) -> anyhow::Result<WebhookPolicy> {
+    let networks = options.webhook_allow_network.as_deref().unwrap_or_default();
+    let policy = WebhookPolicy::new(options.webhook_allow_http.unwrap_or(false), networks);
+    policy.map_err(|error| anyhow::anyhow!("--webhook-allow-network: {error}"))
+}
+
+/// Where events are published to NATS; None where they are not.
+#[cfg(feature = "nats")]
+fn nats_options(options: &Serve) -> anyhow::Result<Option<NatsOptions>> {
+    let text = |given: &Option<String>, default: &str| given.clone().unwrap_or_else(|| default.to_owned());
+    let Some(url) = options.nats_url.clone().filter(|url| !url.is_empty()) else { return Ok(None) };
+    let publish = NatsOptions {
+        url,
+        stream: text(&options.nats_stream, "COUPON_LEDGER"),
+        subject: text(&options.nats_subject, "coupon_ledger.events"),
+        creds_file: options.nats_creds_file.clone(),
+        ca_file: options.nats_ca_file.clone(),
+    };
+    publish.check().map_err(anyhow::Error::msg)?;
+    Ok(Some(publish))
+}
+
+/// A program that was built without it says so.
+#[cfg(not(feature = "nats"))]
+fn nats_options(options: &Serve) -> anyhow::Result<()> {
+    if options.nats_url.as_ref().is_some_and(|url| !url.is_empty()) {
+        anyhow::bail!("--nats-url: this program was built without NATS; build it with --features nats");
+    }
+    Ok(())
 }
 
 fn oidc_options(options: &Serve) -> Result<Option<OidcOptions>, Failed> {

@@ -15,7 +15,9 @@ mod partner_keys;
 pub(crate) mod rebuilds;
 mod session;
 mod statistics;
+pub(super) mod stream;
 mod tlog;
+mod webhooks;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -58,6 +60,8 @@ const AT: Field = optional(
 pub enum Run {
     /// `/v1/events`
     Events,
+    /// `/v1/stream`
+    Stream,
     /// Of the transparency log.
     Tlog(tlog::Tlog),
     /// Of the ledger's keys.
@@ -90,6 +94,8 @@ pub enum Run {
     MachineKeys(machine_keys::MachineKeys),
     /// `/v1/partner-keys` and what belongs to it.
     PartnerKeys(partner_keys::PartnerKeys),
+    /// `/v1/webhooks` and what belongs to it.
+    Webhooks(webhooks::Webhooks),
 }
 
 /// What a resource is asked with.
@@ -153,6 +159,7 @@ impl Resource {
 pub static ALL: LazyLock<Vec<Resource>> = LazyLock::new(|| {
     [
         events::RESOURCES,
+        stream::RESOURCES,
         history::RESOURCES,
         as_of::RESOURCES,
         tlog::RESOURCES,
@@ -163,6 +170,7 @@ pub static ALL: LazyLock<Vec<Resource>> = LazyLock::new(|| {
         machine_keys::RESOURCES,
         partner_keys::RESOURCES,
         statistics::RESOURCES,
+        webhooks::RESOURCES,
     ]
     .concat()
 });
@@ -177,6 +185,8 @@ pub(super) struct Ask {
     pub(super) proof: Proof,
     /// The same, with his role and what he was given.
     pub(super) who: Principal,
+    /// What it came with.
+    pub(super) headers: HeaderMap,
     /// Names the request in logs and in the events it causes.
     pub(super) request_id: String,
     /// The idempotency key, where something is changed.
@@ -368,17 +378,19 @@ async fn answer(
     let key = if resource.method == Method::Get { None } else { idempotency_key(&headers)? };
     let language = language(&headers);
     let (asked, id) = (app.clone(), request_id.clone());
-    let ask = Ask { app, caller, proof, who, request_id, key, form, language };
-    let page = run(resource.run, ask).await?;
+    let ask = Ask { app, caller, proof, who, headers, request_id, key, form, language };
+    let action = resource.action();
+    let page = run(resource.run, ask, action).await?;
     let shown = Shown { reader: caller, action: resource.named(), people: &page.people, request_id: &id };
     asked.watch.tell(&asked.ledger, shown).await?;
     Ok(page)
 }
 
 /// Hands a question to its handler.
-async fn run(run: Run, ask: Ask) -> Result<Page, Failure> {
+async fn run(run: Run, ask: Ask, action: String) -> Result<Page, Failure> {
     match run {
         Run::Events => events::events(ask).await,
+        Run::Stream => stream::stream(ask, action).await,
         Run::Tlog(tlog) => tlog::run(tlog, ask).await,
         Run::Keys(keys) => keys::run(keys, ask).await,
         Run::History => history::history(ask).await,
@@ -395,5 +407,6 @@ async fn run(run: Run, ask: Ask) -> Result<Page, Failure> {
         Run::Statistics(run) => statistics::run(run, ask).await,
         Run::MachineKeys(run) => machine_keys::run(run, ask).await,
         Run::PartnerKeys(run) => partner_keys::run(run, ask).await,
+        Run::Webhooks(run) => webhooks::run(run, ask).await,
     }
 }

@@ -69,6 +69,8 @@ const STEPS: &[Step] = &[
     both!("readings_v1", "../../projections/readings.sql"),
     both!("approvals_v1", "../../projections/approvals.sql"),
     both!("0018_messages", "../../migrations/0018_messages.sql"),
+    both!("webhooks_v1", "../../projections/webhooks.sql"),
+    both!("0020_webhook_lanes", "../../migrations/0020_webhook_lanes.sql"),
 ];
 
 /// The number of the last step.

@@ -25,6 +25,7 @@ use coupon_ledger::refusals::Refusals;
 use coupon_ledger::rule::{GoodsGroup, OrderAmount};
 use coupon_ledger::shop::Shop;
 use coupon_ledger::store::StoredEvent;
+use coupon_ledger::webhook::Webhook;
 use serde_json::{Value, json};
 
 use crate::cli::{Done, finish};
@@ -59,6 +60,7 @@ fn words(event: &StoredEvent) -> String {
         "reading" => of::<Reading>(event),
         "refusals" => of::<Refusals>(event),
         "approval" => of::<Approval>(event),
+        "webhook" => of::<Webhook>(event),
         other => panic!("a kind of stream without words: {other}"),
     }
 }

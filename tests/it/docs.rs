@@ -25,6 +25,7 @@ use coupon_ledger::refusals::{Refusals, RefusalsEvent};
 use coupon_ledger::rule::{GoodsGroup, GoodsGroupEvent, OrderAmount, OrderAmountEvent};
 use coupon_ledger::shop::{Shop, ShopEvent};
 use coupon_ledger::store::StoredEvent;
+use coupon_ledger::webhook::{Webhook, WebhookEvent};
 use serde_json::{Map, Value, json};
 
 use crate::access::a_caller_of;
@@ -194,6 +195,11 @@ fn every_event_of_what_is_watched_over_is_documented_as_it_is_stored() {
 #[test]
 fn every_event_of_an_approval_is_documented_as_it_is_stored() {
     documents::<Approval>(ApprovalEvent::NAMES);
+}
+
+#[test]
+fn every_event_of_a_webhook_is_documented_as_it_is_stored() {
+    documents::<Webhook>(WebhookEvent::NAMES);
 }
 
 #[test]

@@ -30,6 +30,7 @@ pub async fn everything(engine: Engine) -> World {
     accounts(&world).await;
     offices(&world).await;
     keys(&world).await;
+    webhooks(&world).await;
     new_key(&world).await;
     approvals(&mut world, definition_id).await;
     crate::wechat::bind(&world, 442, "oGZUI0egBJY1zhBYw2KhdUfwVJJE").await;
@@ -250,6 +251,23 @@ async fn keys(world: &World) {
     ] {
         let reply = world.raw(method, &path, &[("authorization", &bearer)], Vec::new()).await;
         assert_eq!(reply.status, 200, "{}", reply.body);
+    }
+}
+
+/// A webhook and all that becomes of it.
+async fn webhooks(world: &World) {
+    let bearer = format!("Bearer {}", world.token(Caller::Operator));
+    for (method, path) in [
+        ("POST", "/v1/webhooks?url=https://1.1.1.1/coupons&type=Redeemed&stream=coupon"),
+        ("POST", "/v1/webhooks/1?type="),
+        ("POST", "/v1/webhooks/1/rotate"),
+        ("POST", "/v1/webhooks/1/pause"),
+        ("POST", "/v1/webhooks/1/resume"),
+        ("POST", "/v1/webhooks/1/resend?from=1&to=2"),
+        ("DELETE", "/v1/webhooks/1"),
+    ] {
+        let reply = world.raw(method, path, &[("authorization", &bearer)], Vec::new()).await;
+        assert_eq!(reply.status, 200, "{path}: {}", reply.body);
     }
 }
 

@@ -40,7 +40,9 @@ on_both_engines! {
     async fn each_says_how_far_it_is_behind_and_what_went_wrong(engine: Engine) {
         let world = World::with_people(engine).await;
         let stand = async || standings(world.store(), &world.clock, world.ledger.now().day).await.unwrap();
-        let begun: Vec<_> = stand().await.iter().map(|one| (one.name, one.checkpoint, one.lag, one.paused)).collect();
+        let stood = stand().await;
+        let begun: Vec<_> =
+            stood.iter().map(|one| (one.name.as_ref(), one.checkpoint, one.lag, one.paused)).collect();
         let head = count(&world.home, "SELECT position FROM log_head").await;
         assert_eq!(begun, [
             ("expiry", 0, None, false), ("birthday", 0, None, false), ("tlog", 0, Some(head), false),
@@ -95,7 +97,7 @@ on_both_engines! {
         assert!(refused.starts_with("birthday cannot be reset: it would begin with today"), "{refused}");
         assert_ne!(followers::checkpoint(world.store(), &BIRTHDAY).await.unwrap(), 0);
         let unknown = followers::order(&world.ledger, "tide", Order::Pause).await.unwrap_err().to_string();
-        assert_eq!(unknown, "there is no follower tide: expiry, birthday, tlog, statistics, messages, reminders");
+        assert_eq!(unknown, "there is no follower tide: expiry, birthday, tlog, statistics, messages, reminders, nats");
         world.close().await;
     }
 
@@ -133,7 +135,7 @@ on_both_engines! {
         assert!(listed.lines().any(|line| line.starts_with("expiry: ") && line.contains(", paused (")), "{listed}");
         for (arguments, sentence) in [
             (["reset", "birthday"], "birthday cannot be reset: "),
-            (["pause", "tide"], "there is no follower tide: expiry, birthday, tlog, statistics, messages, reminders"),
+            (["pause", "tide"], "there is no follower tide: expiry, birthday, tlog, statistics, messages, reminders, nats"),
             (["pause", "../x"], "there is no follower "),
         ] {
             let (code, _, said) = run(&arguments).await;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::Router;
-use axum::body::Body;
-use axum::http::{HeaderMap, Request, StatusCode};
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, Request, Response, StatusCode};
 use coupon_ledger::clock::{Clock, Zone};
 use coupon_ledger::directory::Seal;
 use coupon_ledger::http::{App, HttpOptions};
@@ -345,18 +345,10 @@ impl World {
     }
 
     pub async fn raw(&self, method: &str, route: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Reply {
-        self.home.vault.note_headers(headers.iter().copied());
-        self.home.vault.note_body(&body);
-        let mut request = Request::builder().method(method).uri(route);
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
-            request = request.header("content-type", "application/json");
-        }
-        let response = self.router.clone().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
-        let (parts, body) = response.into_parts();
-        let bytes = body.collect().await.unwrap().to_bytes();
+        let (parts, body) = self.respond(method, route, headers, body).await.into_parts();
+        // What never ends is not waited for.
+        let is_endless = parts.headers.get("content-type").is_some_and(|kind| kind == "text/event-stream");
+        let bytes = if is_endless { Bytes::new() } else { body.collect().await.unwrap().to_bytes() };
         let described = described::check(method, route, parts.status, &parts.headers, &bytes);
         described.unwrap_or_else(|wrong| {
             panic!("{method} {route} answers {}\n{wrong}", String::from_utf8_lossy(&bytes))
@@ -367,6 +359,26 @@ impl World {
         let cookies = parts.headers.get_all("set-cookie").iter().filter_map(|cookie| cookie.to_str().ok());
         self.home.vault.note_headers(cookies.map(|cookie| ("set-cookie", cookie)));
         Reply { status: parts.status, headers: parts.headers, body }
+    }
+
+    /// The answer as it comes.
+    pub async fn respond(
+        &self,
+        method: &str,
+        route: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> Response<Body> {
+        self.home.vault.note_headers(headers.iter().copied());
+        self.home.vault.note_body(&body);
+        let mut request = Request::builder().method(method).uri(route);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
+            request = request.header("content-type", "application/json");
+        }
+        self.router.clone().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap()
     }
 
     /// Defines a coupon: a cash coupon of 10.00, valid for 30 days from receipt, that may be given and self-redeemed,

@@ -383,7 +383,11 @@ pub fn hear(command: &Command, output: &Output) {
         .join(" ");
     vault.hear(&format!("what {name} says"), &output.stderr);
     let words: Vec<&str> = name.split(' ').collect();
-    if words.contains(&"token") || words.contains(&"machine") || words.contains(&"serve") {
+    if words.contains(&"token")
+        || words.contains(&"machine")
+        || words.contains(&"webhook")
+        || words.contains(&"serve")
+    {
         for line in String::from_utf8_lossy(&output.stdout).lines() {
             vault.note(line);
             vault.note_body(line.as_bytes());

@@ -30,6 +30,7 @@ use coupon_ledger::store::{
     Append, BUCKET, EPOCH, Effects, Entry, NewEvent, Outcome, Statement, StoredEvent, StreamAppend, StreamId,
     receipts_hash,
 };
+use coupon_ledger::webhook::{Webhook, WebhookEvent, Why};
 use cqrs_es::persist::PersistedEventStore;
 use cqrs_es::{AggregateContext as _, AggregateError, EventStore};
 use postgres_es::PostgresEventRepository;
@@ -922,6 +923,34 @@ fn golden_refusals() -> Vec<RefusalsEvent> {
     }]
 }
 
+fn golden_webhooks() -> Vec<WebhookEvent> {
+    let at_ms = 1_543_026_701_000;
+    let (url, list) = ("https://erp.example/coupons".to_owned(), |text: &str| vec![text.to_owned()]);
+    vec![
+        WebhookEvent::Added {
+            url: url.clone(),
+            types: list("Redeemed"),
+            streams: list("coupon"),
+            after: 7,
+            employee_id: 0,
+            at_ms,
+        },
+        WebhookEvent::Changed { url, types: Vec::new(), streams: list("order/7"), employee_id: 0, at_ms },
+        WebhookEvent::SecretRotated {
+            generation: 2,
+            previous_until_ms: at_ms + 86_400_000,
+            employee_id: 1000,
+            at_ms,
+        },
+        WebhookEvent::Paused { why: Why::Asked, employee_id: 0, at_ms },
+        WebhookEvent::Paused { why: Why::Gone, employee_id: 0, at_ms },
+        WebhookEvent::Resumed { after: None, employee_id: 0, at_ms },
+        WebhookEvent::Resumed { after: Some(3), employee_id: 0, at_ms },
+        WebhookEvent::Resent { lane: 1, from: 7, to: 9, employee_id: 0, at_ms },
+        WebhookEvent::Removed { employee_id: 0, at_ms },
+    ]
+}
+
 fn golden_goods_groups() -> Vec<GoodsGroupEvent> {
     let at_ms = 1_543_026_701_000;
     vec![
@@ -1014,6 +1043,7 @@ fn every_event_ever_written_is_read_as_what_it_meant() {
     assert_golden::<PartnerKey>(&golden_partner_keys(), PartnerKeyEvent::NAMES);
     assert_golden::<Reading>(&golden_readings(), ReadingEvent::NAMES);
     assert_golden::<Refusals>(&golden_refusals(), RefusalsEvent::NAMES);
+    assert_golden::<Webhook>(&golden_webhooks(), WebhookEvent::NAMES);
     assert_golden::<Machine>(&golden_machines(), MachineEvent::NAMES);
     assert_golden::<Approval>(&golden_approvals(), ApprovalEvent::NAMES);
     assert_golden::<Appointment>(&golden_appointments(), AppointmentEvent::NAMES);

@@ -23,6 +23,7 @@ use coupon_ledger::refusals::Refusals;
 use coupon_ledger::rule::{GoodsGroup, OrderAmount};
 use coupon_ledger::shop::Shop;
 use coupon_ledger::store::{BUCKET, Cell, Column, LiveTable, Statement, Store, StoredEvent};
+use coupon_ledger::webhook::Webhook;
 
 use serde_json::json;
 
@@ -152,6 +153,9 @@ fn replayed_rows(streams: &BTreeMap<(String, i64), Vec<StoredEvent>>) -> Rows {
             }
             "partner_key" => {
                 rows_of::<PartnerKey>(*id, events, &mut rows);
+            }
+            "webhook" => {
+                rows_of::<Webhook>(*id, events, &mut rows);
             }
             "machine_key" => {
                 rows_of::<Machine>(*id, events, &mut rows);

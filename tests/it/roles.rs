@@ -165,6 +165,8 @@ async fn a_server_under_the_documented_grants_serves_and_cannot_change_the_log()
     let later = world.clock.now_ms() + 3_600_000;
     assert_eq!(coupon_ledger::directory::forget_nonces(world.store(), later).await.unwrap(), 1);
 
+    crate::webhooks::once_with_all_that_can_become_of_it(&world).await;
+
     // It may not make tables, but serves from those that their owner has made beside it.
     let refused = post("/v1/rebuilds").await;
     let info = refused.body["info"].as_str().unwrap_or_default();

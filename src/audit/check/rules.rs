@@ -28,9 +28,10 @@ use crate::refusals::RefusalsEvent;
 use crate::rule::{GoodsGroupEvent, OrderAmountEvent};
 use crate::shop::ShopEvent;
 use crate::store::{MAX_CLOCK_SKEW_MS, StoredEvent};
+use crate::webhook::WebhookEvent;
 
 /// Every kind of stream and the names of its events.
-const KINDS: &[(&str, &[&str])] = &[
+pub(crate) const KINDS: &[(&str, &[&str])] = &[
     ("coupon", CouponEvent::NAMES),
     ("definition", DefinitionEvent::NAMES),
     ("shop", ShopEvent::NAMES),
@@ -49,6 +50,7 @@ const KINDS: &[(&str, &[&str])] = &[
     ("reading", ReadingEvent::NAMES),
     ("refusals", RefusalsEvent::NAMES),
     ("approval", ApprovalEvent::NAMES),
+    ("webhook", WebhookEvent::NAMES),
     ("ledger", ProvenanceEvent::NAMES),
 ];
 

@@ -144,6 +144,13 @@ const TOLD: &[Told] = &[
     beside("columns", "position", Is::IntOrNull, "null = it has not begun to be counted"),
     beside("above", "nums", Is::From(-1), "how many it is about; -1 = unlimited"),
     told("act", Is::Open, "what is proposed, as docs/events.md has it"),
+    told("failing", Is::OpenOrNull, "since when, how often and why the next event is not taken; else null"),
+    beside(
+        "generation",
+        "position",
+        Is::IntOrNull,
+        "all up to it was taken or given up; null = from where is not said yet",
+    ),
     told("failed", Is::TextOrNull, "why it stopped; else null"),
     told("report", Is::OrNull, "what it came to; null until it has come to something"),
 ];

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::{Ask, Method, Page, Resource, Run};
+use crate::feeds::webhooks;
 use crate::followers::{self, FollowerError, Order};
 use crate::http::Failure;
 use crate::http::routes::{Holds, required};
@@ -42,7 +43,8 @@ pub(super) async fn list(mut ask: Ask) -> Result<Page, Failure> {
 
 async fn standings(ask: &Ask) -> Result<Page, Failure> {
     let ledger = &ask.app.ledger;
-    let standings = followers::standings(ledger.store(), ledger.clock(), ledger.now().day).await?;
+    let mut standings = followers::standings(ledger.store(), ledger.clock(), ledger.now().day).await?;
+    standings.extend(webhooks::standings(ledger.store()).await?);
     Page::json(&json!({"followers": standings}))
 }
 

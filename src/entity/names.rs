@@ -1,4 +1,4 @@
-//! The names and versions of every event, as they are stored.
+//! What events are called, as they are stored.
 
 use cqrs_es::DomainEvent;
 
@@ -19,7 +19,7 @@ use crate::reading::ReadingEvent;
 use crate::refusals::RefusalsEvent;
 use crate::rule::{GoodsGroupEvent, OrderAmountEvent};
 use crate::shop::ShopEvent;
-
+use crate::webhook::WebhookEvent;
 macro_rules! domain_event {
     ($event:ident { $($name:ident),* }) => {
         impl DomainEvent for $event {
@@ -86,3 +86,4 @@ domain_event!(ReadingEvent { Read });
 domain_event!(RefusalsEvent { Gathered });
 domain_event!(GoodsGroupEvent { Created, Renamed, GoodsSet, Deleted });
 domain_event!(ProvenanceEvent { ImportedFrom, CheckpointKeyRotated, KeyRotated });
+domain_event!(WebhookEvent { Added, Changed, SecretRotated, Paused, Resumed, Resent, Removed });
