@@ -23,6 +23,10 @@ pub fn check(
     body: &[u8],
 ) -> Result<(), String> {
     let path = uri.split('?').next().unwrap_or_default();
+    // Under a base path that this server does not have.
+    if status == StatusCode::NOT_FOUND && path.contains("/api/v1/") {
+        return Ok(());
+    }
     let Some((path, operation)) = operation(method, path) else { return Ok(()) };
     let code = status.as_u16().to_string();
     let Some(response) = operation["responses"].get(&code) else {
