@@ -7,6 +7,5 @@
 pub mod deliver;
 #[cfg(feature = "nats")]
 pub mod nats;
-pub mod signature;
 pub mod tail;
 pub mod webhooks;

@@ -26,6 +26,12 @@ pub fn sign(secret: &[u8], id: &str, at_s: i64, body: &[u8]) -> String {
     format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
 }
 
+/// A secret of ours as it is handed around.
+#[must_use]
+pub fn secret_text(secret: &[u8]) -> String {
+    format!("{PREFIX}{}", STANDARD.encode(secret))
+}
+
 /// A secret as it is handed around: `whsec_` and 24 to 64 bytes in base64. What was given is not repeated.
 pub fn parse_secret(text: &str) -> Result<Vec<u8>, &'static str> {
     let secret = text.trim().strip_prefix(PREFIX).and_then(|text| STANDARD.decode(text).ok());
@@ -68,10 +74,7 @@ mod tests {
             assert!(!refused.contains("c2hvcnQ") && !refused.contains('é'), "{refused}");
         }
         for bytes in [24, 64] {
-            assert_eq!(
-                parse_secret(&format!("{PREFIX}{}", STANDARD.encode(vec![7; bytes]))),
-                Ok(vec![7; bytes])
-            );
+            assert_eq!(parse_secret(&secret_text(&vec![7; bytes])), Ok(vec![7; bytes]));
         }
     }
 }

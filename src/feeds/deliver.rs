@@ -15,7 +15,6 @@ use futures::StreamExt as _;
 use hyper::{Request, StatusCode};
 use tokio::task::JoinSet;
 
-use super::signature;
 use super::webhooks::{self, MAX_RESENDS, MAX_WEBHOOKS, WebhookPolicy};
 use crate::audit::feed::{Filter, line};
 use crate::identity::Caller;
@@ -27,6 +26,7 @@ use crate::read_model::webhooks::{LaneRow, MAIN_LANE, WebhookRow, lanes};
 use crate::store::{BUCKET, Statement, StoreError, StoredEvent};
 use crate::value::{hex, random};
 use crate::webhook::{Why, signing};
+use crate::webhook_signature::sign;
 
 /// Between two looks at what is due.
 const TICK: Duration = Duration::from_millis(250);
@@ -294,18 +294,19 @@ impl Outbox {
     ) -> Result<Result<(), Untaken>, StoreError> {
         let body = Bytes::from(line(event)?);
         let (id, now_ms) = (event.position.to_string(), self.ledger.clock().now_ms());
-        let secrets: Vec<[u8; 32]> = signing(webhook.generation, webhook.previous_until_ms, now_ms)
+        let at_s = now_ms.div_euclid(1_000);
+        // While a secret is being replaced both sign.
+        let signatures: Vec<String> = signing(webhook.generation, webhook.previous_until_ms, now_ms)
             .into_iter()
             .map(|generation| self.ledger.secrets().webhook_secret(webhook.id, generation))
+            .map(|secret| sign(&secret, &id, at_s, &body))
             .collect();
-        let at_s = now_ms.div_euclid(1_000);
-        let signature = signature::header(secrets.iter().map(<[u8; 32]>::as_slice), &id, at_s, &body);
         let request = Request::post(&webhook.subscription.url)
             .header("content-type", "application/json")
             .header("user-agent", concat!("coupon-ledger/", env!("CARGO_PKG_VERSION")))
             .header("webhook-id", id)
             .header("webhook-timestamp", at_s)
-            .header("webhook-signature", signature)
+            .header("webhook-signature", signatures.join(" "))
             .body(body);
         let answer = match request {
             Ok(request) => self.outgoing.ask(request).await.map(|answer| answer.status()),

@@ -22,8 +22,7 @@ use crate::refusal::{BadUrl, Refusal, Wrong};
 use crate::store::{Store, StoreError};
 use crate::value::{MAX_ID, parse_int};
 use crate::webhook::{Subscription, Webhook, WebhookCommand, Why};
-
-use super::signature::secret_text;
+use crate::webhook_signature::secret_text;
 
 /// The most webhooks at a time.
 pub const MAX_WEBHOOKS: usize = 100;
