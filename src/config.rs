@@ -154,13 +154,13 @@ pub struct Serve {
     /// Whether webhooks may be plain http [default: false]
     #[arg(long, env = "COUPON_LEDGER_WEBHOOK_ALLOW_HTTP", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub webhook_allow_http: Option<bool>,
-    /// The NATS servers whose JetStream events are published to, as nats://host:4222; several with a comma
+    /// The NATS servers whose JetStream events are published to, as `nats://host:4222`; several with a comma
     #[arg(long, value_name = "URL", env = "COUPON_LEDGER_NATS_URL", hide_env_values = true)]
     pub nats_url: Option<String>,
-    /// The stream that they are published into [default: COUPON_LEDGER]
+    /// The stream that they are published into [default: `COUPON_LEDGER`]
     #[arg(long, value_name = "NAME", env = "COUPON_LEDGER_NATS_STREAM")]
     pub nats_stream: Option<String>,
-    /// What their subjects begin with [default: coupon_ledger.events]
+    /// What their subjects begin with [default: `coupon_ledger.events`]
     #[arg(long, value_name = "SUBJECT", env = "COUPON_LEDGER_NATS_SUBJECT")]
     pub nats_subject: Option<String>,
     /// A file with credentials for NATS (JWT and seed)

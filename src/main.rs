@@ -11,5 +11,5 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    ExitCode::from(run(Cli::parse()).await)
+    ExitCode::from(Box::pin(run(Cli::parse())).await)
 }

@@ -267,7 +267,10 @@ pub fn told_json(done: &Executed<Webhook>) -> Value {
 #[must_use]
 pub fn told_json_with_secret(ledger: &Ledger, done: &Executed<Webhook>) -> Value {
     let mut told = told_json(done);
-    told["secret"] = secret_of(ledger, done.id, done.state.generation).into();
+    let secret = secret_of(ledger, done.id, done.state.generation);
+    if let Value::Object(told) = &mut told {
+        told.insert("secret".to_owned(), secret.into());
+    }
     told
 }
 

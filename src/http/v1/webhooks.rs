@@ -206,7 +206,7 @@ async fn add(mut ask: Ask) -> Result<Page, Failure> {
     let meta = written(&mut ask, "/v1/webhooks")?;
     let (ledger, policy) = (&ask.app.ledger, &ask.app.options.webhooks);
     let done = webhooks::add(ledger, policy, Subscription { url, types, streams }, after, &meta).await?;
-    answered(&done, Page::json(&webhooks::told_json_with_secret(ledger, &done))?)
+    Ok(answered(&done, Page::json(&webhooks::told_json_with_secret(ledger, &done))?))
 }
 
 async fn change(mut ask: Ask) -> Result<Page, Failure> {
@@ -224,7 +224,7 @@ async fn remove(mut ask: Ask) -> Result<Page, Failure> {
     let id = ask.form.id("id");
     let meta = written(&mut ask, "/v1/webhooks/remove")?;
     let done = webhooks::remove(&ask.app.ledger, id, &meta).await?;
-    answered(&done, Page::json(&json!({"id": id, "removed_at_ms": done.state.removed_at_ms}))?)
+    Ok(answered(&done, Page::json(&json!({"id": id, "removed_at_ms": done.state.removed_at_ms}))?))
 }
 
 async fn pause(mut ask: Ask) -> Result<Page, Failure> {
@@ -245,7 +245,7 @@ async fn rotate(mut ask: Ask) -> Result<Page, Failure> {
     let overlap_s = ask.form.optional_int("overlap_s", 0, MAX_OVERLAP_S).unwrap_or(OVERLAP_S);
     let meta = written(&mut ask, "/v1/webhooks/rotate")?;
     let done = webhooks::rotate(&ask.app.ledger, id, overlap_s * 1_000, &meta).await?;
-    answered(&done, Page::json(&webhooks::told_json_with_secret(&ask.app.ledger, &done))?)
+    Ok(answered(&done, Page::json(&webhooks::told_json_with_secret(&ask.app.ledger, &done))?))
 }
 
 async fn resend(mut ask: Ask) -> Result<Page, Failure> {
@@ -253,7 +253,7 @@ async fn resend(mut ask: Ask) -> Result<Page, Failure> {
     let (from, to) = (ask.form.int("from", 1, MAX_ID), ask.form.int("to", 1, MAX_ID));
     let meta = written(&mut ask, "/v1/webhooks/resend")?;
     let done = webhooks::resend(&ask.app.ledger, id, (from, to), &meta).await?;
-    answered(&done, Page::json(&json!({"id": id, "lane": done.state.resends, "from": from, "to": to}))?)
+    Ok(answered(&done, Page::json(&json!({"id": id, "lane": done.state.resends, "from": from, "to": to}))?))
 }
 
 async fn secret(mut ask: Ask) -> Result<Page, Failure> {
@@ -278,9 +278,9 @@ fn written(ask: &mut Ask, operation: &'static str) -> Result<Meta, Failure> {
 }
 
 fn told(done: &Executed<Webhook>) -> Result<Page, Failure> {
-    answered(done, Page::json(&webhooks::told_json(done))?)
+    Ok(answered(done, Page::json(&webhooks::told_json(done))?))
 }
 
-fn answered(done: &Executed<Webhook>, page: Page) -> Result<Page, Failure> {
-    Ok(if done.replayed { page.with_text("idempotency-replayed", "true") } else { page })
+fn answered(done: &Executed<Webhook>, page: Page) -> Page {
+    if done.replayed { page.with_text("idempotency-replayed", "true") } else { page }
 }
