@@ -46,7 +46,14 @@ pub struct NatsOptions {
 impl NatsOptions {
     /// Checks what settings say; an error is a sentence, without what a URL holds.
     pub fn check(&self) -> Result<(), String> {
-        addresses(&self.url)?;
+        if addresses(&self.url)?.iter().any(|address| {
+            sign_in(address).is_some_and(|(name, password)| (name.to_owned() + password).contains('%'))
+        }) {
+            return Err(
+                "--nats-url: a name or password with such characters is given with --nats-creds-file"
+                    .to_owned(),
+            );
+        }
         let is_word = |text: &str| {
             !text.is_empty()
                 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
@@ -64,8 +71,17 @@ impl NatsOptions {
 }
 
 fn addresses(urls: &str) -> Result<Vec<ServerAddr>, String> {
-    let wrong = |_| "--nats-url must be like nats://host:4222 or tls://host:4222".to_owned();
-    urls.split(',').map(|url| url.trim().parse().map_err(wrong)).collect()
+    let wrong = || "--nats-url must be like nats://host:4222 or tls://host:4222".to_owned();
+    let address = |url: &str| {
+        let address = url.trim().parse::<ServerAddr>().ok();
+        address.filter(|address| !address.host().is_empty()).ok_or_else(wrong)
+    };
+    urls.split(',').map(address).collect()
+}
+
+/// The name and the password that an address begins with: the client does not look for them there.
+fn sign_in(address: &ServerAddr) -> Option<(&str, &str)> {
+    Some((address.username()?, address.password().unwrap_or_default()))
 }
 
 /// Why events are not published.
@@ -140,6 +156,9 @@ impl Publisher {
             connect = connect.add_root_certificates(file.clone());
         }
         let addresses = addresses(&self.options.url).map_err(NatsError::Server)?;
+        if let Some((name, password)) = addresses.iter().find_map(sign_in) {
+            connect = connect.user_and_password(name.to_owned(), password.to_owned());
+        }
         let client = connect.connect(addresses).await.map_err(|error| failed(&error))?;
         let mut context = jetstream::new(client);
         context.set_timeout(PATIENCE);

@@ -89,7 +89,9 @@ impl Nats {
     }
 
     async fn context(&self) -> Context {
-        jetstream::new(async_nats::connect(self.url()).await.unwrap())
+        let connect = async_nats::ConnectOptions::new();
+        let connect = connect.user_and_password("ledger".to_owned(), "s3cret".to_owned());
+        jetstream::new(connect.connect(self.url()).await.unwrap())
     }
 
     async fn stream(&self) -> Stream {
