@@ -275,6 +275,10 @@ pub async fn full_life(world: &World) -> Life {
     let recall = world.operator("/elecoupons/recall", recall).await.ok()["id"].clone();
     world.operator("/job/cancel", json!({"id": recall})).await.ok();
     crate::everything::accounts(world).await;
+    crate::everything::webhooks(world).await;
+    world.advance(1_000);
+    crate::everything::proposals(world, definition).await;
+    crate::everything::watched(world).await;
     // A gift that lapses, and coupons that expire.
     let lapsing = world.issue(definition, 439).await;
     world.give(MEMBER, lapsing).await;

