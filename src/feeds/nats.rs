@@ -68,6 +68,16 @@ fn addresses(urls: &str) -> Result<Vec<ServerAddr>, String> {
     urls.split(',').map(|url| url.trim().parse().map_err(wrong)).collect()
 }
 
+/// The user and the password in a URL; a user alone is a token.
+fn credentials(address: &ServerAddr) -> Option<(String, Option<String>)> {
+    let plain = |text: &str| {
+        let pair = format!("p={}", text.replace('+', "%2B"));
+        form_urlencoded::parse(pair.as_bytes()).next().map(|(_, value)| value.into_owned())
+    };
+    let user = address.username().filter(|user| !user.is_empty()).and_then(plain)?;
+    Some((user, address.password().and_then(plain)))
+}
+
 /// Why events are not published.
 #[derive(Debug, thiserror::Error)]
 pub enum NatsError {
@@ -140,6 +150,13 @@ impl Publisher {
             connect = connect.add_root_certificates(file.clone());
         }
         let addresses = addresses(&self.options.url).map_err(NatsError::Server)?;
+        // The client does not look for them there itself.
+        if let Some((user, password)) = addresses.iter().find_map(credentials) {
+            connect = match password {
+                Some(password) => connect.user_and_password(user, password),
+                None => connect.token(user),
+            };
+        }
         let client = connect.connect(addresses).await.map_err(|error| failed(&error))?;
         let mut context = jetstream::new(client);
         context.set_timeout(PATIENCE);
