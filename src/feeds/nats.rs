@@ -64,8 +64,9 @@ impl NatsOptions {
 }
 
 fn addresses(urls: &str) -> Result<Vec<ServerAddr>, String> {
-    let wrong = |_| "--nats-url must be like nats://host:4222 or tls://host:4222".to_owned();
-    urls.split(',').map(|url| url.trim().parse().map_err(wrong)).collect()
+    let read = |url: &str| url.trim().parse().ok().filter(|address: &ServerAddr| !address.host().is_empty());
+    let addresses: Option<Vec<ServerAddr>> = urls.split(',').map(read).collect();
+    addresses.ok_or_else(|| "--nats-url must be like nats://host:4222 or tls://host:4222".to_owned())
 }
 
 /// The user and the password in a URL; a user alone is a token.

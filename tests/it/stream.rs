@@ -195,7 +195,7 @@ on_both_engines! {
             readers.push(reading);
         }
         assert_eq!(as_operator("DELETE", "/v1/machine-keys/1").await.status, 200);
-        world.operator("/token/revoke", json!({"token": token})).await.ok();
+        world.operator("/token/revoke", json!({"revoke": token})).await.ok();
         world.app.refresh_revoked().await.unwrap();
         for reading in &mut readers {
             while let Some(block) = reading.next().await {
