@@ -42,7 +42,7 @@ impl Reading {
         loop {
             while let Some((block, rest)) = self.text.split_once("\n\n") {
                 let read = read_block(block);
-                self.text = rest.to_owned();
+                self.text = rest.into();
                 if read != Block::default() {
                     return Some(read);
                 }
