@@ -268,3 +268,17 @@ impl Follow for Publisher {
         Ok(events.len() as i64 == PAGE)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_signs_in_is_read_from_the_address() {
+        let read = |url: &str| credentials(&url.parse().unwrap());
+        let text = |text: &str| text.to_owned();
+        assert_eq!(read("nats://a%40b:c%2Bd+%25@host"), Some((text("a@b"), Some(text("c+d+%")))));
+        assert_eq!(read("tls://token@host:4222"), Some((text("token"), None)));
+        assert_eq!(read("nats://host:4222"), None);
+    }
+}
