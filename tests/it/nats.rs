@@ -192,7 +192,7 @@ on_both_engines! {
                 let _ = publisher.step(&world.ledger).await;
             }
         };
-        let both = async { tokio::join!(work(), work()) };
+        let both = Box::pin(async { tokio::join!(work(), work()) });
         tokio::time::timeout(PATIENCE, both).await.expect("they keep each other from it");
         nats.assert_holds_all_of(&world).await;
         world.close().await;
