@@ -46,14 +46,7 @@ pub struct NatsOptions {
 impl NatsOptions {
     /// Checks what settings say; an error is a sentence, without what a URL holds.
     pub fn check(&self) -> Result<(), String> {
-        if addresses(&self.url)?.iter().any(|address| {
-            sign_in(address).is_some_and(|(name, password)| (name.to_owned() + password).contains('%'))
-        }) {
-            return Err(
-                "--nats-url: a name or password with such characters is given with --nats-creds-file"
-                    .to_owned(),
-            );
-        }
+        addresses(&self.url)?;
         let is_word = |text: &str| {
             !text.is_empty()
                 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
@@ -71,17 +64,19 @@ impl NatsOptions {
 }
 
 fn addresses(urls: &str) -> Result<Vec<ServerAddr>, String> {
-    let wrong = || "--nats-url must be like nats://host:4222 or tls://host:4222".to_owned();
-    let address = |url: &str| {
-        let address = url.trim().parse::<ServerAddr>().ok();
-        address.filter(|address| !address.host().is_empty()).ok_or_else(wrong)
-    };
-    urls.split(',').map(address).collect()
+    let read = |url: &str| url.trim().parse().ok().filter(|address: &ServerAddr| !address.host().is_empty());
+    let addresses: Option<Vec<ServerAddr>> = urls.split(',').map(read).collect();
+    addresses.ok_or_else(|| "--nats-url must be like nats://host:4222 or tls://host:4222".to_owned())
 }
 
-/// The name and the password that an address begins with: the client does not look for them there.
-fn sign_in(address: &ServerAddr) -> Option<(&str, &str)> {
-    Some((address.username()?, address.password().unwrap_or_default()))
+/// The user and the password in a URL; a user alone is a token.
+fn credentials(address: &ServerAddr) -> Option<(String, Option<String>)> {
+    let plain = |text: &str| {
+        let pair = format!("p={}", text.replace('+', "%2B"));
+        form_urlencoded::parse(pair.as_bytes()).next().map(|(_, value)| value.into_owned())
+    };
+    let user = address.username().filter(|user| !user.is_empty()).and_then(plain)?;
+    Some((user, address.password().and_then(plain)))
 }
 
 /// Why events are not published.
@@ -156,8 +151,12 @@ impl Publisher {
             connect = connect.add_root_certificates(file.clone());
         }
         let addresses = addresses(&self.options.url).map_err(NatsError::Server)?;
-        if let Some((name, password)) = addresses.iter().find_map(sign_in) {
-            connect = connect.user_and_password(name.to_owned(), password.to_owned());
+        // The client does not look for them there itself.
+        if let Some((user, password)) = addresses.iter().find_map(credentials) {
+            connect = match password {
+                Some(password) => connect.user_and_password(user, password),
+                None => connect.token(user),
+            };
         }
         let client = connect.connect(addresses).await.map_err(|error| failed(&error))?;
         let mut context = jetstream::new(client);
@@ -267,5 +266,19 @@ impl Follow for Publisher {
         link.position = Some(to);
         self.link = Some(link);
         Ok(events.len() as i64 == PAGE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_signs_in_is_read_from_the_address() {
+        let read = |url: &str| credentials(&url.parse().unwrap());
+        let text = |text: &str| text.to_owned();
+        assert_eq!(read("nats://a%40b:c%2Bd+%25@host"), Some((text("a@b"), Some(text("c+d+%")))));
+        assert_eq!(read("tls://token@host:4222"), Some((text("token"), None)));
+        assert_eq!(read("nats://host:4222"), None);
     }
 }

@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::process::Stdio;
 use std::time::Duration;
 
+use async_nats::ConnectOptions;
 use async_nats::jetstream::stream::Stream;
 use async_nats::jetstream::{self, Context};
 use coupon_ledger::feeds::nats::{NatsOptions, Publisher};
@@ -15,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 use crate::harness::{Home, Server, World};
-use crate::outside::{Api, count, until};
+use crate::outside::{Api, PATIENCE, count, until};
 
 const STREAM: &str = "COUPON_LEDGER";
 
@@ -89,9 +90,8 @@ impl Nats {
     }
 
     async fn context(&self) -> Context {
-        let connect = async_nats::ConnectOptions::new();
-        let connect = connect.user_and_password("ledger".to_owned(), "s3cret".to_owned());
-        jetstream::new(connect.connect(self.url()).await.unwrap())
+        let connect = ConnectOptions::with_user_and_password("ledger".to_owned(), "s3cret".to_owned());
+        jetstream::new(connect.connect(format!("127.0.0.1:{}", self.port)).await.unwrap())
     }
 
     async fn stream(&self) -> Stream {
@@ -192,7 +192,8 @@ on_both_engines! {
                 let _ = publisher.step(&world.ledger).await;
             }
         };
-        tokio::join!(work(), work());
+        let both = Box::pin(async { tokio::join!(work(), work()) });
+        tokio::time::timeout(PATIENCE, both).await.expect("they keep each other from it");
         nats.assert_holds_all_of(&world).await;
         world.close().await;
     }
