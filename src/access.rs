@@ -128,6 +128,8 @@ pub const RIGHTS: &[Right] = &[
     right(36, 2, "rules", "訂單滿額與商品組"),
     right(37, 2, "partners", "合作商家"),
     right(38, 2, "read", "查詢"),
+    right(45, 2, "exports", "數據導出"),
+    right(46, 2, "export-members", "導出會員資料"),
 ];
 
 /// A row of the table.

@@ -49,6 +49,7 @@ use crate::access::{self, Principal, Resource};
 use crate::audit::receipt::Patience;
 use crate::directory::{DirectoryKey, Employee, employee, revoked_tokens};
 use crate::entity::Entity;
+use crate::exports::ExportPlace;
 use crate::identity::Caller;
 use crate::import::MAX_FILE_BYTES;
 use crate::ledger::unit::Together;
@@ -73,6 +74,9 @@ pub const MAX_BODY_BYTES: usize = 64 << 10;
 
 /// How many times longer a file may take, to arrive and to be answered, than any other request.
 const FILE_PATIENCE: u32 = 20;
+
+/// Exports that are answered at once, at a time.
+const EXPORTS_AT_A_TIME: usize = 2;
 
 /// What the HTTP side needs to know beside the ledger.
 #[derive(Clone, Debug)]
@@ -101,6 +105,8 @@ pub struct HttpOptions {
     pub wechat: Option<Arc<Wechat>>,
     /// The provider of OpenID Connect whose word lets in.
     pub oidc: Option<OidcOptions>,
+    /// Where files of exports lie.
+    pub exports: ExportPlace,
 }
 
 impl Default for HttpOptions {
@@ -118,6 +124,7 @@ impl Default for HttpOptions {
             gate: GateOptions::default(),
             wechat: None,
             oidc: None,
+            exports: ExportPlace::default(),
         }
     }
 }
@@ -138,6 +145,8 @@ pub struct App {
     opening_shop: Arc<tokio::sync::Mutex<()>>,
     /// The whole ledger as it was is copied once at a time: each copy takes as much room as the ledger.
     copying: Arc<tokio::sync::Mutex<()>>,
+    /// Exports that are answered at once take turns.
+    exporting: Arc<tokio::sync::Semaphore>,
 }
 
 impl App {
@@ -151,7 +160,8 @@ impl App {
         let (revoked, opening_shop, copying) = Default::default();
         let sign_in = Arc::new(SignIn::new(ledger.clone()));
         let provider = options.oidc.clone().map(|options| Arc::new(Provider::new(options)));
-        Self { ledger, options, sign_in, provider, revoked, opening_shop, copying }
+        let exporting = Arc::new(tokio::sync::Semaphore::new(EXPORTS_AT_A_TIME));
+        Self { ledger, options, sign_in, provider, revoked, opening_shop, copying, exporting }
     }
 
     /// Reads the list of revoked tokens again; every process does so twice a minute.

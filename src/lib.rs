@@ -7,7 +7,7 @@
 //! value, durable, clock, refusal ← secrets, person_keys ← account, coupon, definition, shop, allotment, job, grant, rule, order, member, office, machine, partner_key, provenance, facts
 //!   ← identity ← access, config
 //!   ← store ← read_model, directory ← entity ← metrics ← ledger
-//!   ← lease, followers, bulk, import, oidc, sign_in, sweep, runner, rulebook, granting, ordering, erasure, wechat, machine_keys, signed_request, replay, backup, demo ← audit ← http ← cli ← main
+//!   ← lease, followers, bulk, import, oidc, sign_in, sweep, runner, rulebook, granting, ordering, erasure, wechat, machine_keys, signed_request, replay, backup, demo ← audit ← exports ← http ← cli ← main
 //! ```
 
 // It panics where nothing more can be written: `cli` has a way to say so instead.
@@ -29,6 +29,7 @@ pub mod directory;
 pub mod durable;
 pub mod entity;
 pub mod erasure;
+pub mod exports;
 pub mod facts;
 pub mod followers;
 pub mod grant;

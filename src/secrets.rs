@@ -156,6 +156,7 @@ pub struct Secrets {
     names: Key,
     subjects: Key,
     begun: Key,
+    downloads: Key,
     gifts: GiftCodes,
     ring: Ring,
 }
@@ -187,6 +188,7 @@ impl Secrets {
             names: root.derive("sign-in names"),
             subjects: root.derive("subjects"),
             begun: root.derive("sign-ins begun"),
+            downloads: root.derive("download links"),
             gifts: GiftCodes(line(Purpose::Gift, "gift codes")),
             ring,
             root,
@@ -429,6 +431,22 @@ impl Secrets {
         let signature = URL_SAFE_NO_PAD.decode(signature).ok().filter(|bytes| bytes.len() == 16)?;
         self.begun.mac(&[text.as_bytes()]).verify_truncated_left(&signature).ok()?;
         Some(text.to_owned())
+    }
+
+    /// What a link to an export's file shows, by which it is good until an instant (Unix milliseconds).
+    #[must_use]
+    pub fn download_signature(&self, export_id: i64, until_ms: i64) -> String {
+        let parts = [&export_id.to_be_bytes()[..], &until_ms.to_be_bytes()];
+        URL_SAFE_NO_PAD.encode(self.downloads.short::<16>(&parts))
+    }
+
+    /// Checks it in constant time.
+    #[must_use]
+    pub fn is_download_signature(&self, export_id: i64, until_ms: i64, signature: &str) -> bool {
+        let parts = [&export_id.to_be_bytes()[..], &until_ms.to_be_bytes()];
+        URL_SAFE_NO_PAD.decode(signature).is_ok_and(|signature| {
+            signature.len() == 16 && self.downloads.mac(&parts).verify_truncated_left(&signature).is_ok()
+        })
     }
 
     /// What stands in the database for a name that somebody tried to sign in with, whether there is such an account or not.

@@ -92,6 +92,8 @@ enum Command {
     Sweep,
     /// Members redeem beside thousands of connections that dribble
     Flood,
+    /// Every coupon as CSV, workbook and Parquet, and the log as Parquet
+    Export,
     /// A member's list
     Couponlist,
     /// One coupon
@@ -147,6 +149,7 @@ impl Command {
             Self::Send => RowName::Send,
             Self::Sweep => RowName::Sweep,
             Self::Flood => RowName::Flood,
+            Self::Export => RowName::Export,
             Self::Couponlist => RowName::Couponlist,
             Self::Couponinfo => RowName::Couponinfo,
             Self::Mixed => RowName::Mixed,

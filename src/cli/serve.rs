@@ -19,6 +19,7 @@ use crate::config::{RunningServer, Serve, announce_server, oidc_secret, wechat_s
 use crate::demo;
 use crate::directory::{clear_ended_sessions, forget_nonces};
 use crate::erasure::{self, follow_erasures};
+use crate::exports::{ExportPlace, run_exports};
 use crate::followers::{self, EXPIRY};
 use crate::granting::{self, run_granting};
 use crate::http::gate::GateOptions;
@@ -73,7 +74,8 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
         tracing::info!(loaded, "demo world");
     }
     let proxies = gate.proxies.clone();
-    let app = App::new(ledger.clone(), http_options(&options, &url, gate)?);
+    let exports = export_place(&context, &options, &url);
+    let app = App::new(ledger.clone(), HttpOptions { exports, ..http_options(&options, &url, gate)? });
     app.refresh_revoked().await?;
     // From here on others know that it serves, and may ask it to stop.
     let mut signals = StopSignals::listen()?;
@@ -90,6 +92,7 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
     background.spawn(keep_house(app.clone()));
     background.spawn(run_jobs(ledger.clone()));
     background.spawn(run_granting(ledger.clone()));
+    background.spawn(run_exports(ledger.clone(), app.options.exports.clone()));
     background.spawn(follow_erasures(ledger.clone(), erased_until));
     let tlog = TlogOptions { folder: context.folder.clone(), witnesses };
     background.spawn(run_tlog(ledger.clone(), tlog));
@@ -190,6 +193,15 @@ fn http_options(options: &Serve, url: &str, gate: GateOptions) -> Result<HttpOpt
         oidc: oidc_options(options)?,
         ..HttpOptions::default()
     })
+}
+
+fn export_place(context: &Context, options: &Serve, url: &str) -> ExportPlace {
+    ExportPlace {
+        folder: options.exports_dir.clone().unwrap_or_else(|| context.folder.join("exports")),
+        server: url.to_owned(),
+        keep_ms: i64::from(options.keep_exports_days.unwrap_or(7)) * 86_400_000,
+        ..ExportPlace::default()
+    }
 }
 
 fn oidc_options(options: &Serve) -> Result<Option<OidcOptions>, Failed> {

@@ -7,6 +7,7 @@
 
 mod as_of;
 mod events;
+pub(crate) mod exports;
 mod followers;
 mod history;
 mod keys;
@@ -69,6 +70,8 @@ pub enum Run {
     DefinitionAsOf,
     /// `/v1/as-of/{manual_page}/{manual_call}`
     RouteAsOf,
+    /// `/v1/exports` and what belongs to it.
+    Exports(exports::Exports),
     /// `/v1/rebuilds` and what belongs to it.
     Rebuilds(rebuilds::Rebuilds),
     /// `/v1/followers`
@@ -148,6 +151,7 @@ pub static ALL: LazyLock<Vec<Resource>> = LazyLock::new(|| {
         session::RESOURCES,
         machine_keys::RESOURCES,
         partner_keys::RESOURCES,
+        &exports::resources(),
     ]
     .concat()
 });
@@ -318,12 +322,20 @@ async fn answer(
     parts: HashMap<String, String>,
     (query, headers, request_id): (String, HeaderMap, String),
 ) -> Result<Page, Failure> {
+    let read_form = || {
+        let form = Form::from_form(query.as_bytes());
+        let mut form = form.map_err(|_| Failure::Body(StatusCode::BAD_REQUEST, Wrong::BodyUnreadable))?;
+        form.put_all(parts);
+        Ok::<_, Failure>(form)
+    };
+    if access::is_open(&resource.action()) {
+        // A link: what it shows is all that is asked, whoever follows it.
+        return exports::file(app, read_form()?).await;
+    }
     let Identified { who, proof, .. } = app.identify(&headers, resource.method != Method::Get).await?;
     let caller = who.caller;
     access::authorize(&who, &resource.action(), Target::Unknown)?;
-    let mut form = Form::from_form(query.as_bytes())
-        .map_err(|_| Failure::Body(StatusCode::BAD_REQUEST, Wrong::BodyUnreadable))?;
-    form.put_all(parts);
+    let form = read_form()?;
     let key = if resource.method == Method::Get { None } else { idempotency_key(&headers)? };
     let language = language(&headers);
     let ask = Ask { app, caller, proof, who, request_id, key, form, language };
@@ -337,6 +349,7 @@ async fn answer(
         Run::MemberAsOf => as_of::member_as_of(ask).await,
         Run::DefinitionAsOf => as_of::definition_as_of(ask).await,
         Run::RouteAsOf => as_of::route_as_of(ask).await,
+        Run::Exports(run) => exports::run(run, ask).await,
         Run::Rebuilds(run) => rebuilds::run(run, ask).await,
         Run::Followers => followers::list(ask).await,
         Run::FollowerOrder => followers::order(ask).await,

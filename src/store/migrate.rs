@@ -65,6 +65,7 @@ const STEPS: &[Step] = &[
     both!("0012_machine_keys", "../../migrations/0012_machine_keys.sql"),
     both!("partner_keys_v1", "../../projections/partner_keys.sql"),
     both!("0014_partner_nonces", "../../migrations/0014_partner_nonces.sql"),
+    both!("0020_exports", "../../migrations/0020_exports.sql"),
 ];
 
 /// The number of the last step.

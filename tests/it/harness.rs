@@ -333,6 +333,20 @@ impl World {
     }
 
     pub async fn raw(&self, method: &str, route: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Reply {
+        let (status, headers, bytes) = self.bytes(method, route, headers, body).await;
+        let body = serde_json::from_slice(&bytes)
+            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
+        Reply { status, headers, body }
+    }
+
+    /// The same, as it comes.
+    pub async fn bytes(
+        &self,
+        method: &str,
+        route: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> (StatusCode, HeaderMap, Vec<u8>) {
         let mut request = Request::builder().method(method).uri(route);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -342,10 +356,7 @@ impl World {
         }
         let response = self.router.clone().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
         let (parts, body) = response.into_parts();
-        let bytes = body.collect().await.unwrap().to_bytes();
-        let body = serde_json::from_slice(&bytes)
-            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
-        Reply { status: parts.status, headers: parts.headers, body }
+        (parts.status, parts.headers, body.collect().await.unwrap().to_bytes().to_vec())
     }
 
     /// Defines a coupon: a cash coupon of 10.00, valid for 30 days from receipt, that may be given and self-redeemed,

@@ -13,6 +13,7 @@
 mod harness;
 mod access;
 mod accounts;
+mod analytics;
 mod archive;
 mod as_of;
 mod audit_history;
@@ -59,6 +60,8 @@ mod rules;
 mod safety;
 mod samples;
 mod server;
+mod sheet_jobs;
+mod sheets;
 mod signatures;
 mod simulation;
 mod statements;

@@ -265,7 +265,11 @@ on_both_engines! {
                 v1::Method::Delete => crate::v1::concrete(resource.path).replace("/1", "/99"),
                 _ => crate::v1::concrete(resource.path),
             };
-            for (caller, role, has_right, is_his) in everybody(MEMBER, None) {
+            let but = right_for(&resource.action()).map(|right| right.id);
+            let rights = numbers(RIGHTS.iter().filter(|right| Some(right.id) != but));
+            let rights = json!({"id": cast.office, "competence_ids": rights});
+            world.operator("/office/setcompetence", rights).await.ok();
+            for (caller, role, has_right, is_his) in everybody(MEMBER, but) {
                 let said = table_says(role, has_right, &resource.action());
                 let bearer = cast.bearer(&world, caller);
                 let reply = world.raw(method, &path, &[("authorization", &bearer)], Vec::new()).await;
