@@ -129,6 +129,8 @@ pub const RIGHTS: &[Right] = &[
     right(37, 2, "partners", "合作商家"),
     right(38, 2, "read", "查詢"),
     right(45, 2, "events", "事件流"),
+    right(46, 2, "exports", "數據導出"),
+    right(47, 2, "export-people", "導出個人資料"),
 ];
 
 /// A row of the table.

@@ -16,6 +16,7 @@ pub mod leaf;
 pub mod merkle;
 pub mod rebuild;
 pub mod receipt;
+pub mod rows;
 pub mod takeover;
 pub mod tlog;
 pub mod verify;

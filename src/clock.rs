@@ -121,6 +121,12 @@ impl Zone {
         )
     }
 
+    /// What the local clock shows, as if it were UTC's: for formats that count local time and know no zone.
+    #[must_use]
+    pub fn local_ms(self, ms: i64) -> i64 {
+        self.local(ms).and_utc().timestamp_millis()
+    }
+
     fn local(self, ms: i64) -> NaiveDateTime {
         let utc = DateTime::from_timestamp_millis(ms).unwrap_or_default();
         utc.with_timezone(&self.0).naive_local()

@@ -172,6 +172,12 @@ pub struct Serve {
     /// How often the server verifies itself, in the background; 0 = never [default: 24]
     #[arg(long, value_name = "N", env = "COUPON_LEDGER_VERIFY_EVERY_HOURS")]
     pub verify_every_hours: Option<u32>,
+    /// Where files of exports are made and kept; several servers may share it [default: exports in the data folder]
+    #[arg(long, value_name = "DIR", env = "COUPON_LEDGER_EXPORTS_DIR")]
+    pub exports_dir: Option<PathBuf>,
+    /// For how many days they are kept [default: 7]
+    #[arg(long, value_name = "N", env = "COUPON_LEDGER_KEEP_EXPORTS_DAYS")]
+    pub keep_exports_days: Option<u32>,
     /// Logs on stderr as text or json [default: text]
     #[arg(long, value_name = "FORMAT", env = "COUPON_LEDGER_LOG_FORMAT")]
     pub log_format: Option<String>,
@@ -265,6 +271,8 @@ file_part!(
         nats_creds_file: PathBuf,
         nats_ca_file: PathBuf,
         verify_every_hours: u32,
+        exports_dir: PathBuf,
+        keep_exports_days: u32,
         log_format: String,
     }
 );

@@ -34,7 +34,7 @@ pub use labels::{
 };
 pub use levels_reached::{has_reached, level_reached_statement};
 pub use machine_keys::{add_machine_key, note_machine_used};
-pub use member_list::{Search, member, members};
+pub use member_list::{Search, member, members, members_behind};
 pub use members::{
     Edited, Member, MemberEdit, add_member, add_members, claim_member_ids, edit_member, known_members,
     membership, memberships,

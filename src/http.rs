@@ -56,6 +56,7 @@ use crate::directory::{DirectoryKey, Employee, employee, revoked_tokens};
 use crate::entity::Entity;
 use crate::feeds::tail::Tail;
 use crate::feeds::webhooks::WebhookPolicy;
+use crate::exports::ExportPlace;
 use crate::identity::Caller;
 use crate::import::MAX_FILE_BYTES;
 use crate::ledger::unit::Together;
@@ -83,6 +84,9 @@ pub const MAX_BODY_BYTES: usize = 64 << 10;
 
 /// How many times longer a file may take, to arrive and to be answered, than any other request.
 const FILE_PATIENCE: u32 = 20;
+
+/// Exports that are answered at once, at a time.
+const EXPORTS_AT_A_TIME: usize = 2;
 
 /// What the HTTP side needs to know beside the ledger.
 #[derive(Clone, Debug)]
@@ -117,6 +121,8 @@ pub struct HttpOptions {
     pub streams: StreamOptions,
     /// Where webhooks may lead.
     pub webhooks: WebhookPolicy,
+    /// Where files of exports lie.
+    pub exports: ExportPlace,
 }
 
 impl Default for HttpOptions {
@@ -137,6 +143,7 @@ impl Default for HttpOptions {
             oidc: None,
             streams: StreamOptions::default(),
             webhooks: WebhookPolicy::default(),
+            exports: ExportPlace::default(),
         }
     }
 }
@@ -164,6 +171,8 @@ pub struct App {
     stream_places: Arc<Semaphore>,
     /// Whether streams are to end.
     closing: watch::Sender<bool>,
+    /// Exports that are answered at once take turns.
+    exporting: Arc<Semaphore>,
 }
 
 impl App {
@@ -180,6 +189,7 @@ impl App {
         let tail = Arc::new(Tail::new(ledger.store().clone()));
         let stream_places = Arc::new(Semaphore::new(options.streams.max));
         let closing = watch::Sender::new(false);
+        let exporting = Arc::new(Semaphore::new(EXPORTS_AT_A_TIME));
         Self {
             ledger,
             options,
@@ -192,6 +202,7 @@ impl App {
             tail,
             stream_places,
             closing,
+            exporting,
         }
     }
 

@@ -7,7 +7,7 @@
 //! value, durable, clock, refusal, webhook_signature ← secrets, person_keys ← account, coupon, definition, shop, allotment, job, approval, grant, rule, order, member, office, machine, partner_key, reading, refusals, provenance, webhook, facts
 //!   ← identity ← access, config, outgoing
 //!   ← store ← read_model, directory ← entity ← metrics ← ledger
-//!   ← lease, followers, messages, bulk, import, oidc, sign_in, statistics, sweep, runner, approving, rulebook, granting, ordering, erasure, wechat, machine_keys, signed_request, watch, replay, backup, demo ← audit ← feeds ← http ← cli ← main
+//!   ← lease, followers, messages, bulk, import, oidc, sign_in, statistics, sweep, runner, approving, rulebook, granting, ordering, erasure, wechat, machine_keys, signed_request, watch, replay, backup, demo ← audit ← exports, feeds ← http ← cli ← main
 //! ```
 
 // It panics where nothing more can be written: `cli` has a way to say so instead.
@@ -31,6 +31,7 @@ pub mod directory;
 pub mod durable;
 pub mod entity;
 pub mod erasure;
+pub mod exports;
 pub mod facts;
 pub mod feeds;
 pub mod followers;

@@ -157,6 +157,7 @@ pub struct Secrets {
     subjects: Key,
     begun: Key,
     webhooks: Key,
+    downloads: Key,
     gifts: GiftCodes,
     ring: Ring,
 }
@@ -189,6 +190,7 @@ impl Secrets {
             subjects: root.derive("subjects"),
             begun: root.derive("sign-ins begun"),
             webhooks: root.derive("webhooks"),
+            downloads: root.derive("download links"),
             gifts: GiftCodes(line(Purpose::Gift, "gift codes")),
             ring,
             root,
@@ -438,6 +440,20 @@ impl Secrets {
     #[must_use]
     pub fn webhook_secret(&self, webhook_id: i64, generation: u32) -> [u8; 32] {
         self.webhooks.digest(&[&webhook_id.to_be_bytes(), &generation.to_be_bytes()])
+    /// What a link to an export's file shows, by which it is good until an instant (Unix milliseconds).
+    #[must_use]
+    pub fn download_signature(&self, export_id: i64, until_ms: i64) -> String {
+        let parts = [&export_id.to_be_bytes()[..], &until_ms.to_be_bytes()];
+        URL_SAFE_NO_PAD.encode(self.downloads.short::<16>(&parts))
+    }
+
+    /// Checks it in constant time.
+    #[must_use]
+    pub fn is_download_signature(&self, export_id: i64, until_ms: i64, signature: &str) -> bool {
+        let parts = [&export_id.to_be_bytes()[..], &until_ms.to_be_bytes()];
+        URL_SAFE_NO_PAD.decode(signature).is_ok_and(|signature| {
+            signature.len() == 16 && self.downloads.mac(&parts).verify_truncated_left(&signature).is_ok()
+        })
     }
 
     /// What stands in the database for a name that somebody tried to sign in with, whether there is such an account or not.

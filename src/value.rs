@@ -8,9 +8,15 @@ pub const MAX_ID: i64 = (1 << 53) - 1;
 /// Cents as the manual prints money: `10.00`, and `-0.05` where more was returned than sold.
 #[must_use]
 pub fn money_text(cents: i64) -> String {
-    let sign = if cents < 0 { "-" } else { "" };
-    let cents = cents.unsigned_abs();
-    format!("{sign}{}.{:02}", cents / 100, cents % 100)
+    decimal_text(cents, 2)
+}
+
+/// A number with so many decimals, given as a whole number of the last of them.
+#[must_use]
+pub fn decimal_text(number: i64, decimals: u32) -> String {
+    let sign = if number < 0 { "-" } else { "" };
+    let (number, one) = (number.unsigned_abs(), 10_u64.pow(decimals));
+    format!("{sign}{}.{:0width$}", number / one, number % one, width = decimals as usize)
 }
 
 /// A decimal integer and nothing else. One too large for us is out of range, not "not a number"; whether any other lies

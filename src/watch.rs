@@ -52,27 +52,7 @@ impl Watch {
         if people.is_empty() {
             return Ok(());
         }
-        let meta = Meta {
-            caller: shown.reader,
-            at,
-            request_id: shown.request_id.to_owned(),
-            receipt: None,
-            job_id: None,
-        };
-        let events = people.chunks(MAX_PEOPLE).map(|people| {
-            let command = ReadingCommand::Note {
-                reader: shown.reader.to_string(),
-                action: shown.action.to_owned(),
-                people: people.to_vec(),
-                shown: shown.people.len() as i64,
-            };
-            let meta = &meta;
-            async move {
-                let id = ledger.next_id("reading", false).await?;
-                ledger.execute::<Reading>(id, &command, meta).await
-            }
-        });
-        try_join_all(events).await?;
+        write_reading(ledger, shown, &people).await?;
         self.remember(shown, &people, at.ms);
         Ok(())
     }
@@ -115,6 +95,36 @@ impl Watch {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner).join(counted);
         Err(error)
     }
+}
+
+/// Writes down that these people's data is shown, whatever was written down before. Returns when it is on disk.
+pub async fn write_reading(
+    ledger: &Ledger,
+    shown: Shown<'_>,
+    people: &[Person],
+) -> Result<(), ExecuteError> {
+    let meta = Meta {
+        caller: shown.reader,
+        at: ledger.now(),
+        request_id: shown.request_id.to_owned(),
+        receipt: None,
+        job_id: None,
+    };
+    let events = people.chunks(MAX_PEOPLE).map(|people| {
+        let command = ReadingCommand::Note {
+            reader: shown.reader.to_string(),
+            action: shown.action.to_owned(),
+            people: people.to_vec(),
+            shown: shown.people.len() as i64,
+        };
+        let meta = &meta;
+        async move {
+            let id = ledger.next_id("reading", false).await?;
+            ledger.execute::<Reading>(id, &command, meta).await
+        }
+    });
+    try_join_all(events).await?;
+    Ok(())
 }
 
 /// Whether a reading then is the same as one now. A clock that was set back makes a new one.

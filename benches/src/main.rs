@@ -96,6 +96,8 @@ enum Command {
     Statistics,
     /// A page of statistics on a ledger of two years
     Pages,
+    /// Every coupon as CSV, workbook and Parquet, and the log as Parquet
+    Export,
     /// A member's list
     Couponlist,
     /// One coupon
@@ -153,6 +155,7 @@ impl Command {
             Self::Flood => RowName::Flood,
             Self::Statistics => RowName::Statistics,
             Self::Pages => RowName::Pages,
+            Self::Export => RowName::Export,
             Self::Couponlist => RowName::Couponlist,
             Self::Couponinfo => RowName::Couponinfo,
             Self::Mixed => RowName::Mixed,

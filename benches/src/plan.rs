@@ -11,7 +11,7 @@ use crate::field::{Field, Of};
 use crate::load::PLAIN;
 use crate::measure::Row;
 use crate::postgres::Postgres;
-use crate::rows::{Settings, bulk, commands, flood, hot, reads, send, statistics, sweep};
+use crate::rows::{Settings, bulk, commands, export, flood, hot, reads, send, statistics, sweep};
 use crate::work::Page;
 use crate::world::{Engine, World};
 
@@ -63,11 +63,13 @@ pub enum RowName {
     Statistics,
     /// Pages of two years' statistics
     Pages,
+    /// Lists and the log as files
+    Export,
 }
 
 impl RowName {
     /// Rows on a ledger of 1,000,000 coupons.
-    const MILLION: [Self; 9] = [
+    const MILLION: [Self; 10] = [
         Self::Redeem,
         Self::Latency,
         Self::Processes,
@@ -77,6 +79,7 @@ impl RowName {
         Self::Send,
         Self::Flood,
         Self::Statistics,
+        Self::Export,
     ];
 
     /// Rows on a ledger of 3,000,000 coupons.
@@ -222,6 +225,10 @@ impl<'a> Run<'a> {
         if self.wants(RowName::Replay) {
             let rivals = self.field.rivals(Of::Replay(world)).await?;
             self.add(RowName::Replay, bulk::replay(world, rivals, settings).await?);
+        }
+        if self.wants(RowName::Export) {
+            let rows = export::export(world, settings).await?;
+            self.rows.extend(rows);
         }
         if self.wants(RowName::Send) {
             self.add(RowName::Send, send::send(world, settings, self.connections(64)).await?);

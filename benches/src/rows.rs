@@ -2,6 +2,7 @@
 
 pub mod bulk;
 pub mod commands;
+pub mod export;
 pub mod flood;
 pub mod hot;
 pub mod reads;

@@ -25,6 +25,7 @@ use crate::feeds::deliver::{self, DeliveryOptions, run_webhooks};
 #[cfg(feature = "nats")]
 use crate::feeds::nats::{NatsOptions, Publisher};
 use crate::feeds::webhooks::WebhookPolicy;
+use crate::exports::{ExportPlace, run_exports};
 use crate::followers::{self, EXPIRY};
 use crate::granting::{self, run_granting};
 use crate::http::gate::GateOptions;
@@ -88,7 +89,8 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
         tracing::info!(loaded, "demo world");
     }
     let proxies = gate.proxies.clone();
-    let app = App::new(ledger.clone(), http_options(&options, &url, gate)?);
+    let exports = export_place(&context, &options, &url);
+    let app = App::new(ledger.clone(), HttpOptions { exports, ..http_options(&options, &url, gate)? });
     warn_of_too_few_operators(&app).await?;
     app.refresh_revoked().await?;
     // From here on others know that it serves, and may ask it to stop.
@@ -107,6 +109,7 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
     background.spawn(write_down_refusals(app.clone()));
     background.spawn(run_jobs(ledger.clone()));
     background.spawn(run_granting(ledger.clone()));
+    background.spawn(run_exports(ledger.clone(), app.options.exports.clone()));
     background.spawn(follow_erasures(ledger.clone(), erased_until));
     background.spawn(run_messages(ledger.clone(), messages));
     spawn_feeds(&mut background, &ledger, &options)?;
@@ -316,6 +319,13 @@ fn nats_options(options: &Serve) -> anyhow::Result<()> {
         anyhow::bail!("--nats-url: this program was built without NATS; build it with --features nats");
     }
     Ok(())
+fn export_place(context: &Context, options: &Serve, url: &str) -> ExportPlace {
+    ExportPlace {
+        folder: options.exports_dir.clone().unwrap_or_else(|| context.folder.join("exports")),
+        server: url.to_owned(),
+        keep_ms: i64::from(options.keep_exports_days.unwrap_or(7)) * 86_400_000,
+        ..ExportPlace::default()
+    }
 }
 
 fn oidc_options(options: &Serve) -> Result<Option<OidcOptions>, Failed> {

@@ -171,13 +171,33 @@ pub async fn members(
         let rows = candidates(store, search, None, slice).await?;
         rows.iter().map(|row| read(row, &seal.person(row.int(0)))).collect::<Result<_, _>>()?
     };
-    let ids = found.iter().map(|member| vec![Cell::from(member.id)]).collect::<Vec<_>>();
+    put_tags(store, &mut found).await?;
+    Ok(found)
+}
+
+/// Members behind an id, in the order of their ids, whoever they are.
+pub async fn members_behind(
+    store: &Store,
+    seal: &Seal,
+    behind: i64,
+    limit: i64,
+) -> Result<Vec<Member>, StoreError> {
+    let sql = members!("members m WHERE m.member_id > $1 ORDER BY m.member_id LIMIT $2");
+    let rows = store.query(Statement::new(sql, [behind.into(), limit.into()])).await?;
+    let mut found: Vec<Member> =
+        rows.iter().map(|row| read(row, &seal.person(row.int(0)))).collect::<Result<_, _>>()?;
+    put_tags(store, &mut found).await?;
+    Ok(found)
+}
+
+async fn put_tags(store: &Store, members: &mut [Member]) -> Result<(), StoreError> {
+    let ids = members.iter().map(|member| vec![Cell::from(member.id)]).collect::<Vec<_>>();
     if !ids.is_empty() {
-        for (member, tags) in found.iter_mut().zip(store.query_each(TAGS, ids).await?) {
+        for (member, tags) in members.iter_mut().zip(store.query_each(TAGS, ids).await?) {
             member.tag_ids = tags.iter().map(|tag| tag.int(0)).collect();
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 async fn search_by_text(

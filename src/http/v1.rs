@@ -7,6 +7,7 @@
 
 mod as_of;
 mod events;
+pub(crate) mod exports;
 mod followers;
 mod history;
 mod keys;
@@ -80,6 +81,8 @@ pub enum Run {
     DefinitionAsOf,
     /// `/v1/as-of/{manual_page}/{manual_call}`
     RouteAsOf,
+    /// `/v1/exports` and what belongs to it.
+    Exports(exports::Exports),
     /// `/v1/rebuilds` and what belongs to it.
     Rebuilds(rebuilds::Rebuilds),
     /// `/v1/followers`
@@ -171,6 +174,7 @@ pub static ALL: LazyLock<Vec<Resource>> = LazyLock::new(|| {
         partner_keys::RESOURCES,
         statistics::RESOURCES,
         webhooks::RESOURCES,
+        &exports::resources(),
     ]
     .concat()
 });
@@ -368,13 +372,21 @@ async fn answer(
     (query, headers, request_id): (String, HeaderMap, String),
     asker: Asker,
 ) -> Result<Page, Failure> {
+    let read_form = || {
+        let form = Form::from_form(query.as_bytes());
+        let mut form = form.map_err(|_| Failure::Body(StatusCode::BAD_REQUEST, Wrong::BodyUnreadable))?;
+        form.put_all(parts);
+        Ok::<_, Failure>(form)
+    };
+    if access::is_open(&resource.action()) {
+        // A link: what it shows is all that is asked, whoever follows it.
+        return exports::file(app, read_form()?).await;
+    }
     let Identified { who, proof, .. } =
         app.identify(&headers, resource.method != Method::Get, &asker).await?;
     let caller = who.caller;
     access::authorize(&who, &resource.action(), Target::Unknown)?;
-    let mut form = Form::from_form(query.as_bytes())
-        .map_err(|_| Failure::Body(StatusCode::BAD_REQUEST, Wrong::BodyUnreadable))?;
-    form.put_all(parts);
+    let form = read_form()?;
     let key = if resource.method == Method::Get { None } else { idempotency_key(&headers)? };
     let language = language(&headers);
     let (asked, id) = (app.clone(), request_id.clone());
@@ -400,6 +412,7 @@ async fn run(run: Run, ask: Ask, action: String) -> Result<Page, Failure> {
         Run::MemberAsOf => as_of::member_as_of(ask).await,
         Run::DefinitionAsOf => as_of::definition_as_of(ask).await,
         Run::RouteAsOf => as_of::route_as_of(ask).await,
+        Run::Exports(run) => exports::run(run, ask).await,
         Run::Rebuilds(run) => rebuilds::run(run, ask).await,
         Run::Followers => followers::list(ask).await,
         Run::FollowerOrder => followers::order(ask).await,

@@ -39,6 +39,18 @@ pub struct Cohort {
     pub happened: Vec<Happened>,
 }
 
+impl Cohort {
+    /// What happened in each period that was not over before the cohort began, and up to its end.
+    pub fn so_far(&self, periods: &[Period]) -> impl Iterator<Item = (Period, Happened, Happened)> {
+        let happened = periods.iter().zip(&self.happened).filter(move |(period, _)| period.end >= self.start);
+        happened.scan(Happened::default(), |so_far, (period, now)| {
+            so_far.seen += now.seen;
+            so_far.used += now.used;
+            Some((*period, *now, *so_far))
+        })
+    }
+}
+
 /// Each cohort, in the order of its periods.
 pub async fn cohorts(store: &Store, question: &Cohorts) -> Result<(AsOf, Vec<Cohort>), AskError> {
     let empty = |period: &Period| Cohort {

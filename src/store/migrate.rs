@@ -71,6 +71,7 @@ const STEPS: &[Step] = &[
     both!("0018_messages", "../../migrations/0018_messages.sql"),
     both!("webhooks_v1", "../../projections/webhooks.sql"),
     both!("0020_webhook_lanes", "../../migrations/0020_webhook_lanes.sql"),
+    both!("0021_exports", "../../migrations/0021_exports.sql"),
 ];
 
 /// The number of the last step.

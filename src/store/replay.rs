@@ -82,7 +82,16 @@ impl Store {
         after_id: &str,
     ) -> impl Stream<Item = Result<IdRange, StoreError>> + Send + use<> {
         let from = if after_id.is_empty() { String::new() } else { behind(after_id) };
-        futures::stream::unfold((self.clone(), Some(from)), move |(store, from)| async move {
+        self.ranges_from(kind, &from)
+    }
+
+    /// The same from where a range begins.
+    pub fn ranges_from(
+        &self,
+        kind: &'static str,
+        from: &str,
+    ) -> impl Stream<Item = Result<IdRange, StoreError>> + Send + use<> {
+        futures::stream::unfold((self.clone(), Some(from.to_owned())), move |(store, from)| async move {
             let from = from?;
             let sql = "SELECT aggregate_id FROM events
                        WHERE aggregate_type = $1 AND aggregate_id >= $2 AND sequence = 1 AND bucket = $3

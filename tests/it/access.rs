@@ -55,9 +55,9 @@ fn auditors_and_members_change_nothing_that_is_not_theirs() {
 }
 
 #[test]
-fn what_is_open_is_how_one_signs_in_and_nothing_else() {
+fn what_is_open_is_how_one_signs_in_or_shows_a_signed_link_and_nothing_else() {
     let open: Vec<_> = actions().unwrap().into_iter().filter(|action| is_open(action)).collect();
-    assert_eq!(open, ["/user/login", "/user/setpassword"]);
+    assert_eq!(open, ["/user/login", "/user/setpassword", "GET /v1/exports/{id}/file"]);
     for route in routes::ALL.iter() {
         assert_eq!(is_open(route.path), matches!(route.run, Run::Open(_)), "{}", route.path);
     }

@@ -345,6 +345,21 @@ impl World {
     }
 
     pub async fn raw(&self, method: &str, route: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Reply {
+        let (status, headers, bytes) = self.bytes(method, route, headers, body).await;
+        let body = serde_json::from_slice(&bytes)
+            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
+        self.home.vault.note_fields(&body);
+        Reply { status, headers, body }
+    }
+
+    /// The same, as it comes.
+    pub async fn bytes(
+        &self,
+        method: &str,
+        route: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> (StatusCode, HeaderMap, Bytes) {
         let (parts, body) = self.respond(method, route, headers, body).await.into_parts();
         // What never ends is not waited for.
         let is_endless = parts.headers.get("content-type").is_some_and(|kind| kind == "text/event-stream");
@@ -353,15 +368,12 @@ impl World {
         described.unwrap_or_else(|wrong| {
             panic!("{method} {route} answers {}\n{wrong}", String::from_utf8_lossy(&bytes))
         });
-        let body = serde_json::from_slice(&bytes)
-            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
-        self.home.vault.note_fields(&body);
         let cookies = parts.headers.get_all("set-cookie").iter().filter_map(|cookie| cookie.to_str().ok());
         self.home.vault.note_headers(cookies.map(|cookie| ("set-cookie", cookie)));
-        Reply { status: parts.status, headers: parts.headers, body }
+        (parts.status, parts.headers, bytes)
     }
 
-    /// The answer as it comes.
+    /// The answer before its body has come.
     pub async fn respond(
         &self,
         method: &str,

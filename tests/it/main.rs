@@ -13,6 +13,7 @@
 mod harness;
 mod access;
 mod accounts;
+mod analytics;
 mod approvals;
 mod archive;
 mod as_of;
@@ -68,6 +69,8 @@ mod rules;
 mod safety;
 mod samples;
 mod server;
+mod sheet_jobs;
+mod sheets;
 mod signatures;
 mod simulation;
 mod statements;

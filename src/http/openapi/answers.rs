@@ -125,6 +125,13 @@ const TOLD: &[Told] = &[
     told("last_used_at_ms", Is::IntOrNull, "Unix milliseconds; null = never"),
     beside("rights", "key", Is::TextOrNull, "shown once; null when it is asked for again"),
     beside("wrong", "key", Is::Open, "the row's key, by column"),
+    beside("sheet", "bytes", Is::IntOrNull, "the file's size; null = it is not there yet"),
+    beside("sheet", "sha256", Is::TextOrNull, "the file's digest; null = it is not there yet"),
+    beside("sheet", "reason", Is::TextOrNull, "why it failed, or why its file is gone"),
+    beside("sheet", "ended_at_ms", Is::IntOrNull, "Unix milliseconds; null = it is under way"),
+    beside("sheet", "lapses_at_ms", Is::IntOrNull, "when its file goes, Unix milliseconds; null = there is none"),
+    beside("sheet", "server", Is::TextOrNull, "which server makes it or has it; null = none yet"),
+    beside("sheet", "file", Is::TextOrNull, "a link that downloads it, for an hour; null = there is no file"),
     beside("column", "old", Is::Anything, "what stood there"),
     beside("column", "new", Is::Anything, "what stands there now"),
     told(

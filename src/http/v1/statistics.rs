@@ -6,8 +6,11 @@ use chrono::{Days, NaiveDate};
 use serde_json::{Map, Value as Json, json};
 use sha2::{Digest as _, Sha256};
 
-use super::{Ask, Method, Page, Resource, Run as Which};
+use super::{Ask, Method, Page, Resource, Run as Which, exports};
+use crate::audit::at::AsOf;
 use crate::clock::{day_number, day_text};
+use crate::exports::statistics::{self as of_statistics, Report};
+use crate::exports::{Format, Head, Line, write_all};
 use crate::http::Failure;
 use crate::http::routes::{Field, Holds, optional};
 use crate::refusal::{BAD_PARAMETERS, Wrong};
@@ -44,6 +47,8 @@ pub enum Statistics {
     Cohorts,
     /// `/v1/statistics/funnel`
     Funnel,
+    /// `/v1/exports/{figures|cohorts|funnel}.{format}`
+    File(Report, Format),
 }
 
 const fn resource(
@@ -65,6 +70,37 @@ const fn resource(
     }
 }
 
+const FIGURES: &[Field] = &[
+    optional(
+        "measures",
+        Holds::Text(LIST),
+        "names with commas between; default issued,redeemed,reversed,expired,voided,outstanding",
+    ),
+    optional("by", Holds::Text(LIST), "what they are told apart by, with commas between; default nothing"),
+    optional(
+        "grain",
+        Holds::OneOf(Grain::NAMES),
+        "how fine the days are told; weeks begin on Monday; default all: at once",
+    ),
+    START,
+    END,
+    ONLY,
+    optional("sort", Holds::Text(64), "a measure, largest first with - before it; default by period and ids"),
+    optional("limit", Holds::Int(1, MAX_ROWS), "lines at most; default 1000"),
+    optional("offset", Holds::Int(0, MAX_ID), "lines that are left out before; default 0"),
+];
+
+const COHORTS: &[Field] = &[
+    optional("issued", Holds::OneOf(Grain::NAMES), "grain of the cohorts; default week"),
+    optional("used", Holds::OneOf(Grain::NAMES), "grain of what happened to them; default week"),
+    START,
+    END,
+    optional("until", Holds::Day, "last day of what happened to them; default today"),
+    ONLY,
+];
+
+const FUNNEL: &[Field] = &[START, END, ONLY];
+
 pub(super) const RESOURCES: &[Resource] = &[
     resource(
         "/v1/statistics",
@@ -78,33 +114,7 @@ pub(super) const RESOURCES: &[Resource] = &[
         "Measures of the caller's choice, by what he chooses, for each period of some local days. Every answer says as of \
          which position it is, and has an ETag; null where there is nothing that a share or a median could be of. What \
          nothing happened to has no line",
-        &[
-            optional(
-                "measures",
-                Holds::Text(LIST),
-                "names with commas between; default issued,redeemed,reversed,expired,voided,outstanding",
-            ),
-            optional(
-                "by",
-                Holds::Text(LIST),
-                "what they are told apart by, with commas between; default nothing",
-            ),
-            optional(
-                "grain",
-                Holds::OneOf(Grain::NAMES),
-                "how fine the days are told; weeks begin on Monday; default all: at once",
-            ),
-            START,
-            END,
-            ONLY,
-            optional(
-                "sort",
-                Holds::Text(64),
-                "a measure, largest first with - before it; default by period and ids",
-            ),
-            optional("limit", Holds::Int(1, MAX_ROWS), "lines at most; default 1000"),
-            optional("offset", Holds::Int(0, MAX_ID), "lines that are left out before; default 0"),
-        ],
+        FIGURES,
         r#"{"as_of":{"position":1200,"recorded_at_ms":1543294087000},"start":"2018-11-01","end":"2018-11-30","grain":"month","total":1,"rows":[{"start":"2018-11-01","end":"2018-11-30","definition_id":1,"issued":12,"redemption_rate":0.3333}]}"#,
         Statistics::Figures,
     ),
@@ -112,21 +122,14 @@ pub(super) const RESOURCES: &[Resource] = &[
         "/v1/statistics/cohorts",
         "What became of the coupons that were issued in each period, by the period in which it happened: seen for the first \
          time, used (uses that stand), both of that period alone and up to its end",
-        &[
-            optional("issued", Holds::OneOf(Grain::NAMES), "grain of the cohorts; default week"),
-            optional("used", Holds::OneOf(Grain::NAMES), "grain of what happened to them; default week"),
-            START,
-            END,
-            optional("until", Holds::Day, "last day of what happened to them; default today"),
-            ONLY,
-        ],
+        COHORTS,
         r#"{"as_of":{"position":1200,"recorded_at_ms":1543294087000},"cohorts":[{"start":"2018-11-05","end":"2018-11-11","issued":12,"periods":[{"start":"2018-11-05","end":"2018-11-11","seen":5,"used":2,"seen_so_far":5,"used_so_far":2}]}]}"#,
         Statistics::Cohorts,
     ),
     resource(
         "/v1/statistics/funnel",
         "Of the coupons that were issued in some days, how many were opened by somebody, and how many are used; until today",
-        &[START, END, ONLY],
+        FUNNEL,
         r#"{"as_of":{"position":1200,"recorded_at_ms":1543294087000},"start":"2018-11-01","end":"2018-11-30","issued":12,"seen":9,"used":4}"#,
         Statistics::Funnel,
     ),
@@ -138,6 +141,7 @@ pub(super) async fn run(which: Statistics, ask: Ask) -> Result<Page, Failure> {
         Statistics::Figures => figures(ask).await,
         Statistics::Cohorts => cohorts_page(ask).await,
         Statistics::Funnel => funnel(ask).await,
+        Statistics::File(report, format) => file(report, format, ask).await,
     }
 }
 
@@ -203,17 +207,30 @@ fn cut((start, end): (NaiveDate, NaiveDate), grain: Grain) -> Result<Vec<Period>
     })
 }
 
-async fn figures(mut ask: Ask) -> Result<Page, Failure> {
+/// Figures that were asked for and found.
+struct Figures {
+    question: Question,
+    grain: &'static str,
+    days: (NaiveDate, NaiveDate),
+    as_of: ask::AsOf,
+    /// How many lines there are in all.
+    total: usize,
+    /// Those that are wanted.
+    lines: Vec<ask::Line>,
+    /// What else was asked that the question does not say.
+    part: Vec<(&'static str, String)>,
+}
+
+async fn find_figures(ask: &mut Ask) -> Result<Figures, Failure> {
     let form = &mut ask.form;
     let text = |form: &mut crate::http::form::Form, name| {
         form.optional_text(name, LIST as usize).unwrap_or_default()
     };
     let (measures, by, filter) = (text(form, "measures"), text(form, "by"), text(form, "only"));
     let sort = form.optional_text("sort", 64).unwrap_or_default();
-    let limit = form.optional_int("limit", 1, MAX_ROWS).unwrap_or(1_000);
-    let offset = form.optional_int("offset", 0, MAX_ID).unwrap_or_default();
-    let grain_name = form.one_of("grain", Grain::NAMES).unwrap_or("all");
-    let (start, end) = days(&mut ask);
+    let (limit, offset) = (form.optional_int("limit", 1, MAX_ROWS), form.optional_int("offset", 0, MAX_ID));
+    let grain = form.one_of("grain", Grain::NAMES).unwrap_or("all");
+    let days = days(ask);
     ask.checked()?;
     let measures = if measures.trim().is_empty() {
         "issued,redeemed,reversed,expired,voided,outstanding"
@@ -238,20 +255,30 @@ async fn figures(mut ask: Ask) -> Result<Page, Failure> {
             Some(place.ok_or_else(|| wrong(format!("{name} is none of the measures asked for")))?)
         }
     };
-    let grain = Grain::named(grain_name).unwrap_or_default();
-    let question = Question { measures, by, only: only(&filter)?, periods: cut((start, end), grain)? };
+    let periods = cut(days, Grain::named(grain).unwrap_or_default())?;
+    let question = Question { measures, by, only: only(&filter)?, periods };
     let mut answer = ask::ask(ask.app.ledger.store(), &question).await?;
     if let Some(place) = sorted {
         sort_lines(&mut answer, place, sort.starts_with('-'));
     }
-    let rows = answer.lines.iter().skip(offset as usize).take(limit as usize);
-    let rows: Vec<Json> = rows.map(|line| row(line, &question)).collect();
+    let total = answer.lines.len();
+    let lines = answer.lines.into_iter();
+    let lines = lines.skip(offset.unwrap_or_default() as usize).take(limit.unwrap_or(1_000) as usize);
+    let part = [("sort", Some(sort)), ("limit", limit.map(|limit| limit.to_string()))].into_iter();
+    let part = part.chain([("offset", offset.map(|offset| offset.to_string()))]);
+    let part = part.filter_map(|(name, value)| Some((name, value.filter(|value| !value.is_empty())?)));
+    Ok(Figures { question, grain, days, as_of: answer.as_of, total, lines: lines.collect(), part: part.collect() })
+}
+
+async fn figures(mut ask: Ask) -> Result<Page, Failure> {
+    let Figures { question, grain, days: (start, end), as_of, total, lines, .. } = find_figures(&mut ask).await?;
+    let rows: Vec<Json> = lines.iter().map(|line| row(line, &question)).collect();
     tagged(&json!({
-        "as_of": answer.as_of,
+        "as_of": as_of,
         "start": start.to_string(),
         "end": end.to_string(),
-        "grain": grain_name,
-        "total": answer.lines.len(),
+        "grain": grain,
+        "total": total,
         "rows": rows,
     }))
 }
@@ -303,63 +330,161 @@ fn tagged(answer: &Json) -> Result<Page, Failure> {
     })
 }
 
-async fn cohorts_page(mut ask: Ask) -> Result<Page, Failure> {
+/// A question about cohorts, and the grains it was asked in.
+async fn find_cohorts(ask: &mut Ask) -> Result<(Cohorts, Told, ask::AsOf, Vec<cohorts::Cohort>), Failure> {
     let form = &mut ask.form;
     let issued = form.one_of("issued", Grain::NAMES).unwrap_or("week");
     let used = form.one_of("used", Grain::NAMES).unwrap_or("week");
     let filter = form.optional_text("only", LIST as usize).unwrap_or_default();
     let today = ask.app.ledger.now().day;
     let until = ask.form.optional_day("until").unwrap_or(today);
-    let (start, end) = days(&mut ask);
+    let (start, end) = days(ask);
     ask.checked()?;
+    let until = until.max(start);
     let grain = |name| Grain::named(name).unwrap_or_default();
     let question = Cohorts {
         issued: cut((start, end), grain(issued))?,
-        happened: cut((start, until.max(start)), grain(used))?,
+        happened: cut((start, until), grain(used))?,
         only: only(&filter)?,
     };
     let (as_of, found) = cohorts::cohorts(ask.app.ledger.store(), &question).await?;
+    let mut told = told_days((start, end));
+    told.extend([("until", until.to_string()), ("issued", issued.to_owned()), ("used", used.to_owned())]);
+    told.extend(told_only(&question.only));
+    Ok((question, told, as_of, found))
+}
+
+async fn cohorts_page(mut ask: Ask) -> Result<Page, Failure> {
+    let (question, _, as_of, found) = find_cohorts(&mut ask).await?;
     let cohort = |(period, cohort): (&Period, &cohorts::Cohort)| {
-        let (mut seen, mut used) = (0, 0);
-        let happened =
-            question.happened.iter().zip(&cohort.happened).filter(|(period, _)| period.end >= cohort.start);
-        let periods: Vec<Json> = happened
-            .map(|(period, happened)| {
-                seen += happened.seen;
-                used += happened.used;
-                json!({
-                    "start": day_text(period.start),
-                    "end": day_text(period.end),
-                    "seen": happened.seen,
-                    "used": happened.used,
-                    "seen_so_far": seen,
-                    "used_so_far": used,
-                })
+        let periods = cohort.so_far(&question.happened).map(|(period, now, so_far)| {
+            json!({
+                "start": day_text(period.start),
+                "end": day_text(period.end),
+                "seen": now.seen,
+                "used": now.used,
+                "seen_so_far": so_far.seen,
+                "used_so_far": so_far.used,
             })
-            .collect();
+        });
         json!({
             "start": day_text(period.start),
             "end": day_text(period.end),
             "issued": cohort.issued,
-            "periods": periods,
+            "periods": periods.collect::<Vec<_>>(),
         })
     };
     let cohorts: Vec<Json> = question.issued.iter().zip(&found).map(cohort).collect();
     tagged(&json!({"as_of": as_of, "cohorts": cohorts}))
 }
 
-async fn funnel(mut ask: Ask) -> Result<Page, Failure> {
+async fn find_funnel(ask: &mut Ask) -> Result<(Period, Told, ask::AsOf, cohorts::Funnel), Failure> {
     let filter = ask.form.optional_text("only", LIST as usize).unwrap_or_default();
-    let (start, end) = days(&mut ask);
+    let (start, end) = days(ask);
     ask.checked()?;
-    let period = Period { start: day_number(start), end: day_number(end) };
-    let (as_of, funnel) = cohorts::funnel(ask.app.ledger.store(), period, &only(&filter)?).await?;
+    let (period, only) = (Period { start: day_number(start), end: day_number(end) }, only(&filter)?);
+    let (as_of, funnel) = cohorts::funnel(ask.app.ledger.store(), period, &only).await?;
+    let told = told_days((start, end)).into_iter().chain(told_only(&only)).collect();
+    Ok((period, told, as_of, funnel))
+}
+
+async fn funnel(mut ask: Ask) -> Result<Page, Failure> {
+    let (period, _, as_of, funnel) = find_funnel(&mut ask).await?;
     tagged(&json!({
         "as_of": as_of,
-        "start": start.to_string(),
-        "end": end.to_string(),
+        "start": day_text(period.start),
+        "end": day_text(period.end),
         "issued": funnel.issued,
         "seen": funnel.seen,
         "used": funnel.used,
     }))
+}
+
+/// What a file says it was asked for, whether or not somebody had to say it.
+type Told = Vec<(&'static str, String)>;
+
+fn told_days((start, end): (NaiveDate, NaiveDate)) -> Told {
+    vec![("start", start.to_string()), ("end", end.to_string())]
+}
+
+fn told_only(only: &[(&'static str, Vec<i64>)]) -> Option<(&'static str, String)> {
+    let one = |(name, numbers): &(&'static str, Vec<i64>)| {
+        format!("{name}:{}", numbers.iter().map(i64::to_string).collect::<Vec<_>>().join(","))
+    };
+    (!only.is_empty()).then(|| ("only", only.iter().map(one).collect::<Vec<_>>().join(";")))
+}
+
+/// Every statistic's files.
+pub(super) fn files() -> impl Iterator<Item = Resource> {
+    let formats = |report| Format::ALL.into_iter().map(move |format| (report, format));
+    Report::ALL.into_iter().flat_map(formats).map(|(report, format)| {
+        let name = report.name();
+        let query = match report {
+            Report::Figures => FIGURES,
+            Report::Cohorts => COHORTS,
+            Report::Funnel => FUNNEL,
+        };
+        let about = format!("What /v1/statistics/{name} answers, as a file: as of the same position, with the same numbers");
+        let example = match report {
+            Report::Figures => "start,end,issued,redeemed",
+            Report::Cohorts => "cohort_start,cohort_end,issued,start,end,seen,used,seen_so_far,used_so_far",
+            Report::Funnel => "start,end,issued,seen,used",
+        };
+        Resource {
+            method: Method::Get,
+            path: format!("/v1/exports/{name}.{}", format.name()).leak(),
+            about: about.leak(),
+            parts: &[],
+            query: [query, exports::as_file(format)].concat().leak(),
+            produces: exports::media_type(format),
+            example,
+            run: Which::Statistics(Statistics::File(report, format)),
+        }
+    })
+}
+
+async fn file(report: Report, format: Format, mut ask: Ask) -> Result<Page, Failure> {
+    let (language, bom) = exports::language_and_bom(&mut ask);
+    let (told, as_of, table) = match report {
+        Report::Figures => {
+            let found = find_figures(&mut ask).await?;
+            let names = |names: Vec<&str>| names.join(",");
+            let mut told = told_days(found.days);
+            told.push(("grain", found.grain.to_owned()));
+            let measures = found.question.measures.iter().map(|measure| measure.name()).collect();
+            told.push(("measures", names(measures)));
+            told.extend(Some(("by", names(found.question.by.clone()))).filter(|(_, by)| !by.is_empty()));
+            told.extend(told_only(&found.question.only).into_iter().chain(found.part));
+            (told, found.as_of, of_statistics::figures(&found.question, &found.lines))
+        }
+        Report::Cohorts => {
+            let (question, told, as_of, found) = find_cohorts(&mut ask).await?;
+            (told, as_of, of_statistics::cohorts(&question, &found))
+        }
+        Report::Funnel => {
+            let (period, told, as_of, found) = find_funnel(&mut ask).await?;
+            (told, as_of, of_statistics::funnel(period, &found))
+        }
+    };
+    let ledger = &ask.app.ledger;
+    let head = Head {
+        name: report.name(),
+        words: report.words(),
+        columns: table.columns,
+        told: told.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        language,
+        bom,
+        as_of: AsOf { position: as_of.position, at_ms: as_of.recorded_at_ms },
+        zone: ledger.zone(),
+        origin: ledger.store().origin().await?.unwrap_or_default(),
+    };
+    let rows = table.lines.len();
+    let (bytes, head) = write_apart(format, head, table.lines).await?;
+    exports::file_page(format, &head, bytes, rows as i64)
+}
+
+/// Writes a file on a thread that may take its time.
+async fn write_apart(format: Format, head: Head, lines: Vec<Line>) -> Result<(Vec<u8>, Head), Failure> {
+    let write = move || write_all(format, &head, &lines).map(|bytes| (bytes, head));
+    Ok(tokio::task::spawn_blocking(write).await.map_err(|_| Failure::Panicked)??)
 }

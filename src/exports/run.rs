@@ -1,0 +1,446 @@
+//! Making files: at once where they are small, else as jobs that go on after a kill.
+//!
+//! A job is read into parts and then written from them. Each finished part is on disk before it is written down, so what is
+//! written down need not be read again; the file appears under its name only when it is whole. A folder has one worker, the
+//! process that holds its lock, and its jobs are those that its id stands behind. What cannot be made says so and leaves
+//! nothing behind; a database that is away makes nobody fail.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+
+use futures::TryStreamExt as _;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::Notify;
+
+use super::file::{FileWriter, Head, write_all};
+use super::record::{self, Asked, Export};
+use super::rows::Reading;
+use super::{ExportError, Line, ROWS_AT_ONCE, parts};
+use crate::config::make_folder;
+use crate::durable;
+use crate::identity::Caller;
+use crate::ledger::Ledger;
+use crate::reading::Person;
+use crate::store::StoreError;
+use crate::value::{hex, random};
+use crate::watch::{Shown, write_reading};
+
+/// How often a server looks for exports that others were asked for, and for files that are to go.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// How often a file that is being written tells how far it is, and learns that nobody wants it any more.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// Batches after which is told how far reading is, though they hold few rows.
+const BATCHES: usize = 25;
+
+/// Where a source has come to its end; no id is behind it.
+const END: &str = "\u{10ffff}";
+
+/// The file with the folder's id.
+const HOME: &str = "home";
+
+const DAY_MS: i64 = 86_400_000;
+
+/// Where files of exports lie, and for how long.
+#[derive(Clone, Debug)]
+pub struct ExportPlace {
+    /// The folder.
+    pub folder: PathBuf,
+    /// The address of this server, for whoever asks another one.
+    pub server: String,
+    /// For how long a file is kept.
+    pub keep_ms: i64,
+    /// How many rows are answered at once; more are a job.
+    pub rows_at_once: usize,
+    /// How many rows one part holds.
+    pub part_rows: usize,
+    /// Told when there is something new to do.
+    pub news: Arc<Notify>,
+}
+
+impl Default for ExportPlace {
+    fn default() -> Self {
+        Self {
+            folder: PathBuf::from("data/exports"),
+            server: String::new(),
+            keep_ms: 7 * DAY_MS,
+            rows_at_once: ROWS_AT_ONCE,
+            part_rows: 25_000,
+            news: Arc::default(),
+        }
+    }
+}
+
+impl ExportPlace {
+    /// The id of the folder; None where nothing was ever made there.
+    #[must_use]
+    pub fn home(&self) -> Option<String> {
+        let home = std::fs::read_to_string(self.folder.join(HOME)).ok()?;
+        Some(home.trim().to_owned()).filter(|home| !home.is_empty())
+    }
+
+    /// The file of an export.
+    #[must_use]
+    pub fn file_of(&self, export: &Export) -> PathBuf {
+        self.folder.join(format!("{}.{}", export.id, export.asked.format.name()))
+    }
+
+    fn draft_of(&self, id: i64) -> PathBuf {
+        self.folder.join(format!("{id}.draft"))
+    }
+
+    /// Makes the folder what it must be: there, with an id, and this process's as long as the lock is held. None while
+    /// another process has it.
+    fn open(&self) -> std::io::Result<Option<(File, String)>> {
+        // Its owner's only: there may be personal data in it.
+        make_folder(&self.folder)?;
+        let lock = File::options().create(true).truncate(false).write(true).open(self.folder.join("lock"))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => return Ok(None),
+            Err(std::fs::TryLockError::Error(error)) => return Err(error),
+        }
+        if let Some(home) = self.home() {
+            return Ok(Some((lock, home)));
+        }
+        let home = hex(&random::<8>());
+        durable::replace(&self.folder.join(HOME), home.as_bytes())?;
+        Ok(Some((lock, home)))
+    }
+}
+
+/// A small file, made at once.
+#[derive(Debug)]
+pub struct Answered {
+    /// What it holds.
+    pub bytes: Vec<u8>,
+    /// How many rows.
+    pub rows: i64,
+    /// Whose personal data is in it.
+    pub people: Vec<Person>,
+}
+
+/// A file of at most so many rows, in memory.
+pub async fn answer(ledger: &Ledger, asked: &Asked, at_most: usize) -> Result<Answered, ExportError> {
+    let reading = Reading::begin(ledger, asked.selection.clone(), asked.as_of).await?;
+    let mut lines: Vec<Line> = Vec::new();
+    let mut batches = reading.batches("");
+    while let Some(batch) = batches.try_next().await? {
+        lines.extend(batch.lines);
+        if lines.len() > at_most {
+            return Err(ExportError::TooMany(at_most));
+        }
+    }
+    let (head, format, sheet) = (asked.head(ledger).await?, asked.format, asked.selection.sheet);
+    let write = move || {
+        parts::sort(&mut lines, sheet.keys);
+        let bytes = write_all(format, &head, &lines)?;
+        Ok(Answered { bytes, rows: lines.len() as i64, people: sheet.people(&lines) })
+    };
+    tokio::task::spawn_blocking(write).await.map_err(|_| ExportError::CutShort)?
+}
+
+/// Makes what is asked for, and takes away what has lapsed, for as long as the server runs.
+pub async fn run_exports(ledger: Ledger, place: ExportPlace) {
+    loop {
+        if let Err(error) = tick(&ledger, &place).await {
+            tracing::warn!(%error, "exports are not made just now");
+        }
+        tokio::select! {
+            () = place.news.notified() => {}
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+    }
+}
+
+/// Takes away what has lapsed and makes all that waits; how many came to their end, one way or the other.
+///
+/// # Errors
+/// What keeps exports from being made at all: those that it has begun are gone on with the next time.
+pub async fn tick(ledger: &Ledger, place: &ExportPlace) -> Result<usize, ExportError> {
+    let opened = place.open().map_err(|source| ExportError::Io { path: place.folder.clone(), source })?;
+    let Some((_lock, home)) = opened else { return Ok(0) };
+    clean(ledger, place, &home).await?;
+    let mut ended = 0;
+    while let Some(export) = record::take_next(ledger, &home, &place.server).await? {
+        make_one(ledger, place, export).await?;
+        ended += 1;
+    }
+    Ok(ended)
+}
+
+/// Takes away files whose time is over, those with personal data once a member was erased, and what was left of exports that
+/// are not under way any more.
+async fn clean(ledger: &Ledger, place: &ExportPlace, home: &str) -> Result<(), ExportError> {
+    let (store, now_ms) = (ledger.store(), ledger.clock().now_ms());
+    let mut wanted = record::open_in(store, home).await?;
+    for export in record::done_in(ledger, home).await? {
+        let why = if export.was_overtaken(store).await? {
+            "a member's data was erased"
+        } else if export.lapses_at_ms <= now_ms {
+            "its time is over"
+        } else {
+            wanted.push(export.id);
+            continue;
+        };
+        remove(&place.file_of(&export))?;
+        record::note_removed(store, export.id, why).await?;
+    }
+    let entries = std::fs::read_dir(&place.folder).into_iter().flatten().flatten();
+    for path in entries.map(|entry| entry.path()) {
+        // What is called otherwise is none of ours.
+        let id = path.file_stem().and_then(|stem| stem.to_str()?.parse::<i64>().ok());
+        if id.is_some_and(|id| !wanted.contains(&id)) {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Sees that a file or a folder of ours is not there.
+fn remove(path: &Path) -> Result<(), ExportError> {
+    let removed = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+    match removed {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(ExportError::Io { path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn make_one(ledger: &Ledger, place: &ExportPlace, export: Export) -> Result<(), ExportError> {
+    let id = export.id;
+    let error = match make(ledger, place, export).await {
+        Ok(rows) => {
+            tracing::info!(export = id, rows, "exported");
+            None
+        }
+        Err(error) if error.is_of_the_database() => return Err(error),
+        Err(error) => Some(error),
+    };
+    // What failed is what is told; what cannot be removed now is by the next cleaning.
+    let _ = std::fs::remove_dir_all(place.draft_of(id));
+    match error {
+        None | Some(ExportError::Cancelled) => Ok(()),
+        Some(error) => {
+            tracing::warn!(export = id, %error, "an export could not be made");
+            Ok(record::note_failed(ledger.store(), id, &error.reason(), ledger.clock().now_ms()).await?)
+        }
+    }
+}
+
+async fn make(ledger: &Ledger, place: &ExportPlace, mut export: Export) -> Result<i64, ExportError> {
+    let draft = place.draft_of(export.id);
+    make_folder(&draft).map_err(|source| ExportError::Io { path: draft.clone(), source })?;
+    if export.after != END {
+        read(ledger, place, &mut export, &draft).await?;
+    }
+    let file = write(ledger, &mut export, &draft).await?;
+    if export.was_overtaken(ledger.store()).await? {
+        return Err(ExportError::Erased);
+    }
+    let path = place.file_of(&export);
+    let publish = std::fs::rename(&file, &path).and_then(|()| durable::sync_folder_of(&path));
+    publish.map_err(|source| ExportError::Io { path: path.clone(), source })?;
+    export.ended_at_ms = ledger.clock().now_ms();
+    export.lapses_at_ms = export.ended_at_ms.saturating_add(place.keep_ms);
+    // Where that is not wanted, or not known, the next cleaning sees to the file.
+    if record::note_done(ledger.store(), &export).await? {
+        Ok(export.written)
+    } else {
+        Err(ExportError::Cancelled)
+    }
+}
+
+/// Reads the rows that no finished part holds.
+async fn read(
+    ledger: &Ledger,
+    place: &ExportPlace,
+    export: &mut Export,
+    draft: &Path,
+) -> Result<(), ExportError> {
+    let reading = Reading::begin(ledger, export.asked.selection.clone(), export.asked.as_of).await?;
+    if export.total == 0 {
+        export.total = reading.size().await?;
+    }
+    let mut batches = reading.batches(&export.after);
+    let (mut held, mut since) = (Vec::new(), 0);
+    let mut here = (export.after.clone(), export.seen);
+    while let Some(batch) = batches.try_next().await? {
+        here = (batch.next.unwrap_or_else(|| END.to_owned()), here.1 + batch.seen);
+        held.extend(batch.lines);
+        since += 1;
+        if held.len() >= place.part_rows || since >= BATCHES {
+            put_part(ledger, export, draft, std::mem::take(&mut held), &here).await?;
+            since = 0;
+        }
+    }
+    put_part(ledger, export, draft, held, &(END.to_owned(), here.1)).await
+}
+
+/// Puts a part on disk and writes down that it is there.
+async fn put_part(
+    ledger: &Ledger,
+    export: &mut Export,
+    draft: &Path,
+    mut lines: Vec<Line>,
+    (after, seen): &(String, i64),
+) -> Result<(), ExportError> {
+    if !lines.is_empty() {
+        note_reading(ledger, export, &lines).await?;
+        export.parts += 1;
+        export.rows += lines.len() as i64;
+        let (path, keys) = (parts::part_path(draft, export.parts), export.asked.selection.sheet.keys);
+        let put = move || {
+            parts::sort(&mut lines, keys);
+            parts::write_part(&path, &lines)
+        };
+        tokio::task::spawn_blocking(put).await.map_err(|_| ExportError::CutShort)??;
+    }
+    (export.after, export.seen) = (after.clone(), *seen);
+    if record::note_progress(ledger.store(), export).await? { Ok(()) } else { Err(ExportError::Cancelled) }
+}
+
+/// Writes down whose personal data is about to be on disk, and for whom. Where the part is made again, it is told again.
+async fn note_reading(ledger: &Ledger, export: &Export, lines: &[Line]) -> Result<(), ExportError> {
+    let people = export.asked.selection.sheet.people(lines);
+    if people.is_empty() {
+        return Ok(());
+    }
+    let reader = Caller::parse(&export.asked_by);
+    let reader = reader.ok_or_else(|| ExportError::Damaged(format!("export {} is nobody's", export.id)))?;
+    let request_id = format!("export-{}", export.id);
+    let shown = Shown { reader, action: "POST /v1/exports", people: &people, request_id: &request_id };
+    Ok(write_reading(ledger, shown, &people).await?)
+}
+
+/// Writes the file from the parts, and tells meanwhile how far it is.
+async fn write(ledger: &Ledger, export: &mut Export, draft: &Path) -> Result<PathBuf, ExportError> {
+    let work = Work {
+        head: export.asked.head(ledger).await?,
+        keys: export.asked.selection.sheet.keys,
+        format: export.asked.format,
+        draft: draft.to_owned(),
+        parts: export.parts,
+        written: Arc::new(AtomicI64::new(0)),
+        unwanted: Arc::new(AtomicBool::new(false)),
+    };
+    let (written, unwanted) = (work.written.clone(), work.unwanted.clone());
+    // Where nobody waits for it any more, because the server ends, it ends as well.
+    let _unwanted_when_dropped = Unwanted(unwanted.clone());
+    let mut writing = tokio::task::spawn_blocking(move || work.write());
+    let made = loop {
+        tokio::select! {
+            made = &mut writing => break made.map_err(|_| ExportError::CutShort)?,
+            () = tokio::time::sleep(TELL_EVERY) => {
+                export.written = written.load(Ordering::Relaxed);
+                // Where it cannot be told the work goes on, and says at its end what became of it.
+                if let Ok(false) = record::note_progress(ledger.store(), export).await {
+                    unwanted.store(true, Ordering::Relaxed);
+                }
+            }
+        }
+    };
+    let (path, out) = made?;
+    export.written = written.load(Ordering::Relaxed);
+    (export.bytes, export.sha256) = (out.bytes as i64, hex(&out.digest.finalize()));
+    Ok(path)
+}
+
+struct Unwanted(Arc<AtomicBool>);
+
+impl Drop for Unwanted {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A file that is to be written from parts, on a thread of its own.
+struct Work {
+    head: Head,
+    keys: usize,
+    format: super::Format,
+    draft: PathBuf,
+    parts: i64,
+    written: Arc<AtomicI64>,
+    unwanted: Arc<AtomicBool>,
+}
+
+impl Work {
+    fn write(self) -> Result<(PathBuf, Out), ExportError> {
+        let path = self.draft.join("file");
+        let failed = |source| ExportError::Io { path: path.clone(), source };
+        let out = Out::create(&path).map_err(failed)?;
+        let mut file = FileWriter::begin(self.format, &self.head, out).map_err(|error| error.at(&path))?;
+        let paths = (1..=self.parts).map(|number| parts::part_path(&self.draft, number)).collect();
+        parts::merge(&self.draft, paths, self.keys, |line| {
+            if self.unwanted.load(Ordering::Relaxed) {
+                return Err(ExportError::Cancelled);
+            }
+            self.written.fetch_add(1, Ordering::Relaxed);
+            file.put(line).map_err(|error| error.at(&path))
+        })?;
+        let mut out = file.finish().map_err(|error| error.at(&path))?;
+        out.sync().map_err(failed)?;
+        Ok((path, out))
+    }
+}
+
+/// A file with the digest of what goes into it.
+pub(super) struct Out {
+    file: BufWriter<File>,
+    pub(super) digest: Sha256,
+    pub(super) bytes: u64,
+}
+
+impl Out {
+    pub(super) fn create(path: &Path) -> std::io::Result<Self> {
+        let file = BufWriter::with_capacity(1 << 16, File::create(path)?);
+        Ok(Self { file, digest: Sha256::new(), bytes: 0 })
+    }
+
+    /// On disk, whatever happens next.
+    pub(super) fn sync(&mut self) -> std::io::Result<()> {
+        self.file.flush()?;
+        self.file.get_ref().sync_all()
+    }
+}
+
+impl Write for Out {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.file.write_all(bytes)?;
+        self.digest.update(bytes);
+        self.bytes += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl ExportError {
+    /// Why, for whoever asked: without the server's paths.
+    fn reason(&self) -> String {
+        use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        match self {
+            Self::Io { source, .. }
+                if [StorageFull, QuotaExceeded, FileTooLarge].contains(&source.kind()) =>
+            {
+                "the server's disk is full".to_owned()
+            }
+            Self::Io { source, .. } => format!("the server cannot write the file: {source}"),
+            Self::Format { why, .. } => format!("the file cannot be written: {why}"),
+            Self::Damaged(_) => "what was read already cannot be read back: ask again".to_owned(),
+            Self::Store(StoreError::Corrupt { .. }) | Self::Replay(_) => {
+                "the ledger cannot be read: see the server's log".to_owned()
+            }
+            other => other.to_string(),
+        }
+    }
+}

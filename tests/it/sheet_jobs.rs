@@ -1,0 +1,438 @@
+//! Files that are made in the background: how far they are told to be, cut off and gone on with, cancelled and resumed,
+//! downloaded by a link that ends, and taken away.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use coupon_ledger::clock::Zone;
+use coupon_ledger::exports::{ExportPlace, tick};
+use coupon_ledger::http::HttpOptions;
+use coupon_ledger::identity::Caller;
+use serde_json::{Value, json};
+
+use crate::harness::{DAY, EMPLOYEE, Engine, HOUR, Home, INSERT_MEMBERS, MEMBER, Reply, Server, World};
+use crate::outside::{Api, until};
+use crate::sheets::{Rows, csv_rows, file};
+use crate::verify::put_secret;
+
+/// A world whose exports lie in its data folder.
+async fn world(engine: Engine) -> (World, ExportPlace) {
+    let mut world = World::with_people(engine).await;
+    let place = serve_from(&mut world, "exports");
+    (world, place)
+}
+
+fn serve_from(world: &mut World, folder: &str) -> ExportPlace {
+    let folder = world.home.path().join(folder);
+    let exports = ExportPlace {
+        folder,
+        server: format!("http://{}", world.home.path().display()),
+        ..ExportPlace::default()
+    };
+    world.set_options(HttpOptions { exports: exports.clone(), ..HttpOptions::default() });
+    exports
+}
+
+/// Members from 1 on, each with a coupon of a new definition.
+async fn issue_many(world: &World, members: i64) {
+    let all: Vec<i64> = (1..=members).collect();
+    for ids in all.chunks(5_000) {
+        let rows: Vec<String> =
+            ids.iter().map(|id| format!("({id}, '', '', '', '', '', 0, 0, 0, 0, 0)")).collect();
+        let sql = format!("{INSERT_MEMBERS} {} ON CONFLICT DO NOTHING", rows.join(", "));
+        world.home.sql(&sql).await.unwrap();
+    }
+    let definition = world.define(json!({})).await;
+    for members in all.chunks(500) {
+        let body = json!({"coupon_id": definition, "member_ids": members});
+        world.operator("/sendelecoupon/members", body).await.ok();
+    }
+}
+
+async fn post(world: &World, caller: Caller, path: &str, key: Option<&str>) -> Reply {
+    let bearer = format!("Bearer {}", world.token(caller));
+    let mut headers = vec![("authorization", bearer.as_str())];
+    headers.extend(key.map(|key| ("idempotency-key", key)));
+    world.raw("POST", path, &headers, Vec::new()).await
+}
+
+async fn ask(world: &World, query: &str) -> Value {
+    let reply = post(world, Caller::Operator, &format!("/v1/exports?{query}"), None).await;
+    assert_eq!((reply.status.as_u16(), &reply.body["state"]), (200, &json!("waiting")), "{}", reply.body);
+    reply.body
+}
+
+async fn look(world: &World, id: i64) -> Value {
+    world.get(Caller::Operator, &format!("/v1/exports/{id}")).await.body
+}
+
+/// What a link leads to, followed by somebody without a token.
+async fn follow(world: &World, link: &str) -> (u16, Vec<u8>) {
+    let (status, _, bytes) = world.bytes("GET", link, &[], Vec::new()).await;
+    (status.as_u16(), bytes)
+}
+
+fn link_of(export: &Value) -> &str {
+    export["file"].as_str().unwrap_or_else(|| panic!("no link in {export}"))
+}
+
+/// The names in a folder, without those that are always there.
+fn left(folder: &Path) -> Vec<String> {
+    let names = crate::backup::names(folder);
+    names.into_iter().filter(|name| !["home", "lock"].contains(&name.as_str())).collect()
+}
+
+on_both_engines! {
+    async fn a_job_makes_the_file_that_is_answered_at_once(engine: Engine) {
+        let (world, place) = world(engine).await;
+        issue_many(&world, 7).await;
+        for format in ["csv", "xlsx", "parquet"] {
+            let filter = "begin=2026-11-01&lang=en";
+            let asked = ask(&world, &format!("sheet=coupons&format={format}&{filter}")).await;
+            let id = asked["id"].as_i64().unwrap();
+            // What is written behind its position is not in it.
+            let definition = world.define(json!({})).await;
+            world.issue(definition, 439).await;
+            assert_eq!(tick(&world.ledger, &place).await.unwrap(), 1);
+            let done = look(&world, id).await;
+            assert_eq!(
+                [&done["state"], &done["filter"], &done["seen"], &done["rows"], &done["written"], &done["asked_by"]],
+                [&json!("done"), &json!("begin=2026-11-01"), &done["total"], &done["written"], &done["rows"], &json!("operator")],
+                "{done}"
+            );
+            let at = format!("/v1/exports/coupons.{format}?{filter}&at={}", asked["position"]);
+            let (_, at_once) = file(&world, Caller::Operator, &at).await;
+            let (status, bytes) = follow(&world, link_of(&done)).await;
+            assert!((status, bytes.len() as i64) == (200, done["bytes"].as_i64().unwrap()) && bytes == at_once, "{format}");
+            let digest = <sha2::Sha256 as sha2::Digest>::digest(&bytes);
+            assert_eq!(done["sha256"], coupon_ledger::value::hex(&digest));
+            assert_eq!(left(&place.folder).iter().filter(|name| name.contains("draft")).count(), 0);
+        }
+        world.close().await;
+    }
+
+    async fn writes_beside_a_job_change_none_of_its_rows(engine: Engine) {
+        let (world, place) = world(engine).await;
+        let place = ExportPlace { part_rows: 100, ..place };
+        issue_many(&world, 4_500).await;
+        let asked = ask(&world, "sheet=coupons&format=csv&lang=en").await;
+        let (_, before) = file(&world, Caller::Operator, "/v1/exports/coupons.csv?lang=en").await;
+        let writing = async {
+            for id in 1..=60 {
+                let body = json!({"mem_coupon_id": id * 70, "shop_id": 1});
+                world.call(Caller::Member(id * 70), "/client/auditcoupon", body).await;
+            }
+        };
+        let (made, ()) = futures::join!(tick(&world.ledger, &place), writing);
+        assert_eq!(made.unwrap(), 1);
+        let done = look(&world, asked["id"].as_i64().unwrap()).await;
+        let (_, bytes) = follow(&world, link_of(&done)).await;
+        assert!(bytes == before, "a row has changed");
+        assert_eq!(csv_rows(&bytes).len(), 4_501);
+        world.close().await;
+    }
+
+    async fn a_key_asks_once(engine: Engine) {
+        let (world, _) = world(engine).await;
+        let path = "/v1/exports?sheet=coupons&format=csv";
+        let first = post(&world, Caller::Operator, path, Some("nightly-1")).await;
+        let again = post(&world, Caller::Operator, path, Some("nightly-1")).await;
+        assert_eq!((again.replayed(), &again.body), (true, &first.body));
+        let other = post(&world, Caller::Operator, "/v1/exports?sheet=orders&format=csv", Some("nightly-1")).await;
+        assert_eq!((other.status.as_u16(), other.code()), (409, 6001));
+        let anothers = post(&world, Caller::Auditor, path, Some("nightly-1")).await;
+        assert_ne!(anothers.body["id"], first.body["id"]);
+        world.close().await;
+    }
+
+    async fn what_waits_can_be_cancelled_and_what_was_cancelled_resumed_as_of_then(engine: Engine) {
+        let (world, place) = world(engine).await;
+        issue_many(&world, 3).await;
+        let asked = ask(&world, "sheet=coupons&format=csv").await;
+        let id = asked["id"].as_i64().unwrap();
+        let order = async |order: &str| post(&world, Caller::Operator, &format!("/v1/exports/{id}/{order}"), None).await;
+        assert_eq!(order("resume").await.code(), 6003);
+        assert_eq!(order("cancel").await.body["state"], "cancelled");
+        assert_eq!(order("cancel").await.code(), 6003);
+        assert_eq!(tick(&world.ledger, &place).await.unwrap(), 0);
+        let definition = world.define(json!({})).await;
+        world.issue(definition, 439).await;
+        assert_eq!(order("resume").await.body["state"], "waiting");
+        assert_eq!(tick(&world.ledger, &place).await.unwrap(), 1);
+        let done = look(&world, id).await;
+        assert_eq!([&done["state"], &done["rows"], &done["position"]], [&json!("done"), &json!(3), &asked["position"]]);
+        assert_eq!(order("cancel").await.code(), 6003);
+        let none = post(&world, Caller::Operator, "/v1/exports/99/cancel", None).await;
+        assert_eq!((none.status.as_u16(), none.code()), (404, 2005));
+        world.close().await;
+    }
+
+    async fn what_is_under_way_can_be_cancelled_and_leaves_nothing(engine: Engine) {
+        let (world, place) = world(engine).await;
+        let place = ExportPlace { part_rows: 1, ..place };
+        issue_many(&world, 2_100).await;
+        ask(&world, "sheet=coupons&format=csv").await;
+        // Behind the first part it waits for somebody to read the second one.
+        let draft = place.folder.join("1.draft");
+        std::fs::create_dir_all(&draft).unwrap();
+        let stuck = draft.join("part-000002.zst");
+        assert!(std::process::Command::new("mkfifo").arg(&stuck).status().unwrap().success());
+        let making = tokio::spawn({
+            let (ledger, place) = (world.ledger.clone(), place.clone());
+            async move { tick(&ledger, &place).await }
+        });
+        until("the first part is written", async || look(&world, 1).await["rows"] == 2_000).await;
+        let running = look(&world, 1).await;
+        assert_eq!([&running["state"], &running["seen"], &running["total"]], [&json!("running"), &json!(2_000), &json!(2_100)]);
+        let cancelled = post(&world, Caller::Operator, "/v1/exports/1/cancel", None).await;
+        assert_eq!(cancelled.body["state"], "cancelled");
+        tokio::task::spawn_blocking(move || std::fs::read(stuck)).await.unwrap().unwrap();
+        assert_eq!(making.await.unwrap().unwrap(), 1);
+        let ended = look(&world, 1).await;
+        assert_eq!([&ended["state"], &ended["reason"]], [&json!("cancelled"), &Value::Null]);
+        assert_eq!(left(&place.folder), Vec::<String>::new());
+        world.close().await;
+    }
+
+    async fn a_disk_that_is_full_fails_the_job_and_leaves_nothing(engine: Engine) {
+        let (world, place) = world(engine).await;
+        issue_many(&world, 3).await;
+        for (format, name) in [("csv", "file"), ("xlsx", "file"), ("parquet", "file"), ("csv", "part-000001.zst")] {
+            let asked = ask(&world, &format!("sheet=coupons&format={format}")).await;
+            let id = asked["id"].as_i64().unwrap();
+            // Where the job will write, every byte meets a full disk.
+            let draft = place.folder.join(format!("{id}.draft"));
+            std::fs::create_dir_all(&draft).unwrap();
+            std::os::unix::fs::symlink("/dev/full", draft.join(name)).unwrap();
+            assert_eq!(tick(&world.ledger, &place).await.unwrap(), 1);
+            let failed = look(&world, id).await;
+            assert_eq!([&failed["state"], &failed["reason"], &failed["file"]],
+                       [&json!("failed"), &json!("the server's disk is full"), &Value::Null], "{failed}");
+            assert_eq!(left(&place.folder), Vec::<String>::new(), "{format}");
+            // With room it goes on as if nothing had been.
+            let resumed = post(&world, Caller::Operator, &format!("/v1/exports/{id}/resume"), None).await;
+            assert_eq!(resumed.body["state"], "waiting");
+            assert_eq!(tick(&world.ledger, &place).await.unwrap(), 1);
+            assert_eq!(look(&world, id).await["state"], "done");
+            std::fs::remove_file(place.folder.join(format!("{id}.{format}"))).unwrap();
+        }
+        world.close().await;
+    }
+
+    async fn a_link_holds_for_an_hour_and_only_as_it_was_given(engine: Engine) {
+        let (world, place) = world(engine).await;
+        issue_many(&world, 1).await;
+        for _ in 0..2 {
+            ask(&world, "sheet=coupons&format=csv").await;
+        }
+        tick(&world.ledger, &place).await.unwrap();
+        let (one, two) = (look(&world, 1).await, look(&world, 2).await);
+        let link = link_of(&one);
+        assert_eq!(follow(&world, link).await.0, 200);
+        let (until, signature) = link.split_once("until=").unwrap().1.split_once("&signature=").unwrap();
+        let later = until.parse::<i64>().unwrap() + 1;
+        for changed in [
+            format!("/v1/exports/2/file?until={until}&signature={signature}"),
+            format!("/v1/exports/1/file?until={later}&signature={signature}"),
+            format!("/v1/exports/1/file?until={until}&signature={}", &signature[1..]),
+            format!("/v1/exports/1/file?until={until}&signature=AAAAAAAAAAAAAAAAAAAAAA"),
+        ] {
+            let (status, bytes) = follow(&world, &changed).await;
+            let said: Value = serde_json::from_slice(&bytes).unwrap();
+            assert_eq!((status, &said["code"]), (404, &json!(2005)), "{changed}");
+        }
+        assert_eq!(follow(&world, &format!("/v1/exports/1/file?until={until}")).await.0, 400);
+        world.advance(HOUR);
+        assert_eq!(follow(&world, link).await.0, 404, "an hour later");
+        assert_eq!(follow(&world, link_of(&look(&world, 1).await)).await.0, 200, "another link, the same file");
+        assert_ne!(link_of(&one), link_of(&two));
+        world.close().await;
+    }
+
+    async fn files_go_when_their_time_is_over(engine: Engine) {
+        let (world, place) = world(engine).await;
+        ask(&world, "sheet=coupons&format=csv").await;
+        tick(&world.ledger, &place).await.unwrap();
+        world.advance(7 * DAY - 1);
+        tick(&world.ledger, &place).await.unwrap();
+        let link = look(&world, 1).await;
+        assert_eq!(left(&place.folder), ["1.csv"]);
+        world.advance(1);
+        assert_eq!(follow(&world, link_of(&link)).await.0, 404);
+        std::fs::create_dir(place.folder.join("77.draft")).unwrap();
+        std::fs::write(place.folder.join("78.csv"), "nobody's").unwrap();
+        tick(&world.ledger, &place).await.unwrap();
+        let removed = look(&world, 1).await;
+        assert_eq!([&removed["state"], &removed["reason"], &removed["file"]],
+                   [&json!("removed"), &json!("its time is over"), &Value::Null]);
+        assert_eq!(left(&place.folder), Vec::<String>::new());
+        world.close().await;
+    }
+
+    async fn an_erasure_ends_every_file_of_members_and_no_other(engine: Engine) {
+        let (world, place) = world(engine).await;
+        world.operator("/member/add", json!({"id": 900, "nickname": "老王"})).await.ok();
+        ask(&world, "sheet=members&format=csv").await;
+        ask(&world, "sheet=coupons&format=csv").await;
+        tick(&world.ledger, &place).await.unwrap();
+        let (members, coupons) = (look(&world, 1).await, look(&world, 2).await);
+        assert!(String::from_utf8(follow(&world, link_of(&members)).await.1).unwrap().contains("老王"));
+        // One that is asked for before an erasure, and made after it.
+        ask(&world, "sheet=members&format=csv").await;
+        world.operator("/member/erase", json!({"id": 900, "reason": "會員要求"})).await.ok();
+        assert_eq!(follow(&world, link_of(&members)).await.0, 404, "at once");
+        tick(&world.ledger, &place).await.unwrap();
+        assert_eq!(left(&place.folder), ["2.csv"]);
+        let (first, late) = (look(&world, 1).await, look(&world, 3).await);
+        assert_eq!([&first["state"], &first["reason"]], [&json!("removed"), &json!("a member's data was erased")]);
+        assert_eq!([&late["state"], &late["reason"]],
+                   [&json!("failed"), &json!("a member's data was erased meanwhile: ask again")]);
+        assert_eq!(follow(&world, link_of(&coupons)).await.0, 200);
+        world.close().await;
+    }
+
+    async fn who_may_not_have_members_learns_of_no_file_of_them(engine: Engine) {
+        let (world, place) = world(engine).await;
+        let office = world.operator("/office/add", json!({"title": "會計"})).await.ok()["id"].clone();
+        let set = async |rights: &str| {
+            world.operator("/office/setcompetence", json!({"id": office, "competence_ids": rights})).await.ok();
+        };
+        world.operator("/user/edit", json!({"id": 1000, "office_id": office})).await.ok();
+        ask(&world, "sheet=members&format=csv").await;
+        ask(&world, "sheet=coupons&format=csv").await;
+        tick(&world.ledger, &place).await.unwrap();
+        let members = "/v1/exports?sheet=members&format=csv";
+        assert_eq!(post(&world, EMPLOYEE, members, None).await.status, 403);
+        set("45").await;
+        assert_eq!(post(&world, EMPLOYEE, members, None).await.status, 403);
+        assert_eq!(world.get(EMPLOYEE, "/v1/exports/members.csv").await.status, 403);
+        assert_eq!(world.get(EMPLOYEE, "/v1/exports/1").await.status, 404);
+        assert_eq!(post(&world, EMPLOYEE, "/v1/exports/1/cancel", None).await.status, 404);
+        assert_eq!(world.get(EMPLOYEE, "/v1/exports/2").await.body["state"], "done");
+        let listed = world.get(EMPLOYEE, "/v1/exports").await.body["exports"].as_array().unwrap().len();
+        assert_eq!(listed, 1);
+        set("45,46").await;
+        assert_eq!(post(&world, EMPLOYEE, members, None).await.status, 200);
+        assert_eq!(world.get(EMPLOYEE, "/v1/exports/members.csv").await.status, 200);
+        assert_eq!(world.get(MEMBER, "/v1/exports").await.status, 403);
+        world.close().await;
+    }
+
+    async fn every_export_is_on_record_those_that_were_answered_at_once_too(engine: Engine) {
+        let (world, place) = world(engine).await;
+        issue_many(&world, 2).await;
+        file(&world, Caller::Auditor, "/v1/exports/members.xlsx?shop_id=1").await;
+        ask(&world, "sheet=coupons&format=csv").await;
+        tick(&world.ledger, &place).await.unwrap();
+        let listed = world.get(Caller::Auditor, "/v1/exports").await.body["exports"].clone();
+        let told: Vec<Value> = listed.as_array().unwrap().iter().map(|export| {
+            json!([export["id"], export["sheet"], export["format"], export["filter"], export["state"], export["rows"],
+                   export["asked_by"]])
+        }).collect();
+        assert_eq!(told, [
+            json!([2, "coupons", "csv", "", "done", 2, "operator"]),
+            json!([1, "members", "xlsx", "shop_id=1", "answered", 0, "auditor"]),
+        ]);
+        let earlier = world.get(Caller::Auditor, "/v1/exports?before=2&limit=1").await.body["exports"].clone();
+        assert_eq!(earlier[0]["id"], 1);
+        world.close().await;
+    }
+
+    /// The real program, killed while it waits for a disk that does not answer, behind the first of its parts.
+    async fn a_job_that_was_killed_goes_on_behind_its_last_part(engine: Engine) {
+        let world = World::with_people(engine).await;
+        issue_many(&world, 30_000).await;
+        put_secret(&world.home);
+        let home = world.close().await;
+        let folder = home.path().join("exports");
+        std::fs::create_dir_all(&folder).unwrap();
+        // While this test is the folder's worker the server is not.
+        let lock = File::options().create(true).truncate(false).write(true).open(folder.join("lock")).unwrap();
+        lock.lock().unwrap();
+        let server = Server::start(&home, &["--verify-every-hours", "0"]).await;
+        let asked = outside_post(&home, &server, "/v1/exports?sheet=coupons&format=csv&lang=en").await;
+        assert_eq!((&asked["id"], &asked["state"]), (&json!(1), &json!("waiting")), "{asked}");
+        let draft = folder.join("1.draft");
+        std::fs::create_dir_all(&draft).unwrap();
+        let stuck = draft.join("part-000002.zst");
+        assert!(std::process::Command::new("mkfifo").arg(&stuck).status().unwrap().success());
+        drop(lock);
+        until("the first part is written", async || outside_look(&home, &server).await["rows"].as_i64() >= Some(25_000)).await;
+        let killed = outside_look(&home, &server).await;
+        assert_eq!(killed["state"], "running", "{killed}");
+        server.kill().await;
+        std::fs::remove_file(&stuck).unwrap();
+        // By this the rows of the first part are known again.
+        let marked = mark(&draft.join("part-000001.zst"));
+        assert_eq!(marked, killed["rows"].as_u64().unwrap() as usize);
+
+        let server = Server::start(&home, &["--verify-every-hours", "0"]).await;
+        until("it is done", async || outside_look(&home, &server).await["state"] == "done").await;
+        let done = outside_look(&home, &server).await;
+        assert_eq!((&done["rows"], &done["written"], &done["seen"]), (&json!(30_000), &json!(30_000), &json!(30_000)), "{done}");
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let file = client.get(format!("{}{}", server.url, link_of(&done))).send().await.unwrap();
+        assert_eq!(file.status(), 200);
+        let rows: Rows = csv_rows(&file.bytes().await.unwrap());
+        let ids: Vec<i64> = rows[1..].iter().map(|row| row[0].parse().unwrap()).collect();
+        assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "in order, and none twice");
+        assert_eq!((ids.len(), rows.iter().filter(|row| row[3] == "甲").count()), (30_000, marked));
+        until("nothing else is left", async || left(&folder) == ["1.csv"]).await;
+        server.kill().await;
+    }
+}
+
+/// Gives every row of a part another title; how many there are.
+fn mark(part: &PathBuf) -> usize {
+    let text = String::from_utf8(zstd::decode_all(File::open(part).unwrap()).unwrap()).unwrap();
+    assert_eq!(text.matches("十元券").count(), text.lines().count());
+    std::fs::write(part, zstd::encode_all(text.replace("十元券", "甲").as_bytes(), 1).unwrap()).unwrap();
+    text.lines().count()
+}
+
+async fn outside_post(home: &Home, server: &Server, path: &str) -> Value {
+    Api::new(home, server).call(Caller::Operator, path, json!({})).await.body
+}
+
+async fn outside_look(home: &Home, server: &Server) -> Value {
+    let (_, text) = Api::new(home, server).get(Caller::Operator, "/v1/exports/1").await;
+    serde_json::from_str(&text).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_server_says_where_the_file_lies_and_one_that_shares_the_folder_has_it() {
+    let (first, place) = world(Engine::Postgres).await;
+    let home = first.home.beside(first.home.database_url.clone().unwrap());
+    let mut second = World::open(home, first.clock.clone(), Zone::default()).await;
+    let other = serve_from(&mut second, "exports");
+    issue_many(&first, 2).await;
+    ask(&first, "sheet=coupons&format=csv").await;
+    // Whoever comes first makes it, once.
+    assert_eq!(tick(&second.ledger, &other).await.unwrap(), 1);
+    assert_eq!(tick(&first.ledger, &place).await.unwrap(), 0);
+    let told = look(&first, 1).await;
+    assert_eq!([&told["state"], &told["server"]], [&json!("done"), &json!(other.server)]);
+    assert_eq!(follow(&second, link_of(&told)).await.0, 200);
+    let (status, bytes) = follow(&first, link_of(&told)).await;
+    let said: Value = serde_json::from_slice(&bytes).unwrap();
+    assert_eq!((status, &said["code"]), (404, &json!(2005)));
+    assert_eq!(said["info"], format!("the file of export 1 lies with the server {}", other.server));
+    // Nobody takes away what is another's.
+    tick(&first.ledger, &place).await.unwrap();
+    assert_eq!(follow(&second, link_of(&told)).await.0, 200);
+
+    let mut first = first;
+    let shared = ExportPlace { folder: other.folder.clone(), ..place };
+    first.set_options(HttpOptions { exports: shared.clone(), ..HttpOptions::default() });
+    assert_eq!(follow(&first, link_of(&told)).await.0, 200);
+    // One of them is the folder's worker at a time.
+    let lock = File::options().write(true).open(shared.folder.join("lock")).unwrap();
+    lock.lock().unwrap();
+    ask(&first, "sheet=orders&format=csv").await;
+    assert_eq!(tick(&first.ledger, &shared).await.unwrap(), 0);
+    drop(lock);
+    assert_eq!(tick(&second.ledger, &other).await.unwrap(), 1);
+    assert_eq!(follow(&first, link_of(&look(&first, 2).await)).await.0, 200);
+    second.close().await;
+    first.close().await;
+}
