@@ -31,8 +31,8 @@ const PAGES: &[Page] = &[
     Page { path: "/healthz", about: "Whether the process runs", answers: &[("200", "it does", TEXT)] },
     Page {
         path: "/readyz",
-        about: "Whether it can take commands",
-        answers: &[("200", "it can", TEXT), ("503", "the database is away, or its clock is off", TEXT)],
+        about: "Whether it can take commands, and how far each follower is behind",
+        answers: &[("200", "it can; a line for each follower", TEXT), ("503", "the database is away, or its clock is off", TEXT)],
     },
     Page {
         path: "/metrics",

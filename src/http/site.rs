@@ -8,6 +8,7 @@ use axum::routing::get;
 
 use super::{App, openapi};
 use crate::clock::day_number;
+use crate::followers;
 use crate::read_model::{pages, partners};
 use crate::store::MAX_CLOCK_SKEW_MS;
 
@@ -49,7 +50,8 @@ async fn ready(State(app): State<App>) -> Response {
             if ledger.clock().is_system() && skew_ms.abs() > MAX_CLOCK_SKEW_MS {
                 return unready(format!("the clock is {skew_ms} ms off the database's"));
             }
-            "ready\n".into_response()
+            // How far followers are behind keeps nobody from taking commands.
+            format!("ready\n{}", followers::measured(ledger.metrics())).into_response()
         }
     }
 }

@@ -74,6 +74,9 @@ on_both_engines! {
         ] {
             assert!(metrics.lines().any(|own| own == line), "{line}");
         }
+        let ready = world.raw("GET", "/readyz", &[], Vec::new()).await;
+        let detail = format!("ready\nexpiry: {behind} s behind\nbirthday: 259200 s behind, paused\n");
+        assert_eq!((ready.status.as_u16(), ready.body.as_str()), (200, Some(detail.as_str())));
         followers::note(&world.ledger, &EXPIRY, None).await;
         assert_eq!(stand().await[0].last_error, "");
         world.close().await;
