@@ -440,6 +440,8 @@ impl Secrets {
     #[must_use]
     pub fn webhook_secret(&self, webhook_id: i64, generation: u32) -> [u8; 32] {
         self.webhooks.digest(&[&webhook_id.to_be_bytes(), &generation.to_be_bytes()])
+    }
+
     /// What a link to an export's file shows, by which it is good until an instant (Unix milliseconds).
     #[must_use]
     pub fn download_signature(&self, export_id: i64, until_ms: i64) -> String {

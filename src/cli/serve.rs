@@ -319,6 +319,8 @@ fn nats_options(options: &Serve) -> anyhow::Result<()> {
         anyhow::bail!("--nats-url: this program was built without NATS; build it with --features nats");
     }
     Ok(())
+}
+
 fn export_place(context: &Context, options: &Serve, url: &str) -> ExportPlace {
     ExportPlace {
         folder: options.exports_dir.clone().unwrap_or_else(|| context.folder.join("exports")),
