@@ -98,11 +98,7 @@ impl Watch {
 }
 
 /// Writes down that these people's data is shown, whatever was written down before. Returns when it is on disk.
-pub async fn write_reading(
-    ledger: &Ledger,
-    shown: Shown<'_>,
-    people: &[Person],
-) -> Result<(), ExecuteError> {
+pub async fn write_reading(ledger: &Ledger, shown: Shown<'_>, people: &[Person]) -> Result<(), ExecuteError> {
     let meta = Meta {
         caller: shown.reader,
         at: ledger.now(),

@@ -21,11 +21,11 @@ use crate::config::{RunningServer, Serve, announce_server, oidc_secret, outside_
 use crate::demo;
 use crate::directory::{clear_ended_sessions, forget_nonces};
 use crate::erasure::{self, follow_erasures};
+use crate::exports::{ExportPlace, run_exports};
 use crate::feeds::deliver::{self, DeliveryOptions, run_webhooks};
 #[cfg(feature = "nats")]
 use crate::feeds::nats::{NatsOptions, Publisher};
 use crate::feeds::webhooks::WebhookPolicy;
-use crate::exports::{ExportPlace, run_exports};
 use crate::followers::{self, EXPIRY};
 use crate::granting::{self, run_granting};
 use crate::http::gate::GateOptions;

@@ -285,10 +285,7 @@ static JOBS_SHEET: Sheet = Sheet {
         column(
             "state",
             Text,
-            Word(
-                "state",
-                &[(0, "running"), (1, "done"), (2, "paused"), (3, "cancelled"), (4, "proposed")],
-            ),
+            Word("state", &[(0, "running"), (1, "done"), (2, "paused"), (3, "cancelled"), (4, "proposed")]),
             ["狀態", "状态", "State"],
         ),
         DEFINITION_ID,
@@ -459,7 +456,7 @@ static SHOPS_SHEET: Sheet = Sheet {
     whose: None,
     columns: PLACE,
     keys: 1,
-    filters: &[],
+    filters: &[by_id("shop_id", "this one")],
     days: None,
     source: Source::Log { kind: "shop", table: &SHOPS },
 };
@@ -471,7 +468,7 @@ static PARTNERS_SHEET: Sheet = Sheet {
     whose: None,
     columns: PLACE,
     keys: 1,
-    filters: &[],
+    filters: &[by_id("shop_id", "this one")],
     days: None,
     source: Source::Log { kind: "shop", table: &PARTNERS },
 };

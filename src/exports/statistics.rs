@@ -88,7 +88,10 @@ const NAMED: &[(&str, Column)] = &[
     ("seen", SEEN),
     ("used", USED),
     ("issued_cents", column("issued_value", Kind::Hundredths, ["發放金額", "发放金额", "Value issued"])),
-    ("redeemed_cents", column("redeemed_value", Kind::Hundredths, ["核銷金額", "核销金额", "Value redeemed"])),
+    (
+        "redeemed_cents",
+        column("redeemed_value", Kind::Hundredths, ["核銷金額", "核销金额", "Value redeemed"]),
+    ),
     (
         "reversed_cents",
         column("reversed_value", Kind::Hundredths, ["撤銷核銷金額", "撤销核销金额", "Value reversed"]),
@@ -102,7 +105,10 @@ const NAMED: &[(&str, Column)] = &[
     ("used_cents", column("used_value", Kind::Hundredths, ["已使用金額", "已使用金额", "Value used"])),
     ("average_score", column("average_score", Kind::Hundredths, ["平均評分", "平均评分", "Average score"])),
     ("redemption_rate", column("redemption_rate", Kind::Share, ["核銷率", "核销率", "Redemption rate"])),
-    ("median_days", column("median_days", Kind::Int, ["核銷天數中位數", "核销天数中位数", "Median days to use"])),
+    (
+        "median_days",
+        column("median_days", Kind::Int, ["核銷天數中位數", "核销天数中位数", "Median days to use"]),
+    ),
     ("members", column("members", Kind::Int, ["使用會員數", "使用会员数", "Members"])),
     (
         "returning_members",
@@ -163,8 +169,7 @@ pub fn cohorts(question: &Cohorts, found: &[Cohort]) -> Table {
         })
     });
     let lines = rows.collect();
-    let columns =
-        vec![cohort_start, cohort_end, ISSUED, START, END, SEEN, USED, seen_so_far, used_so_far];
+    let columns = vec![cohort_start, cohort_end, ISSUED, START, END, SEEN, USED, seen_so_far, used_so_far];
     Table { columns, lines }
 }
 

@@ -32,7 +32,10 @@ const PAGES: &[Page] = &[
     Page {
         path: "/readyz",
         about: "Whether it can take commands, and how far each follower is behind",
-        answers: &[("200", "it can; a line for each follower", TEXT), ("503", "the database is away, or its clock is off", TEXT)],
+        answers: &[
+            ("200", "it can; a line for each follower", TEXT),
+            ("503", "the database is away, or its clock is off", TEXT),
+        ],
     },
     Page {
         path: "/metrics",

@@ -232,7 +232,7 @@ on_both_engines! {
             let answer = world.get(Caller::Auditor, &path).await;
             let shown = |cell: &Value| cell.as_str().map_or_else(|| cell.to_string(), ToOwned::to_owned);
             let row = |row: &Value| columns.iter().map(|column| shown(&row[*column])).collect();
-            answer.ok()["rows"].as_array().unwrap().iter().map(row).collect::<Rows>()
+            answer.body["rows"].as_array().unwrap().iter().map(row).collect::<Rows>()
         };
         let told = figures("measures=redeemed,reversed&by=shop_id&grain=day", &["start", "shop_id", "redeemed", "reversed"]);
         let told: Rows = told.await.into_iter().filter(|row| row[2..] != ["0", "0"]).collect();
@@ -268,6 +268,7 @@ on_both_engines! {
             let kind = event["stream"].as_str().unwrap().split('/').next().unwrap().to_owned();
             vec![event["position"].to_string(), kind, text(&event["type"])]
         });
+        let told = told.filter(|event| event[1] != "refusals");
         assert_eq!(deeds, told.collect::<Rows>());
         world.close().await;
     }

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::harness::{DAY, EMPLOYEE, Engine, HOUR, Home, INSERT_MEMBERS, MEMBER, Reply, Server, World};
 use crate::outside::{Api, until};
 use crate::sheets::{Rows, csv_rows, file};
+use crate::v1::lines;
 use crate::verify::put_secret;
 
 /// A world whose exports lie in its data folder.
@@ -69,7 +70,7 @@ async fn look(world: &World, id: i64) -> Value {
 /// What a link leads to, followed by somebody without a token.
 async fn follow(world: &World, link: &str) -> (u16, Vec<u8>) {
     let (status, _, bytes) = world.bytes("GET", link, &[], Vec::new()).await;
-    (status.as_u16(), bytes)
+    (status.as_u16(), bytes.to_vec())
 }
 
 fn link_of(export: &Value) -> &str {
@@ -303,7 +304,7 @@ on_both_engines! {
         tick(&world.ledger, &place).await.unwrap();
         let members = "/v1/exports?sheet=members&format=csv";
         assert_eq!(post(&world, EMPLOYEE, members, None).await.status, 403);
-        set("45").await;
+        set("46").await;
         assert_eq!(post(&world, EMPLOYEE, members, None).await.status, 403);
         assert_eq!(world.get(EMPLOYEE, "/v1/exports/members.csv").await.status, 403);
         assert_eq!(world.get(EMPLOYEE, "/v1/exports/1").await.status, 404);
@@ -311,7 +312,7 @@ on_both_engines! {
         assert_eq!(world.get(EMPLOYEE, "/v1/exports/2").await.body["state"], "done");
         let listed = world.get(EMPLOYEE, "/v1/exports").await.body["exports"].as_array().unwrap().len();
         assert_eq!(listed, 1);
-        set("45,46").await;
+        set("46,47").await;
         assert_eq!(post(&world, EMPLOYEE, members, None).await.status, 200);
         assert_eq!(world.get(EMPLOYEE, "/v1/exports/members.csv").await.status, 200);
         assert_eq!(world.get(MEMBER, "/v1/exports").await.status, 403);
@@ -335,6 +336,27 @@ on_both_engines! {
         ]);
         let earlier = world.get(Caller::Auditor, "/v1/exports?before=2&limit=1").await.body["exports"].clone();
         assert_eq!(earlier[0]["id"], 1);
+        world.close().await;
+    }
+
+    async fn whose_data_a_file_holds_is_written_down_at_once_and_by_a_job(engine: Engine) {
+        let (world, place) = world(engine).await;
+        file(&world, Caller::Auditor, "/v1/exports/members.xlsx").await;
+        file(&world, Caller::Auditor, "/v1/exports/employees.csv").await;
+        file(&world, Caller::Auditor, "/v1/exports/coupons.csv").await;
+        ask(&world, "sheet=members&format=csv").await;
+        tick(&world.ledger, &place).await.unwrap();
+        let readers = async |person: &str| -> Vec<String> {
+            let reply = world.get(Caller::Auditor, &format!("/v1/readers/{person}")).await;
+            lines(&reply).iter().map(|line| line["words"].as_str().unwrap().to_owned()).collect()
+        };
+        let members = "read personal data of members 439, 442";
+        assert_eq!(readers("member/439").await, [
+            format!("auditor {members} through GET /v1/exports/members.xlsx, an answer with 2 in all"),
+            format!("operator {members} through POST /v1/exports, an answer with 2 in all"),
+        ]);
+        let employee = readers("employee/1000").await;
+        assert!(employee[0].contains("through GET /v1/exports/employees.csv"), "{employee:?}");
         world.close().await;
     }
 

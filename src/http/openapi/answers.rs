@@ -129,7 +129,12 @@ const TOLD: &[Told] = &[
     beside("sheet", "sha256", Is::TextOrNull, "the file's digest; null = it is not there yet"),
     beside("sheet", "reason", Is::TextOrNull, "why it failed, or why its file is gone"),
     beside("sheet", "ended_at_ms", Is::IntOrNull, "Unix milliseconds; null = it is under way"),
-    beside("sheet", "lapses_at_ms", Is::IntOrNull, "when its file goes, Unix milliseconds; null = there is none"),
+    beside(
+        "sheet",
+        "lapses_at_ms",
+        Is::IntOrNull,
+        "when its file goes, Unix milliseconds; null = there is none",
+    ),
     beside("sheet", "server", Is::TextOrNull, "which server makes it or has it; null = none yet"),
     beside("sheet", "file", Is::TextOrNull, "a link that downloads it, for an hour; null = there is no file"),
     beside("column", "old", Is::Anything, "what stood there"),

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use super::{AT, Ask, Method, Page, Resource, Run, statistics};
 use crate::access::{self, Resource as Target};
 use crate::exports::{
-    self, Accepts, Answered, Asked, BEGIN, Begun, END, Export, ExportError, Format, Head, LINK_MS, ROWS_AT_ONCE, SHEETS,
-    Selection, Sheet, State,
+    self, Accepts, Answered, Asked, BEGIN, Begun, END, Export, ExportError, Format, Head, LINK_MS,
+    ROWS_AT_ONCE, SHEETS, Selection, Sheet, State,
 };
 use crate::http::form::Form;
 use crate::http::routes::{Field, Holds, optional, required};

@@ -267,11 +267,20 @@ async fn find_figures(ask: &mut Ask) -> Result<Figures, Failure> {
     let part = [("sort", Some(sort)), ("limit", limit.map(|limit| limit.to_string()))].into_iter();
     let part = part.chain([("offset", offset.map(|offset| offset.to_string()))]);
     let part = part.filter_map(|(name, value)| Some((name, value.filter(|value| !value.is_empty())?)));
-    Ok(Figures { question, grain, days, as_of: answer.as_of, total, lines: lines.collect(), part: part.collect() })
+    Ok(Figures {
+        question,
+        grain,
+        days,
+        as_of: answer.as_of,
+        total,
+        lines: lines.collect(),
+        part: part.collect(),
+    })
 }
 
 async fn figures(mut ask: Ask) -> Result<Page, Failure> {
-    let Figures { question, grain, days: (start, end), as_of, total, lines, .. } = find_figures(&mut ask).await?;
+    let Figures { question, grain, days: (start, end), as_of, total, lines, .. } =
+        find_figures(&mut ask).await?;
     let rows: Vec<Json> = lines.iter().map(|line| row(line, &question)).collect();
     tagged(&json!({
         "as_of": as_of,
@@ -424,7 +433,9 @@ pub(super) fn files() -> impl Iterator<Item = Resource> {
             Report::Cohorts => COHORTS,
             Report::Funnel => FUNNEL,
         };
-        let about = format!("What /v1/statistics/{name} answers, as a file: as of the same position, with the same numbers");
+        let about = format!(
+            "What /v1/statistics/{name} answers, as a file: as of the same position, with the same numbers"
+        );
         let example = match report {
             Report::Figures => "start,end,issued,redeemed",
             Report::Cohorts => "cohort_start,cohort_end,issued,start,end,seen,used,seen_so_far,used_so_far",
