@@ -10,4 +10,4 @@ pub mod facts;
 mod follow;
 pub mod period;
 
-pub use follow::Statistics;
+pub use follow::{Statistics, StatisticsError, zone_counted};

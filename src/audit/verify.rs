@@ -11,6 +11,7 @@ mod reviews;
 mod rows;
 mod run;
 mod schema;
+mod statistics;
 mod tables;
 mod tree;
 
@@ -191,10 +192,11 @@ enum Last {
     Ids,
     Tiles,
     Checkpoints,
+    Statistics,
 }
 
 impl Last {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Schema,
         Self::Counts,
         Self::Stock,
@@ -203,6 +205,7 @@ impl Last {
         Self::Ids,
         Self::Tiles,
         Self::Checkpoints,
+        Self::Statistics,
     ];
 
     /// The table that it reads first.
@@ -216,6 +219,7 @@ impl Last {
             Self::Ids => "id_blocks",
             Self::Tiles => "tlog_tiles",
             Self::Checkpoints => "tlog_checkpoints",
+            Self::Statistics => "statistics",
         }
     }
 
@@ -236,6 +240,7 @@ impl Last {
             Self::Ids => tables::check_ids(store, totals).await,
             Self::Tiles => tree::check_tiles(store, state.tiled as u64, totals).await,
             Self::Checkpoints => tree::check_signed(store, trusted, state.position, totals).await,
+            Self::Statistics => statistics::check(store, totals).await,
         }
     }
 }

@@ -111,7 +111,23 @@ impl Statistics {
 
     /// Folds the next range, in one transaction; whether there may be more at once.
     pub async fn step(&mut self, store: &Store) -> Result<bool, StatisticsError> {
-        let reached = reached(store).await?;
+        self.step_until(store, store, i64::MAX).await
+    }
+
+    /// Folds a log into the tables of another ledger, which are nobody else's, up to a position.
+    pub async fn count_until(
+        &mut self,
+        log: &Store,
+        tables: &Store,
+        until: i64,
+    ) -> Result<(), StatisticsError> {
+        while self.step_until(log, tables, until).await? {}
+        Ok(())
+    }
+
+    /// Folds the next range of a log into some tables, as far as a position; whether there may be more at once.
+    async fn step_until(&mut self, log: &Store, store: &Store, until: i64) -> Result<bool, StatisticsError> {
+        let reached = reached(log, store, until).await?;
         if reached.follower.is_none() && !reached.tables.is_empty() {
             // Told to begin anew.
             let sql = "DELETE FROM checkpoints WHERE bucket = $1 AND name LIKE 'stats\\_%' ESCAPE '\\'";
@@ -127,16 +143,16 @@ impl Statistics {
         self.keep_zone(store, from).await?;
         // Those that are further wait for the ones behind.
         let ahead = self.folded.iter().map(at).filter(|position| *position > from).min();
-        let until = ahead.unwrap_or(i64::MAX).min(from.saturating_add(self.range));
+        let until = ahead.unwrap_or(i64::MAX).min(from.saturating_add(self.range)).min(reached.head);
         let group: Vec<&'static Statistic> =
             self.folded.iter().copied().filter(|one| at(one) == from).collect();
         if reached.head <= from {
             return Ok(false);
         }
-        let events = store.events_after(from, until - from).await?;
+        let events = log.events_after(from, until - from).await?;
         let Some(last) = events.last() else { return Ok(false) };
         let to = last.position;
-        let added = match self.added(store, from, &group, events).await {
+        let added = match self.added(log, from, &group, events).await {
             Ok(added) => added,
             Err(error) => {
                 self.known = Known::default();
@@ -214,14 +230,10 @@ impl Statistics {
         let rows = store.query(Statement::new(sql, [BUCKET.into(), ZONE.into()])).await?;
         match rows.first().map(|row| row.int(0)) {
             Some(counted) if counted == zone => Ok(()),
-            Some(counted) if from > 0 => {
-                let known = chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name());
-                let counted = known.into_iter().find(|name| number_of(name) == counted);
-                Err(StatisticsError::Zone {
-                    counted: counted.unwrap_or("another time zone").to_owned(),
-                    zone: self.zone.0.name().to_owned(),
-                })
-            }
+            Some(counted) if from > 0 => Err(StatisticsError::Zone {
+                counted: zone_of(counted).map_or("another time zone", |zone| zone.0.name()).to_owned(),
+                zone: self.zone.0.name().to_owned(),
+            }),
             _ => {
                 let sql = "INSERT INTO checkpoints (bucket, name, value) VALUES ($1, $2, $3)
                            ON CONFLICT (bucket, name) DO UPDATE SET value = excluded.value";
@@ -230,6 +242,17 @@ impl Statistics {
             }
         }
     }
+}
+
+/// The zone that days were counted in; None = none was counted yet, or in one that nobody knows.
+pub async fn zone_counted(store: &Store) -> Result<Option<Zone>, StoreError> {
+    let sql = "SELECT value FROM checkpoints WHERE bucket = $1 AND name = $2";
+    let rows = store.query(Statement::new(sql, [BUCKET.into(), ZONE.into()])).await?;
+    Ok(rows.first().and_then(|row| zone_of(row.int(0))))
+}
+
+fn zone_of(number: i64) -> Option<Zone> {
+    chrono_tz::TZ_VARIANTS.into_iter().find(|zone| number_of(zone.name()) == number).map(Zone)
 }
 
 /// A text as a checkpoint can hold it.
@@ -250,16 +273,15 @@ impl Follow for Statistics {
     }
 }
 
-async fn reached(store: &Store) -> Result<Reached, StoreError> {
-    let sql = "SELECT name, value, (SELECT position FROM log_head WHERE bucket = $1) FROM checkpoints
-               WHERE bucket = $1 AND (name = $2 OR name LIKE 'stats\\_%' ESCAPE '\\')
-               UNION ALL SELECT '', 0, position FROM log_head WHERE bucket = $1";
-    let mut reached = Reached { follower: None, tables: HashMap::new(), head: 0 };
-    for mut row in store.query(Statement::new(sql, [BUCKET.into(), STATISTICS.name.into()])).await? {
-        reached.head = row.int(2);
+/// How far some tables are, of a log that is read as far as a position.
+async fn reached(log: &Store, tables: &Store, until: i64) -> Result<Reached, StoreError> {
+    let sql = "SELECT name, value FROM checkpoints
+               WHERE bucket = $1 AND (name = $2 OR name LIKE 'stats\\_%' ESCAPE '\\')";
+    let head = log.head().await?.min(until);
+    let mut reached = Reached { follower: None, tables: HashMap::new(), head };
+    for mut row in tables.query(Statement::new(sql, [BUCKET.into(), STATISTICS.name.into()])).await? {
         let value = row.int(1);
         match row.take_text(0) {
-            name if name.is_empty() => {}
             name if name == STATISTICS.name => reached.follower = Some(value),
             name => {
                 reached.tables.insert(name, value);

@@ -35,6 +35,8 @@ pub struct Statistic {
     pub table: &'static str,
     /// Its columns behind `bucket`.
     pub columns: Vec<StatisticColumn>,
+    /// Those of them that name a row.
+    pub key: Vec<&'static str>,
     /// What makes it, for both engines.
     create: &'static str,
     fold: &'static str,
@@ -120,7 +122,8 @@ impl Statistic {
             "DELETE FROM {table} WHERE bucket = $1 AND ({key_text}) IN
                (SELECT {key_text} FROM {table} WHERE bucket = $1 LIMIT $2) RETURNING bucket"
         );
-        Ok(Self { name, table: kept(table.to_owned()), columns, create, fold, add, clear: kept(clear) })
+        let key = key.iter().map(|name| kept((*name).to_owned())).collect();
+        Ok(Self { name, table: kept(table.to_owned()), columns, key, create, fold, add, clear: kept(clear) })
     }
 
     /// What makes the table and the view over it, before either engine's words are chosen. Empty it is as of position 0.

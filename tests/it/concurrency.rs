@@ -49,7 +49,7 @@ on_both_engines! {
 
     /// Half of them are the member himself, half the employees of two shops.
     async fn of_200_simultaneous_redeemers_exactly_one_succeeds(engine: Engine) {
-        const ROUNDS: i64 = 50;
+        const ROUNDS: i64 = 15;
         let home = Home::new(engine).await;
         // Nobody asks so often who is no flood.
         let server = Server::start(&home, &[]).await;

@@ -362,7 +362,7 @@ on_both_engines! {
     }
 
     async fn a_send_survives_being_killed_again_and_again(engine: Engine) {
-        const MEMBERS: i64 = 20_000;
+        const MEMBERS: i64 = 10_000;
         let home = Home::new(engine).await;
         let server = Server::start(&home, &[]).await;
         let api = Api::new(&home, &server);
@@ -380,9 +380,9 @@ on_both_engines! {
         let far = async || count(&home, "SELECT COALESCE(MAX(position), 0) FROM job_progress WHERE ended = 0").await;
         let is_open = async || count(&home, "SELECT count(*) FROM job_progress WHERE ended = 0").await > 0;
         let (mut killed_at_work, mut before) = (0, 0);
-        for round in 0..50 {
-            // Every fifth is let get something done, however slow the machine is; the others may be met before they begin.
-            if round % 5 == 0 {
+        for round in 0..25 {
+            // Every third is let get something done, however slow the machine is; the others may be met before they begin.
+            if round % 3 == 0 {
                 until("the send goes on", async || far().await > before || !is_open().await).await;
                 tokio::time::sleep(Duration::from_millis(rng.random_range(0..40))).await;
             } else {

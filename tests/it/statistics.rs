@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use coupon_ledger::allotment::Allotment;
+use coupon_ledger::audit::verify::Finding;
 use coupon_ledger::clock::{Zone, day_number};
 use coupon_ledger::coupon::{Coupon, CouponEvent, Source};
 use coupon_ledger::entity::{Folded, decode};
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 
 use crate::everything::everything;
 use crate::harness::{DAY, EMPLOYEE, Engine, FRIEND, HOUR, MEMBER, World};
+use crate::verify::{look, told};
 
 /// A table: each row's names and sums by column.
 type Table = BTreeMap<Vec<i64>, Vec<i64>>;
@@ -381,6 +383,55 @@ SELECT use_day / 100 AS month, SUM(used) AS uses FROM facts WHERE used <> 0 GROU
 ";
 
 on_both_engines! {
+    async fn verify_counts_them_anew_and_names_what_is_not_so(engine: Engine) {
+        let world = World::with_people(engine).await;
+        months(&world).await;
+        let found = async || {
+            let totals = look(&world).await;
+            let of_statistics = |finding: &&Finding| finding.table.starts_with("stat");
+            totals.findings.iter().filter(of_statistics).map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(found().await, Vec::<String>::new(), "nothing is counted yet");
+        let mut counting = Statistics::new(world.ledger.zone()).unwrap().with_range(20);
+        for _ in 0..3 {
+            counting.step(world.store()).await.unwrap();
+            assert_eq!(found().await, Vec::<String>::new(), "on the way");
+        }
+        for (damage, said) in [
+            ("UPDATE stats_days_v1 SET redeemed = redeemed + 1 WHERE shop_id = 1", "redeemed is 2, and the events up to position"),
+            ("UPDATE stats_uses_v1 SET value_cents = 1 WHERE redemption_id = 1", "value_cents is 1, and the events up to position"),
+            ("DELETE FROM stats_uses_v1 WHERE redemption_id = 2", "stats_uses_v1, redemption_id 2: it is missing as of position"),
+            ("INSERT INTO stats_definitions_v1 (bucket, day, definition_id, kind, issued) VALUES (0, 20260101, 99, 1, 5)",
+             "definition_id 99, kind 1: no event up to position"),
+            ("UPDATE checkpoints SET value = value + 1000 WHERE name = 'stats_days_v1'", "and the log ends at"),
+            ("UPDATE checkpoints SET value = 1 WHERE name = 'stats_cohorts_v1'", "no event up to position 1 gives it"),
+        ] {
+            begin_anew(world.store()).await;
+            count_all(&world).await;
+            assert_eq!(found().await, Vec::<String>::new(), "before {damage}");
+            world.home.sql(damage).await.unwrap();
+            let told = found().await;
+            assert!(!told.is_empty() && told.iter().any(|one| one.contains(said)), "{damage}: {told:?}");
+        }
+        world.close().await;
+    }
+
+    async fn verify_beside_the_follower_finds_nothing(engine: Engine) {
+        let world = World::with_people(engine).await;
+        months(&world).await;
+        let counting = async {
+            let mut counting = Statistics::new(world.ledger.zone()).unwrap().with_range(5);
+            while counting.step(world.store()).await.unwrap() {}
+        };
+        let looking = async {
+            for _ in 0..3 {
+                assert_eq!(told(&look(&world).await), Vec::<String>::new());
+            }
+        };
+        tokio::join!(counting, looking);
+        world.close().await;
+    }
+
     async fn statistics_are_what_the_states_of_the_coupons_say_however_the_log_is_cut(engine: Engine) {
         let world = everything(engine).await;
         hold_against_states(world.store(), world.ledger.zone(), &[1, 2, 7, 50]).await;
