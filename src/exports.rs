@@ -30,7 +30,9 @@ use crate::store::{Cell, StoreError};
 
 pub use file::{FileWriter, Format, Head, write_all};
 pub use log_files::{LogFiles, write_log_files};
-pub use record::{Asked, Begun, Export, State, begin, cancel, export, exports, note_answered, resume};
+pub use record::{
+    Asked, Begun, Export, MAX_OPEN, State, begin, cancel, export, exports, note_answered, resume,
+};
 pub use rows::{Batch, Reading};
 pub use run::{Answered, ExportPlace, answer, run_exports, tick};
 pub use select::{Accepts, BEGIN, END, Filter, Selection};

@@ -88,6 +88,9 @@ const FILE_PATIENCE: u32 = 20;
 /// Exports that are answered at once, at a time.
 const EXPORTS_AT_A_TIME: usize = 2;
 
+/// Questions to the statistics that are answered at a time; the others wait.
+const QUESTIONS_AT_A_TIME: usize = 2;
+
 /// What the HTTP side needs to know beside the ledger.
 #[derive(Clone, Debug)]
 pub struct HttpOptions {
@@ -173,6 +176,8 @@ pub struct App {
     closing: watch::Sender<bool>,
     /// Exports that are answered at once take turns.
     exporting: Arc<Semaphore>,
+    /// Questions to the statistics take turns: each may read much.
+    asking: Arc<Semaphore>,
 }
 
 impl App {
@@ -190,6 +195,7 @@ impl App {
         let stream_places = Arc::new(Semaphore::new(options.streams.max));
         let closing = watch::Sender::new(false);
         let exporting = Arc::new(Semaphore::new(EXPORTS_AT_A_TIME));
+        let asking = Arc::new(Semaphore::new(QUESTIONS_AT_A_TIME));
         Self {
             ledger,
             options,
@@ -203,6 +209,7 @@ impl App {
             stream_places,
             closing,
             exporting,
+            asking,
         }
     }
 

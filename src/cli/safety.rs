@@ -96,10 +96,32 @@ fn settings(options: &Serve, gate: &GateOptions, listen: &str, is_reachable: boo
             "name https origins only in --cors-origins",
         ));
     }
+    for host in options.nats_url.iter().flat_map(|urls| urls.split(',')).filter_map(in_the_clear) {
+        found.push(weak(
+            format!("events go to NATS at {host} without TLS, and what signs in there with them"),
+            "give --nats-url tls://…, or let NATS run on this machine",
+        ));
+    }
     if options.demo == Some(true) {
         found.push(weak("--demo is given", "leave it out"));
     }
     found
+}
+
+/// The host of a NATS server that is spoken to without TLS, unless it is this machine.
+fn in_the_clear(url: &str) -> Option<&str> {
+    let rest = match url.trim().split_once("://") {
+        Some(("nats" | "ws", rest)) => rest,
+        Some(_) => return None,
+        None => url.trim(),
+    };
+    let host = rest.rsplit('@').next().unwrap_or_default().split('/').next().unwrap_or_default();
+    let bare = host.strip_prefix('[').and_then(|rest| rest.split(']').next());
+    let bare = bare.unwrap_or_else(|| host.split(':').next().unwrap_or_default());
+    let is_here = bare.is_empty()
+        || bare == "localhost"
+        || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    (!is_here).then_some(host)
 }
 
 fn files(context: &Context, options: &Serve) -> Vec<Weakness> {
@@ -112,8 +134,12 @@ fn files(context: &Context, options: &Serve) -> Vec<Weakness> {
     let keys = [("the secret", Some(&secret)), ("the person keys", Some(&person_keys))];
     let of_wechat = [&options.wechat_secret_file, &options.wechat_h5_secret_file];
     let of_wechat = of_wechat.map(|path| ("an app's secret", path.as_ref()));
-    let of_webhook = ("the webhook's secret", options.message_webhook_secret_file.as_ref());
-    for (what, path) in keys.into_iter().chain(of_wechat).chain([of_webhook]) {
+    let others = [
+        ("the webhook's secret", options.message_webhook_secret_file.as_ref()),
+        ("the provider's secret", options.oidc_secret_file.as_ref()),
+        ("the credentials for NATS", options.nats_creds_file.as_ref()),
+    ];
+    for (what, path) in keys.into_iter().chain(of_wechat).chain(others) {
         let Some(path) = path else { continue };
         if let Some(mode) = mode(path).filter(|mode| mode & 0o077 != 0) {
             let path = path.display();
@@ -187,7 +213,23 @@ async fn demo_data(context: &Context) -> Option<Weakness> {
 
 #[cfg(test)]
 mod tests {
-    use super::is_made_up;
+    use super::{in_the_clear, is_made_up};
+
+    #[test]
+    fn nats_in_the_clear_is_found_on_other_machines() {
+        for (url, host) in [
+            ("nats://user:pw@10.1.2.3:4222", Some("10.1.2.3:4222")),
+            ("nats.example.com", Some("nats.example.com")),
+            ("nats://[2001:db8::1]:4222", Some("[2001:db8::1]:4222")),
+            ("nats://127.0.0.1:4222", None),
+            ("nats://[::1]:4222", None),
+            ("nats://localhost", None),
+            ("tls://10.1.2.3", None),
+            ("wss://nats.example.com", None),
+        ] {
+            assert_eq!(in_the_clear(url), host, "{url}");
+        }
+    }
 
     #[test]
     fn a_secret_that_somebody_thought_up_is_told_from_a_drawn_one() {

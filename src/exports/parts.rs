@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 
+use super::run::private;
 use super::{ExportError, Line, Value};
 use crate::durable;
 
@@ -100,7 +101,8 @@ struct Part(BufWriter<zstd::Encoder<'static, File>>);
 
 impl Part {
     fn create(path: &Path) -> std::io::Result<Self> {
-        let mut encoder = zstd::Encoder::new(File::create(path)?, LEVEL)?;
+        let file = private().create(true).truncate(true).open(path)?;
+        let mut encoder = zstd::Encoder::new(file, LEVEL)?;
         encoder.window_log(WINDOW)?;
         // A part that was damaged is none.
         encoder.include_checksum(true)?;

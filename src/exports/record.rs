@@ -130,6 +130,9 @@ pub struct Export {
     pub lapses_at_ms: i64,
 }
 
+/// Exports that may be under way at a time: each is a file on the server's disk for days.
+pub const MAX_OPEN: i64 = 20;
+
 /// What became of an export that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Begun {
@@ -139,6 +142,8 @@ pub enum Begun {
     Replayed(i64),
     /// Something else was asked under this key.
     KeyReused,
+    /// So many are under way that another must wait.
+    TooMany,
 }
 
 macro_rules! columns {
@@ -236,21 +241,25 @@ pub async fn exports(ledger: &Ledger, before: i64, limit: i64) -> Result<Vec<Exp
 
 /// Writes down that somebody wants a file. The same key asks once.
 pub async fn begin(ledger: &Ledger, asked: &Asked, meta: &Meta) -> Result<Begun, StoreError> {
+    let open = "SELECT COUNT(*) FROM exports WHERE state IN (0, 1)";
+    let open = ledger.store().query(Statement::new(open, [])).await?.first().map_or(0, |row| row.int(0));
     let id = ledger.store().reserve_ids("export", 1).await?;
     let (key, mac) = match &meta.receipt {
         Some((key, mac)) => (key.key.as_str(), mac.as_str()),
         None => ("", ""),
     };
     let caller = meta.caller.to_string();
-    let written =
-        ledger.store().write(vec![insert(id, asked, State::Waiting, (&caller, key, mac), meta.at.ms, 0)]);
-    if written.await?.first().is_some_and(|rows| !rows.is_empty()) {
-        return Ok(Begun::New(id));
+    if open < MAX_OPEN {
+        let insert = insert(id, asked, State::Waiting, (&caller, key, mac), meta.at.ms, 0);
+        if ledger.store().write(vec![insert]).await?.first().is_some_and(|rows| !rows.is_empty()) {
+            return Ok(Begun::New(id));
+        }
     }
     let sql = concat!("SELECT ", columns!(), " FROM exports WHERE asked_by = $1 AND idempotency_key = $2");
     let found = select(ledger, sql, [caller.into(), key.into()]).await?;
     Ok(match found.first() {
-        Some(export) if export.request_mac == mac => Begun::Replayed(export.id),
+        Some(export) if !key.is_empty() && export.request_mac == mac => Begun::Replayed(export.id),
+        _ if open >= MAX_OPEN => Begun::TooMany,
         _ => Begun::KeyReused,
     })
 }
@@ -341,12 +350,12 @@ pub(super) async fn take_next(
     row.map(|mut row| Export::read(&mut row, ledger)).transpose()
 }
 
-/// How far one is; false where it is not to go on.
+/// How far one is; false where it is not to go on, or another folder's server makes it by now.
 pub(super) async fn note_progress(store: &Store, export: &Export) -> Result<bool, StoreError> {
     let sql =
         "UPDATE exports SET total = $2, seen = $3, after_id = $4, parts = $5, line_count = $6, written = $7
-               WHERE export_id = $1 AND state = 1 RETURNING export_id";
-    let parameters: [Cell; 7] = [
+               WHERE export_id = $1 AND state = 1 AND home = $8 RETURNING export_id";
+    let parameters: [Cell; 8] = [
         export.id.into(),
         export.total.into(),
         export.seen.into(),
@@ -354,6 +363,7 @@ pub(super) async fn note_progress(store: &Store, export: &Export) -> Result<bool
         export.parts.into(),
         export.rows.into(),
         export.written.into(),
+        export.home.as_str().into(),
     ];
     changes(store, Statement::new(sql, parameters)).await
 }
@@ -361,23 +371,31 @@ pub(super) async fn note_progress(store: &Store, export: &Export) -> Result<bool
 /// Its file is there; false where it is not wanted any more.
 pub(super) async fn note_done(store: &Store, export: &Export) -> Result<bool, StoreError> {
     let sql = "UPDATE exports SET state = 2, written = $2, bytes = $3, sha256 = $4, ended_at_ms = $5, lapses_at_ms = $6
-               WHERE export_id = $1 AND state = 1 RETURNING export_id";
-    let parameters: [Cell; 6] = [
+               WHERE export_id = $1 AND state = 1 AND home = $7 RETURNING export_id";
+    let parameters: [Cell; 7] = [
         export.id.into(),
         export.written.into(),
         export.bytes.into(),
         export.sha256.as_str().into(),
         export.ended_at_ms.into(),
         export.lapses_at_ms.into(),
+        export.home.as_str().into(),
     ];
     changes(store, Statement::new(sql, parameters)).await
 }
 
 /// It cannot be made, and why.
-pub(super) async fn note_failed(store: &Store, id: i64, reason: &str, now_ms: i64) -> Result<(), StoreError> {
-    let sql = "UPDATE exports SET state = 3, reason = $2, ended_at_ms = $3 WHERE export_id = $1 AND state = 1
-               RETURNING export_id";
-    changes(store, Statement::new(sql, [id.into(), reason.into(), now_ms.into()])).await.map(drop)
+pub(super) async fn note_failed(
+    store: &Store,
+    (id, home): (i64, &str),
+    reason: &str,
+    now_ms: i64,
+) -> Result<(), StoreError> {
+    let sql = "UPDATE exports SET state = 3, reason = $2, ended_at_ms = $3
+               WHERE export_id = $1 AND state = 1 AND home = $4 RETURNING export_id";
+    changes(store, Statement::new(sql, [id.into(), reason.into(), now_ms.into(), home.into()]))
+        .await
+        .map(drop)
 }
 
 /// The exports of a folder whose file is there.

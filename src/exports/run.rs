@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use super::file::{FileWriter, Head, write_all};
 use super::record::{self, Asked, Export};
 use super::rows::Reading;
-use super::{ExportError, Line, ROWS_AT_ONCE, parts};
+use super::{ExportError, Format, Line, ROWS_AT_ONCE, parts};
 use crate::config::make_folder;
 use crate::durable;
 use crate::identity::Caller;
@@ -41,8 +41,14 @@ const BATCHES: usize = 25;
 /// Where a source has come to its end; no id is behind it.
 const END: &str = "\u{10ffff}";
 
-/// The file with the folder's id.
+/// The file with the folder's id, and the name of the ledger whose it is.
 const HOME: &str = "home";
+
+/// The file that the folder's worker has locked.
+const LOCK: &str = "lock";
+
+/// What a draft's name ends with.
+const DRAFT: &str = "draft";
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -80,8 +86,14 @@ impl ExportPlace {
     /// The id of the folder; None where nothing was ever made there.
     #[must_use]
     pub fn home(&self) -> Option<String> {
-        let home = std::fs::read_to_string(self.folder.join(HOME)).ok()?;
-        Some(home.trim().to_owned()).filter(|home| !home.is_empty())
+        self.home_and_ledger().map(|(home, _)| home)
+    }
+
+    /// The id of the folder, and the name of the ledger whose it is.
+    fn home_and_ledger(&self) -> Option<(String, String)> {
+        let text = std::fs::read_to_string(self.folder.join(HOME)).ok()?;
+        let (home, ledger) = text.trim().split_once(' ')?;
+        Some((home.to_owned(), ledger.to_owned()))
     }
 
     /// The file of an export.
@@ -91,25 +103,36 @@ impl ExportPlace {
     }
 
     fn draft_of(&self, id: i64) -> PathBuf {
-        self.folder.join(format!("{id}.draft"))
+        self.folder.join(format!("{id}.{DRAFT}"))
     }
 
-    /// Makes the folder what it must be: there, with an id, and this process's as long as the lock is held. None while
-    /// another process has it.
-    fn open(&self) -> std::io::Result<Option<(File, String)>> {
-        // Its owner's only: there may be personal data in it.
+    /// Makes the folder what it must be: there, this ledger's, with an id, and this process's as long as the lock is held. None
+    /// while another process has it. Refused where it is another ledger's, or somebody's who has other things in it: what is not
+    /// under way there is removed.
+    fn open(&self, ledger: &str) -> std::io::Result<Option<(File, String)>> {
+        // Its owner's only, and so is every file: there may be personal data in it.
         make_folder(&self.folder)?;
-        let lock = File::options().create(true).truncate(false).write(true).open(self.folder.join("lock"))?;
+        let lock = private().create(true).truncate(false).open(self.folder.join(LOCK))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(std::fs::TryLockError::WouldBlock) => return Ok(None),
             Err(std::fs::TryLockError::Error(error)) => return Err(error),
         }
-        if let Some(home) = self.home() {
-            return Ok(Some((lock, home)));
+        if let Some((home, of)) = self.home_and_ledger() {
+            let refused = || std::io::Error::other(format!("the folder is of another ledger: {of}"));
+            return if of == ledger { Ok(Some((lock, home))) } else { Err(refused()) };
+        }
+        for entry in std::fs::read_dir(&self.folder)? {
+            let name = entry?.file_name();
+            if name != LOCK {
+                let name = name.to_string_lossy();
+                return Err(std::io::Error::other(format!(
+                    "the folder holds {name}: exports need one of their own"
+                )));
+            }
         }
         let home = hex(&random::<8>());
-        durable::replace(&self.folder.join(HOME), home.as_bytes())?;
+        durable::replace(&self.folder.join(HOME), format!("{home} {ledger}\n").as_bytes())?;
         Ok(Some((lock, home)))
     }
 }
@@ -163,7 +186,9 @@ pub async fn run_exports(ledger: Ledger, place: ExportPlace) {
 /// # Errors
 /// What keeps exports from being made at all: those that it has begun are gone on with the next time.
 pub async fn tick(ledger: &Ledger, place: &ExportPlace) -> Result<usize, ExportError> {
-    let opened = place.open().map_err(|source| ExportError::Io { path: place.folder.clone(), source })?;
+    let origin = ledger.store().origin().await?.unwrap_or_default();
+    let opened =
+        place.open(&origin).map_err(|source| ExportError::Io { path: place.folder.clone(), source })?;
     let Some((_lock, home)) = opened else { return Ok(0) };
     clean(ledger, place, &home).await?;
     let mut ended = 0;
@@ -193,13 +218,26 @@ async fn clean(ledger: &Ledger, place: &ExportPlace, home: &str) -> Result<(), E
     }
     let entries = std::fs::read_dir(&place.folder).into_iter().flatten().flatten();
     for path in entries.map(|entry| entry.path()) {
-        // What is called otherwise is none of ours.
-        let id = path.file_stem().and_then(|stem| stem.to_str()?.parse::<i64>().ok());
-        if id.is_some_and(|id| !wanted.contains(&id)) {
+        if id_of_ours(&path).is_some_and(|id| !wanted.contains(&id)) {
             remove(&path)?;
         }
     }
     Ok(())
+}
+
+/// The number of the export that a file or a draft is of; None where it is called otherwise, and none of ours.
+fn id_of_ours(path: &Path) -> Option<i64> {
+    let (stem, kind) = path.file_name()?.to_str()?.split_once('.')?;
+    let ours = kind == DRAFT || Format::named(kind).is_some();
+    stem.parse().ok().filter(|id: &i64| ours && id.to_string() == stem)
+}
+
+/// How files are made that nobody else on the machine may read.
+pub(super) fn private() -> std::fs::OpenOptions {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut options = File::options();
+    options.write(true).mode(0o600);
+    options
 }
 
 /// Sees that a file or a folder of ours is not there.
@@ -214,7 +252,7 @@ fn remove(path: &Path) -> Result<(), ExportError> {
 }
 
 async fn make_one(ledger: &Ledger, place: &ExportPlace, export: Export) -> Result<(), ExportError> {
-    let id = export.id;
+    let (id, home) = (export.id, export.home.clone());
     let error = match make(ledger, place, export).await {
         Ok(rows) => {
             tracing::info!(export = id, rows, "exported");
@@ -229,7 +267,8 @@ async fn make_one(ledger: &Ledger, place: &ExportPlace, export: Export) -> Resul
         None | Some(ExportError::Cancelled) => Ok(()),
         Some(error) => {
             tracing::warn!(export = id, %error, "an export could not be made");
-            Ok(record::note_failed(ledger.store(), id, &error.reason(), ledger.clock().now_ms()).await?)
+            let now_ms = ledger.clock().now_ms();
+            Ok(record::note_failed(ledger.store(), (id, &home), &error.reason(), now_ms).await?)
         }
     }
 }
@@ -400,7 +439,8 @@ pub(super) struct Out {
 
 impl Out {
     pub(super) fn create(path: &Path) -> std::io::Result<Self> {
-        let file = BufWriter::with_capacity(1 << 16, File::create(path)?);
+        let file = private().create(true).truncate(true).open(path)?;
+        let file = BufWriter::with_capacity(1 << 16, file);
         Ok(Self { file, digest: Sha256::new(), bytes: 0 })
     }
 

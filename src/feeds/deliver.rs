@@ -86,6 +86,16 @@ impl Default for DeliveryOptions {
 /// A lane of a webhook.
 type LaneKey = (i64, i64);
 
+/// What was taken out of turn, ahead of an event that fails.
+struct Ahead {
+    /// Where the lane was left, how often its next event had been tried, and whose receiver it was.
+    position: i64,
+    attempts: i64,
+    url: String,
+    /// The events.
+    taken: BTreeSet<i64>,
+}
+
 /// A lane that is due.
 #[derive(Clone, Debug)]
 struct Due {
@@ -121,7 +131,7 @@ pub struct Outbox {
     outgoing: Outgoing,
     options: DeliveryOptions,
     /// What was taken beyond where a lane is.
-    ahead: Mutex<HashMap<LaneKey, BTreeSet<i64>>>,
+    ahead: Mutex<HashMap<LaneKey, Ahead>>,
 }
 
 impl Outbox {
@@ -196,7 +206,7 @@ impl Outbox {
     /// Sends a window of a lane, and writes down what became of it.
     async fn round(&self, due: &Due) -> Result<(), StoreError> {
         let (events, end) = self.window(due).await?;
-        let mut taken = self.remembered(due.key());
+        let mut taken = self.remembered(due);
         let mut streams: BTreeMap<(&str, &str), Vec<StoredEvent>> = BTreeMap::new();
         for event in events.iter().filter(|event| !taken.contains(&event.position)) {
             streams.entry((&event.aggregate_type, &event.aggregate_id)).or_default().push(event.clone());
@@ -219,9 +229,10 @@ impl Outbox {
             failed: first.zip(failed.map(|(_, why)| why.clone())),
             newly: &newly,
         };
-        self.write_down(due, &step).await?;
-        let kept = taken.into_iter().filter(|position| *position > step.to).collect();
-        self.remember(due.key(), kept);
+        let (position, attempts) = self.write_down(due, &step).await?;
+        let taken = taken.into_iter().filter(|taken| *taken > position).collect();
+        let url = due.webhook.subscription.url.clone();
+        self.remember(due.key(), Ahead { position, attempts, url, taken });
         if failures().any(|(_, why)| matches!(why, Untaken::Gone)) {
             self.pause(due.webhook.id).await?;
         }
@@ -319,8 +330,8 @@ impl Outbox {
         })
     }
 
-    /// Moves a lane, unless it was moved meanwhile.
-    async fn write_down(&self, due: &Due, step: &Step<'_>) -> Result<(), StoreError> {
+    /// Moves a lane, unless it was moved meanwhile; where to, and how often its next event was tried.
+    async fn write_down(&self, due: &Due, step: &Step<'_>) -> Result<(i64, i64), StoreError> {
         let Due { webhook, lane } = due;
         let now_ms = self.ledger.clock().now_ms();
         let is_again = step.to == lane.position && lane.attempts > 0;
@@ -346,6 +357,7 @@ impl Outbox {
                 (step.to, Some(Tried { attempts, since_ms, why }))
             }
         };
+        let tried = failing.as_ref().map_or(0, |tried| tried.attempts);
         let moved = match failing {
             None if lane.until > 0 && to >= lane.until => Statement::new(
                 "DELETE FROM webhook_lanes WHERE bucket = $1 AND webhook_id = $2 AND lane = $3 AND position = $4
@@ -374,7 +386,8 @@ impl Outbox {
             }
         };
         let statements = std::iter::once(moved.must_return()).chain(beside).collect();
-        self.ledger.store().write(statements).await.map(drop)
+        self.ledger.store().write(statements).await?;
+        Ok((to, tried))
     }
 
     /// A receiver that is gone is not asked again, until somebody resumes it.
@@ -397,17 +410,23 @@ impl Outbox {
         Ok(())
     }
 
-    fn remembered(&self, key: LaneKey) -> BTreeSet<i64> {
+    /// What was taken ahead of a lane that is as it was left: not of one that somebody has sent elsewhere since.
+    fn remembered(&self, Due { webhook, lane }: &Due) -> BTreeSet<i64> {
         let ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-        ahead.get(&key).cloned().unwrap_or_default()
+        let is_as_left = |ahead: &&Ahead| {
+            let left = (ahead.position, ahead.attempts, ahead.url.as_str());
+            left == (lane.position, lane.attempts, webhook.subscription.url.as_str())
+        };
+        let ahead = ahead.get(&(webhook.id, lane.lane)).filter(is_as_left);
+        ahead.map(|ahead| ahead.taken.clone()).unwrap_or_default()
     }
 
-    fn remember(&self, key: LaneKey, taken: BTreeSet<i64>) {
+    fn remember(&self, key: LaneKey, left: Ahead) {
         let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-        if taken.is_empty() {
+        if left.taken.is_empty() {
             ahead.remove(&key);
         } else {
-            ahead.insert(key, taken);
+            ahead.insert(key, left);
         }
     }
 
@@ -522,6 +541,7 @@ pub async fn run_webhooks(ledger: Ledger, options: DeliveryOptions) {
         while let Some(ended) = working.try_join_next() {
             match ended {
                 Ok(key) => drop(busy.remove(&key)),
+                Err(error) if error.is_cancelled() => {}
                 Err(error) => {
                     // Which one it was is not known: the others find their lanes as they are.
                     tracing::error!(%error, "sending to a webhook has ended");

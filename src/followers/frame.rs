@@ -123,11 +123,13 @@ fn lease_of(follower: &Follower) -> String {
 pub(crate) struct Said {
     follower: &'static Follower,
     failure: Option<(String, Instant)>,
+    /// Whether it is known that nothing of an earlier failure stands written down.
+    clear: bool,
 }
 
 impl Said {
     pub(crate) fn new(follower: &'static Follower) -> Self {
-        Self { follower, failure: None }
+        Self { follower, failure: None, clear: false }
     }
 
     /// Says how a step ended, where that is news, and writes it down.
@@ -138,8 +140,12 @@ impl Said {
         let Some(text) = error else {
             if self.failure.take().is_some() {
                 tracing::info!(follower = name, "the follower goes on");
-                note(ledger, self.follower, None).await;
+            } else if self.clear {
+                return;
             }
+            // What another process, or the one before, has left there is mended too.
+            note(ledger, self.follower, None).await;
+            self.clear = true;
             return;
         };
         let said =
@@ -147,6 +153,7 @@ impl Said {
         if !said {
             tracing::error!(follower = name, error = %text, "the follower stands still");
             self.failure = Some((text.to_owned(), Instant::now()));
+            self.clear = false;
             note(ledger, self.follower, Some(text.to_owned())).await;
         }
     }

@@ -363,7 +363,7 @@ pub async fn ask(store: &Store, question: &Question) -> Result<Answer, AskError>
         |place: Option<Place>| place.and_then(|place| rows.get(place)).map(Vec::as_slice).unwrap_or_default();
     let mut lines = Lines::default();
     lines.put(of(parts.summed), question, &parts.sums);
-    raise_levels(&mut lines, of(parts.opening), question, &parts.levels);
+    raise_levels(&mut lines, of(parts.opening), question, &parts.levels)?;
     lines.put(of(parts.members), question, &["members", "returning_members"]);
     put_medians(&mut lines, of(parts.median), question);
     if lines.0.len() > MAX_GROUPS {
@@ -437,17 +437,23 @@ impl Plan<'_> {
         let group =
             if by.is_empty() { String::new() } else { format!(" GROUP BY {}", by.trim_start_matches(", ")) };
         let sql = format!(
-            "SELECT CAST({first} AS BIGINT){by}{select} FROM {table} AS t WHERE t.bucket = $1 AND t.day < {first}{}{group}",
+            "SELECT CAST({first} AS BIGINT){by}{select} FROM {table} AS t WHERE t.bucket = $1 AND t.day < {first}{}{group} LIMIT {}",
             self.only(),
+            MAX_GROUPS + 1,
         );
         self.look(sql)
     }
 }
 
 /// Makes of what each period changed what there is at its end.
-fn raise_levels(lines: &mut Lines, opening: &[Row], question: &Question, levels: &[&'static str]) {
+fn raise_levels(
+    lines: &mut Lines,
+    opening: &[Row],
+    question: &Question,
+    levels: &[&'static str],
+) -> Result<(), AskError> {
     if levels.is_empty() {
-        return;
+        return Ok(());
     }
     let by = question.by.len();
     let mut reached: BTreeMap<Vec<i64>, Vec<i64>> = BTreeMap::new();
@@ -468,8 +474,13 @@ fn raise_levels(lines: &mut Lines, opening: &[Row], question: &Question, levels:
                 let sums = lines.entry(period, key.clone());
                 sums.extend(levels.iter().copied().zip(level.iter().copied()));
             }
+            // What has not ended is there in every period: that may be far more than was summed.
+            if lines.0.len() > MAX_GROUPS {
+                return Err(AskError::TooMany);
+            }
         }
     }
+    Ok(())
 }
 
 /// The lower of the two in the middle, where two are.

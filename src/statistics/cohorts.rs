@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::ask::{AsOf, AskError, look, only_sql};
-use super::period::{Period, values};
+use super::ask::{AsOf, AskError, MAX_GROUPS, look, only_sql};
+use super::period::{Period, days_between, values};
 use crate::store::{BUCKET, Cell, Look, Row, Store};
 
 const TABLE: &str = "stats_cohorts_v1";
@@ -51,8 +51,17 @@ impl Cohort {
     }
 }
 
+/// Sums of days that one question may add up.
+const MAX_SUMS: usize = 400_000;
+
 /// Each cohort, in the order of its periods.
 pub async fn cohorts(store: &Store, question: &Cohorts) -> Result<(AsOf, Vec<Cohort>), AskError> {
+    let (issued, happened) = (question.issued.len(), question.happened.len());
+    let days = question.happened.first().zip(question.happened.last());
+    let days = days.map_or(0, |(first, last)| days_between(first.start, last.end));
+    if issued * happened > MAX_GROUPS || issued.saturating_mul(days) > MAX_SUMS {
+        return Err(AskError::TooMany);
+    }
     let empty = |period: &Period| Cohort {
         start: period.start,
         issued: 0,
@@ -76,11 +85,12 @@ pub async fn cohorts(store: &Store, question: &Cohorts) -> Result<(AsOf, Vec<Coh
     };
     let (as_of, rows) = look(store, &BTreeSet::from([TABLE]), looks).await?;
     for row in rows.first().into_iter().flatten() {
-        let Some(cohort) = cohorts.iter_mut().find(|cohort| cohort.start == row.int(0)) else { continue };
+        let place = cohorts.partition_point(|cohort| cohort.start < row.int(0));
+        let Some(cohort) = cohorts.get_mut(place) else { continue };
         cohort.issued += row.int(2);
         let day = row.int(1);
-        let place = question.happened.iter().position(|period| period.start <= day && day <= period.end);
-        if let Some(happened) = place.and_then(|place| cohort.happened.get_mut(place)) {
+        let place = question.happened.partition_point(|period| period.end < day);
+        if let Some(happened) = cohort.happened.get_mut(place) {
             happened.seen += row.int(3);
             happened.used += row.int(4);
         }

@@ -140,7 +140,8 @@ impl Statistics {
         }
         let at = |statistic: &&'static Statistic| at(statistic).unwrap_or_default();
         let Some(from) = self.folded.iter().map(at).min() else { return Ok(false) };
-        self.keep_zone(store, from).await?;
+        let counted = self.folded.iter().map(at).max().unwrap_or_default();
+        self.keep_zone(store, counted).await?;
         // Those that are further wait for the ones behind.
         let ahead = self.folded.iter().map(at).filter(|position| *position > from).min();
         let until = ahead.unwrap_or(i64::MAX).min(from.saturating_add(self.range)).min(reached.head);
@@ -152,13 +153,9 @@ impl Statistics {
         let events = log.events_after(from, until - from).await?;
         let Some(last) = events.last() else { return Ok(false) };
         let to = last.position;
-        let added = match self.added(log, from, &group, events).await {
-            Ok(added) => added,
-            Err(error) => {
-                self.known = Known::default();
-                return Err(error);
-            }
-        };
+        // What it knows is further than the tables from here on, and is kept only where they come along.
+        let mut known = std::mem::take(&mut self.known);
+        let added = added(&mut known, log, (from, self.zone), &group, events).await?;
         let checkpoints = group.iter().map(|one| {
             let sql = "UPDATE checkpoints SET value = $3 WHERE bucket = $1 AND name = $2 AND value = $4
                        RETURNING value";
@@ -166,71 +163,30 @@ impl Statistics {
             Statement::new(sql, cells).must_return()
         });
         let rows = group.iter().zip(&added).flat_map(|(one, rows)| one.add(rows));
+        // None is behind those that were folded here. Told to begin anew meanwhile, it has no checkpoint.
         let follower = Statement::new(
-            "INSERT INTO checkpoints (bucket, name, value)
-             SELECT $1, $2, MIN(value) FROM checkpoints
-             WHERE bucket = $1 AND name LIKE 'stats\\_%' ESCAPE '\\' HAVING MIN(value) IS NOT NULL
-             ON CONFLICT (bucket, name) DO UPDATE SET value = excluded.value",
-            [BUCKET.into(), STATISTICS.name.into()],
+            "UPDATE checkpoints SET value = $3 WHERE bucket = $1 AND name = $2 RETURNING value",
+            [BUCKET.into(), STATISTICS.name.into(), to.into()],
         );
-        let answers = store.write(checkpoints.chain(rows).chain([follower]).collect()).await?;
+        let moved = std::iter::once(follower.must_return()).chain(checkpoints);
+        let answers = store.write(moved.chain(rows).collect()).await?;
         // Where another process was faster, or it was told to begin anew, nothing was written.
-        let done =
-            answers.len() >= group.len() && answers.iter().take(group.len()).all(|rows| !rows.is_empty());
+        let moved = 1 + group.len();
+        let done = answers.len() >= moved && answers.iter().take(moved).all(|rows| !rows.is_empty());
         if done {
-            self.known.position = to;
-        } else {
-            self.known = Known::default();
+            self.known = Known { position: to, ..known };
         }
         Ok(!done || to < reached.head)
     }
 
-    /// What a range adds to each of these statistics.
-    async fn added(
-        &mut self,
-        store: &Store,
-        from: i64,
-        group: &[&'static Statistic],
-        events: Vec<StoredEvent>,
-    ) -> Result<Vec<Vec<Row>>, StatisticsError> {
-        for (event, expected) in events.iter().zip(from + 1..) {
-            if event.position != expected {
-                return Err(StatisticsError::Missing { expected, found: event.position });
-            }
-        }
-        if self.known.position != from {
-            self.known = Known { position: from, ..Known::default() };
-        }
-        let mut happened = Vec::new();
-        for event in events.iter().filter(|event| event.aggregate_type == "coupon") {
-            happened.push((event.position, id_of(event.as_ref())?, event.sequence, decode::<Coupon>(event)?));
-        }
-        self.known.recall(store, from, self.zone, &happened).await?;
-        let mut facts = Vec::new();
-        for (position, coupon_id, _, event) in &happened {
-            let told = self.known.tell(*coupon_id, event, self.zone);
-            facts.extend(told.into_iter().map(|fact| Fact {
-                position: *position,
-                coupon_id: *coupon_id,
-                ..fact
-            }));
-        }
-        let group = group.to_vec();
-        let folding = tokio::task::spawn_blocking(move || {
-            let facts: Vec<Vec<Cell>> = facts.iter().map(Fact::cells).collect();
-            fold(&group, &COLUMNS, &facts)
-        });
-        Ok(folding.await.map_err(|_| StatisticsError::Ended)??)
-    }
-
-    /// Days are counted in one zone.
-    async fn keep_zone(&self, store: &Store, from: i64) -> Result<(), StatisticsError> {
+    /// Days are counted in one zone: the one of those that were counted as far as this.
+    async fn keep_zone(&self, store: &Store, counted_to: i64) -> Result<(), StatisticsError> {
         let zone = number_of(self.zone.0.name());
         let sql = "SELECT value FROM checkpoints WHERE bucket = $1 AND name = $2";
         let rows = store.query(Statement::new(sql, [BUCKET.into(), ZONE.into()])).await?;
         match rows.first().map(|row| row.int(0)) {
             Some(counted) if counted == zone => Ok(()),
-            Some(counted) if from > 0 => Err(StatisticsError::Zone {
+            Some(counted) if counted_to > 0 => Err(StatisticsError::Zone {
                 counted: zone_of(counted).map_or("another time zone", |zone| zone.0.name()).to_owned(),
                 zone: self.zone.0.name().to_owned(),
             }),
@@ -242,6 +198,44 @@ impl Statistics {
             }
         }
     }
+}
+
+/// What a range adds to each of these statistics. What is known is then as of the range's end.
+async fn added(
+    known: &mut Known,
+    log: &Store,
+    (from, zone): (i64, Zone),
+    group: &[&'static Statistic],
+    events: Vec<StoredEvent>,
+) -> Result<Vec<Vec<Row>>, StatisticsError> {
+    for (event, expected) in events.iter().zip(from + 1..) {
+        if event.position != expected {
+            return Err(StatisticsError::Missing { expected, found: event.position });
+        }
+    }
+    if known.position != from {
+        *known = Known { position: from, ..Known::default() };
+    }
+    let mut happened = Vec::new();
+    for event in events.iter().filter(|event| event.aggregate_type == "coupon") {
+        happened.push((event.position, id_of(event.as_ref())?, event.sequence, decode::<Coupon>(event)?));
+    }
+    known.recall(log, from, zone, &happened).await?;
+    let mut facts = Vec::new();
+    for (position, coupon_id, _, event) in &happened {
+        let told = known.tell(*coupon_id, event, zone);
+        facts.extend(told.into_iter().map(|fact| Fact {
+            position: *position,
+            coupon_id: *coupon_id,
+            ..fact
+        }));
+    }
+    let group = group.to_vec();
+    let folding = tokio::task::spawn_blocking(move || {
+        let facts: Vec<Vec<Cell>> = facts.iter().map(Fact::cells).collect();
+        fold(&group, &COLUMNS, &facts)
+    });
+    Ok(folding.await.map_err(|_| StatisticsError::Ended)??)
 }
 
 /// The zone that days were counted in; None = none was counted yet, or in one that nobody knows.

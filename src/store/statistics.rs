@@ -42,7 +42,7 @@ pub struct Statistic {
     fold: &'static str,
     /// How rows are added, so many at a time.
     add: [&'static str; ROWS_AT_A_TIME.len()],
-    /// How some of its rows are removed.
+    /// How some of its rows are removed, as long as it has not begun.
     pub(crate) clear: &'static str,
 }
 
@@ -120,7 +120,8 @@ impl Statistic {
         let key_text = key.join(", ");
         let clear = format!(
             "DELETE FROM {table} WHERE bucket = $1 AND ({key_text}) IN
-               (SELECT {key_text} FROM {table} WHERE bucket = $1 LIMIT $2) RETURNING bucket"
+               (SELECT {key_text} FROM {table} WHERE bucket = $1 LIMIT $2)
+             AND NOT EXISTS (SELECT 1 FROM checkpoints WHERE bucket = $1 AND name = '{table}') RETURNING bucket"
         );
         let key = key.iter().map(|name| kept((*name).to_owned())).collect();
         Ok(Self { name, table: kept(table.to_owned()), columns, key, create, fold, add, clear: kept(clear) })

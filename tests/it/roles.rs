@@ -8,6 +8,7 @@ use coupon_ledger::audit::rebuild::Running;
 use coupon_ledger::audit::tlog;
 use coupon_ledger::clock::{Clock, Zone};
 use coupon_ledger::directory::use_up_state;
+use coupon_ledger::exports::{ExportPlace, tick};
 use coupon_ledger::followers::{self, EXPIRY};
 use coupon_ledger::identity::Caller;
 use coupon_ledger::messages::{KEEP_UNREAD_MS, forget, remind};
@@ -31,6 +32,28 @@ pub async fn with_role(owner: &Home) -> Home {
     owner.sql(&format!("CREATE ROLE {role} LOGIN")).await.unwrap();
     owner.sql(&documented_grants().replace("coupon_server", &role)).await.unwrap();
     owner.beside(owner.database_url.clone().unwrap().replace("postgres@", &format!("{role}@")))
+}
+
+/// The role for jobs of docs/projections.md.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_reports_role_reads_the_views_and_nothing_else() {
+    let world = World::with_people(Engine::Postgres).await;
+    crate::statistics::count_all(&world).await;
+    let owner = world.close().await;
+    let text = std::fs::read_to_string("docs/projections.md").unwrap();
+    let block = text.split("```sql\n").find(|block| block.starts_with("CREATE ROLE coupon_reports")).unwrap();
+    let role = format!("reports_{}", serving_role(&owner));
+    let grants = block.split("```").next().unwrap().lines().filter(|line| !line.contains("ON DATABASE"));
+    owner.sql(&grants.collect::<Vec<_>>().join("\n").replace("coupon_reports", &role)).await.unwrap();
+    let jobs = owner.beside(owner.database_url.clone().unwrap().replace("postgres@", &format!("{role}@")));
+    for view in ["stats_days", "stats_definitions", "stats_cohorts", "stats_uses", "checkpoints"] {
+        jobs.sql(&format!("SELECT * FROM {view} LIMIT 1")).await.unwrap();
+    }
+    for table in ["events", "members", "wallet_v1", "stats_days_v1", "exports", "sessions"] {
+        let refused = jobs.sql(&format!("SELECT * FROM {table} LIMIT 1")).await.unwrap_err().to_string();
+        assert!(refused.contains("permission denied"), "{table}: {refused}");
+    }
+    jobs.sql("UPDATE checkpoints SET value = 0").await.unwrap_err();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -119,6 +142,21 @@ async fn a_server_under_the_documented_grants_serves_and_cannot_change_the_log()
     world.operator("/business/addattract", allot).await.ok();
     let taken = world.call(MEMBER, "/wechat/receive", json!({"business_id": 2})).await;
     assert_eq!(taken.ok()[0]["code"], 0);
+
+    for _ in 0..2 {
+        crate::statistics::count_all(&world).await;
+        followers::order(&world.ledger, "statistics", followers::Order::Reset).await.unwrap();
+    }
+    crate::statistics::count_all(&world).await;
+    for path in ["/v1/statistics/figures", "/v1/exports/members.csv", "/v1/readers/member/442"] {
+        assert_eq!(world.get(Caller::Operator, path).await.status, 200, "{path}");
+    }
+    let bearer = format!("Bearer {}", world.token(Caller::Operator));
+    let asked = "/v1/exports?sheet=members&format=xlsx";
+    assert_eq!(world.raw("POST", asked, &[("authorization", &bearer)], Vec::new()).await.status, 200);
+    let place = ExportPlace { folder: world.home.path().join("exports"), ..ExportPlace::default() };
+    assert_eq!(tick(&world.ledger, &place).await.unwrap(), 1);
+    assert_eq!(world.get(Caller::Operator, "/v1/exports/2").await.body["state"], "done");
 
     assert!(crate::messages::tell(&world.ledger).await > 0);
     remind(&world.ledger, 3, false).await.unwrap();

@@ -355,8 +355,55 @@ on_both_engines! {
             format!("auditor {members} through GET /v1/exports/members.xlsx, an answer with 2 in all"),
             format!("operator {members} through POST /v1/exports, an answer with 2 in all"),
         ]);
+        // Another who may have members sees that it is there, and gets his own only by asking.
+        let job = world.get(Caller::Operator, "/v1/exports").await.body["exports"][0].clone();
+        let of_another = world.get(Caller::Auditor, &format!("/v1/exports/{}", job["id"])).await.body;
+        assert_eq!((&job["state"], &of_another["state"]), (&json!("done"), &json!("done")));
+        assert!(job["file"].is_string() && of_another["file"].is_null(), "{of_another}");
         let employee = readers("employee/1000").await;
         assert!(employee[0].contains("through GET /v1/exports/employees.csv"), "{employee:?}");
+        world.close().await;
+    }
+
+    async fn a_folder_that_is_somebodys_is_refused_and_left_as_it_is(engine: Engine) {
+        use std::os::unix::fs::PermissionsExt as _;
+        let (world, place) = world(engine).await;
+        std::fs::create_dir_all(place.folder.join("2024")).unwrap();
+        std::fs::write(place.folder.join("20261129.csv"), "theirs").unwrap();
+        ask(&world, "sheet=coupons&format=csv").await;
+        let refused = tick(&world.ledger, &place).await.unwrap_err().to_string();
+        assert!(refused.contains("exports need one of their own"), "{refused}");
+        assert_eq!(left(&place.folder), ["2024", "20261129.csv"]);
+        let elsewhere = ExportPlace { folder: world.home.path().join("others"), ..place };
+        std::fs::create_dir_all(&elsewhere.folder).unwrap();
+        std::fs::write(elsewhere.folder.join("home"), "0011223344556677 coupon-ledger/another").unwrap();
+        let refused = tick(&world.ledger, &elsewhere).await.unwrap_err().to_string();
+        assert!(refused.contains("is of another ledger: coupon-ledger/another"), "{refused}");
+        // In its own it leaves what is called otherwise than its files, and nobody else may read those.
+        let own = ExportPlace { folder: world.home.path().join("own"), ..elsewhere };
+        tick(&world.ledger, &own).await.unwrap();
+        for theirs in ["7.txt", "007.csv", "2023"] {
+            std::fs::create_dir_all(own.folder.join(theirs)).unwrap();
+        }
+        tick(&world.ledger, &own).await.unwrap();
+        assert_eq!(left(&own.folder), ["007.csv", "1.csv", "2023", "7.txt"]);
+        let mode = std::fs::metadata(own.folder.join("1.csv")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        world.close().await;
+    }
+
+    async fn so_many_exports_are_under_way_at_most(engine: Engine) {
+        let (world, place) = world(engine).await;
+        for _ in 0..20 {
+            ask(&world, "sheet=coupons&format=csv").await;
+        }
+        let more = "/v1/exports?sheet=coupons&format=csv";
+        let refused = post(&world, Caller::Operator, more, None).await;
+        assert_eq!((refused.status.as_u16(), &refused.body["code"]), (409, &json!(6003)), "{}", refused.body);
+        assert_eq!(post(&world, Caller::Operator, "/v1/exports/3/cancel", None).await.status, 200);
+        ask(&world, "sheet=coupons&format=csv").await;
+        tick(&world.ledger, &place).await.unwrap();
+        ask(&world, "sheet=coupons&format=csv").await;
         world.close().await;
     }
 

@@ -585,6 +585,7 @@ on_both_engines! {
             ("figures?sort=redeemed&measures=issued", "none of the measures"),
             ("figures?limit=0", "limit"),
             ("cohorts?issued=decade", "issued"),
+            ("cohorts?issued=day&used=day&start=2024-06-01&end=2026-11-20", "ask for fewer periods"),
             ("cohorts?only=shop_id:1", "does not tell coupons apart by shop_id"),
             ("funnel?only=shop_id:1", "does not tell coupons apart by shop_id"),
         ] {
@@ -663,6 +664,48 @@ on_both_engines! {
         by_month.retain(|_, sums| sums[0] != 0);
         assert!(by_month.len() > 2, "{by_month:?}");
         assert_eq!(table(store, new).await, by_month);
+    }
+
+    /// What was remembered of coupons must not be further than the tables.
+    async fn a_write_that_fails_loses_nothing_and_doubles_nothing(engine: Engine) {
+        let world = World::with_people(engine).await;
+        months(&world).await;
+        let (refuse, take) = match engine {
+            Engine::Sqlite => (
+                "CREATE TRIGGER no BEFORE INSERT ON stats_uses_v1 BEGIN SELECT RAISE(ABORT, 'no'); END",
+                "DROP TRIGGER no",
+            ),
+            Engine::Postgres => (
+                "ALTER TABLE stats_uses_v1 ADD CONSTRAINT no CHECK (bucket < 0) NOT VALID",
+                "ALTER TABLE stats_uses_v1 DROP CONSTRAINT no",
+            ),
+        };
+        let mut counting = Statistics::new(world.ledger.zone()).unwrap().with_range(7);
+        let mut failed = 0;
+        loop {
+            world.home.sql(refuse).await.unwrap();
+            for _ in 0..2 {
+                failed += i32::from(counting.step(world.store()).await.is_err());
+            }
+            world.home.sql(take).await.unwrap();
+            if !counting.step(world.store()).await.unwrap() {
+                break;
+            }
+        }
+        assert!(failed > 5, "{failed} writes failed");
+        assert_eq!(tables(world.store()).await, computed(world.store(), world.ledger.zone()).await);
+        assert_eq!(told(&look(&world).await), Vec::<String>::new());
+        world.close().await;
+    }
+
+    async fn a_table_that_is_no_statistic_any_more_holds_nothing_back(engine: Engine) {
+        let world = World::with_people(engine).await;
+        world.home.sql("INSERT INTO checkpoints (bucket, name, value) VALUES (0, 'stats_gone_v1', 3)").await.unwrap();
+        months(&world).await;
+        count_all(&world).await;
+        let reached = followers::checkpoint(world.store(), &followers::STATISTICS).await.unwrap();
+        assert_eq!(reached, world.store().head().await.unwrap());
+        world.close().await;
     }
 
     async fn another_time_zone_stops_them_until_they_are_told_to_count_anew(engine: Engine) {

@@ -74,12 +74,24 @@ fn no_scratch(error: OpenError) -> VerifyError {
 
 /// Whether it came to an end: not where a table is at an earlier position than one that was looked at.
 async fn check_with(scratch: &Scratch, store: &Store, totals: &mut Totals) -> Result<bool, CheckError> {
-    // Where no day was counted there is nothing to count.
-    let Some(zone) = zone_counted(store).await? else { return Ok(true) };
+    // Those that are behind come first: the scratch is only counted on.
+    let mut at = Vec::new();
+    for statistic in statistics().map_err(StatisticsError::from)? {
+        let (position, rows) = part(store, statistic, None).await?;
+        at.push((position.unwrap_or_default(), rows.is_empty(), statistic));
+    }
+    at.sort_by_key(|(position, ..)| *position);
+    let Some(zone) = zone_counted(store).await? else {
+        // Where no day was counted there is nothing to count.
+        if at.iter().any(|(position, is_empty, _)| *position > 0 || !is_empty) {
+            totals.find(wrong("it does not say in which time zone days were counted".to_owned()));
+        }
+        return Ok(true);
+    };
     let again = scratch.store();
     let mut counting = Statistics::new(zone).map_err(StatisticsError::from)?;
     let mut counted = 0;
-    for statistic in statistics().map_err(StatisticsError::from)? {
+    for (_, _, statistic) in at {
         let mut behind = None;
         loop {
             let (position, theirs) = part(store, statistic, behind.as_deref()).await?;

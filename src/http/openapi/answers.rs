@@ -136,7 +136,12 @@ const TOLD: &[Told] = &[
         "when its file goes, Unix milliseconds; null = there is none",
     ),
     beside("sheet", "server", Is::TextOrNull, "which server makes it or has it; null = none yet"),
-    beside("sheet", "file", Is::TextOrNull, "a link that downloads it, for an hour; null = there is no file"),
+    beside(
+        "sheet",
+        "file",
+        Is::TextOrNull,
+        "a link that downloads it, for an hour; null = there is no file, or it holds people's data and another asked for it",
+    ),
     beside("column", "old", Is::Anything, "what stood there"),
     beside("column", "new", Is::Anything, "what stands there now"),
     told(

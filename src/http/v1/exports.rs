@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{AT, Ask, Method, Page, Resource, Run, statistics};
 use crate::access::{self, Resource as Target};
 use crate::exports::{
-    self, Accepts, Answered, Asked, BEGIN, Begun, END, Export, ExportError, Format, Head, LINK_MS,
+    self, Accepts, Answered, Asked, BEGIN, Begun, END, Export, ExportError, Format, Head, LINK_MS, MAX_OPEN,
     ROWS_AT_ONCE, SHEETS, Selection, Sheet, State,
 };
 use crate::http::form::Form;
@@ -103,7 +103,8 @@ const OF_JOBS: &[Resource] = &[
         path: "/v1/exports/{id}",
         about: "How an export stands: `state` is waiting, running, done, failed (`reason` says why), cancelled, removed (its file is \
                 gone) or answered (at once; there is no file); `seen` of `total` streams are read, `rows` found, `written` \
-                of them in the file. `file` is a link that downloads it without a token for an hour; `server` made it and has it",
+                of them in the file. `file` is a link that downloads it without a token for an hour, and of people's data \
+                for who asked for it alone; `server` made it and has it",
         parts: &[ID],
         query: &[],
         produces: "application/json",
@@ -263,7 +264,7 @@ pub(super) async fn run(run: Exports, ask: Ask) -> Result<Page, Failure> {
         Exports::List => list(ask).await,
         Exports::Look => {
             let (ask, export) = find(ask).await?;
-            shown(&ask.app, &export)
+            shown(&ask, &export)
         }
         Exports::Cancel => cancel(ask).await,
         Exports::Resume => resume(ask).await,
@@ -372,11 +373,15 @@ async fn begin(mut ask: Ask) -> Result<Page, Failure> {
     let (id, replayed) = match exports::begin(&ask.app.ledger, &asked, &meta).await? {
         Begun::New(id) => (id, false),
         Begun::Replayed(id) => (id, true),
+        Begun::TooMany => {
+            let said = format!("{MAX_OPEN} exports are under way: wait for one, or cancel one");
+            return Err(Failure::Said(&CHANGED_MEANWHILE, said));
+        }
         Begun::KeyReused => return Err(Failure::Said(&KEY_REUSED, KEY_REUSED.text(ask.language).to_owned())),
     };
     ask.app.options.exports.news.notify_one();
     let export = exports::export(&ask.app.ledger, id).await?.ok_or_else(|| no_such(id))?;
-    let page = shown(&ask.app, &export)?;
+    let page = shown(&ask, &export)?;
     Ok(if replayed { page.with_text("idempotency-replayed", "true") } else { page })
 }
 
@@ -399,7 +404,7 @@ async fn list(mut ask: Ask) -> Result<Page, Failure> {
     ask.checked()?;
     let exports = exports::exports(&ask.app.ledger, before, limit).await?;
     let may = exports.iter().filter(|export| may_have(&ask, export.asked.selection.sheet));
-    let shown: Vec<Value> = may.map(|export| told(&ask.app, export)).collect();
+    let shown: Vec<Value> = may.map(|export| told(&ask, export)).collect();
     Page::json(&json!({ "exports": shown }))
 }
 
@@ -421,17 +426,20 @@ async fn changed(ask: &Ask, id: i64, is_so: bool, what: &str) -> Result<Page, Fa
         return Err(Failure::Said(&CHANGED_MEANWHILE, format!("export {id} is not {what}")));
     }
     let export = exports::export(&ask.app.ledger, id).await?.ok_or_else(|| no_such(id))?;
-    shown(&ask.app, &export)
+    shown(ask, &export)
 }
 
-fn shown(app: &App, export: &Export) -> Result<Page, Failure> {
-    Page::json(&told(app, export))
+fn shown(ask: &Ask, export: &Export) -> Result<Page, Failure> {
+    Page::json(&told(ask, export))
 }
 
-fn told(app: &App, export: &Export) -> Value {
+fn told(ask: &Ask, export: &Export) -> Value {
+    let app = &ask.app;
     let some = |number: i64| if number == 0 { Value::Null } else { number.into() };
     let words = |text: &str| if text.is_empty() { Value::Null } else { text.into() };
-    let file = (export.state == State::Done).then(|| {
+    // Whoever opens the link is not known. So who asked for people's data is told of in the log, and gets it alone.
+    let may_open = export.asked.selection.sheet.whose.is_none() || export.asked_by == ask.caller.to_string();
+    let file = (export.state == State::Done && may_open).then(|| {
         let until_ms = app.ledger.clock().now_ms() + LINK_MS;
         let signature = app.ledger.secrets().download_signature(export.id, until_ms);
         format!("/v1/exports/{}/file?until={until_ms}&signature={signature}", export.id)

@@ -136,6 +136,7 @@ pub(super) const RESOURCES: &[Resource] = &[
 ];
 
 pub(super) async fn run(which: Statistics, ask: Ask) -> Result<Page, Failure> {
+    let _turn = ask.app.asking.clone().acquire_owned().await.map_err(|_| Failure::TooSlow)?;
     match which {
         Statistics::Catalogue => catalogue(ask).await,
         Statistics::Figures => figures(ask).await,
