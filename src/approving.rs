@@ -99,27 +99,23 @@ impl Rule {
 /// Everybody who may stand behind whoever proposes, himself first. `by_token`: whether a signed token is all that he has
 /// shown.
 pub async fn behind(ledger: &Ledger, caller: Caller, by_token: bool) -> Result<Vec<String>, ExecuteError> {
-    let mut behind = maybe(ledger, caller, by_token).await?;
+    let mut behind = maybe(ledger, caller).await?;
     let operator = Caller::Operator.to_string();
     let is_operator = |who: &String| who.starts_with(operator.as_str());
-    if behind.iter().any(is_operator) && !behind.contains(&operator) {
+    if (by_token || behind.iter().any(is_operator)) && !behind.contains(&operator) {
         behind.push(operator);
     }
     Ok(behind)
 }
 
-/// Everybody whom a caller may be, himself first: whoever holds the ledger's secret signs tokens for anybody.
-pub async fn maybe(ledger: &Ledger, caller: Caller, by_token: bool) -> Result<Vec<String>, ExecuteError> {
+/// A caller and, of a machine, who has its key issued: he may have kept it.
+pub async fn maybe(ledger: &Ledger, caller: Caller) -> Result<Vec<String>, ExecuteError> {
     let mut maybe = vec![caller.to_string()];
     if let Caller::Machine(id) = caller {
         let issued = ledger.store().load_one(stream_of::<Machine>(id)).await?;
         let metadata = issued.first().and_then(|event| serde_json::from_str::<Value>(&event.metadata).ok());
         let issuer = metadata.and_then(|metadata| metadata.get("caller")?.as_str().map(ToOwned::to_owned));
         maybe.extend(issuer);
-    }
-    let operator = Caller::Operator.to_string();
-    if by_token && !maybe.contains(&operator) {
-        maybe.push(operator);
     }
     Ok(maybe)
 }

@@ -139,7 +139,7 @@ fn limits(call: &mut Call) -> Result<Answer, Failure> {
 async fn approve(mut call: Call) -> Result<Answer, Failure> {
     let id = call.form.id("id");
     call.checked()?;
-    let maybe = approving::maybe(&call.app.ledger, call.caller, call.is_by_token()).await?;
+    let maybe = approving::maybe(&call.app.ledger, call.caller).await?;
     let done = approving::approve(&call.app.ledger, id, maybe, &call.meta).await?;
     closed(&done)
 }

@@ -20,6 +20,8 @@ use crate::verify::put_secret;
 async fn world(engine: Engine) -> (World, ExportPlace) {
     let mut world = World::with_people(engine).await;
     let place = serve_from(&mut world, "exports");
+    // The folder is the ledger's from here on, whatever a test puts into it.
+    tick(&world.ledger, &place).await.unwrap();
     (world, place)
 }
 
@@ -368,6 +370,7 @@ on_both_engines! {
     async fn a_folder_that_is_somebodys_is_refused_and_left_as_it_is(engine: Engine) {
         use std::os::unix::fs::PermissionsExt as _;
         let (world, place) = world(engine).await;
+        let place = ExportPlace { folder: world.home.path().join("theirs"), ..place };
         std::fs::create_dir_all(place.folder.join("2024")).unwrap();
         std::fs::write(place.folder.join("20261129.csv"), "theirs").unwrap();
         ask(&world, "sheet=coupons&format=csv").await;
@@ -412,9 +415,10 @@ on_both_engines! {
         let world = World::with_people(engine).await;
         issue_many(&world, 30_000).await;
         put_secret(&world.home);
+        let folder = world.home.path().join("exports");
+        let place = ExportPlace { folder: folder.clone(), ..ExportPlace::default() };
+        tick(&world.ledger, &place).await.unwrap();
         let home = world.close().await;
-        let folder = home.path().join("exports");
-        std::fs::create_dir_all(&folder).unwrap();
         // While this test is the folder's worker the server is not.
         let lock = File::options().create(true).truncate(false).write(true).open(folder.join("lock")).unwrap();
         lock.lock().unwrap();
