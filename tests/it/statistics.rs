@@ -373,20 +373,6 @@ fn total(
     tables[name].iter().filter(|(key, _)| of(key)).map(|(_, sums)| sums[place]).sum()
 }
 
-/// Which weekday a coupon was used on: nobody had asked.
-const BY_WEEK: &str = "-- Uses by the week of their day.
-CREATE TABLE stats_hundreds_v1 (
-  bucket BIGINT NOT NULL,
-  month  BIGINT NOT NULL,
-  uses   BIGINT NOT NULL DEFAULT 0,
-  PRIMARY KEY (bucket, month)
-)
--- sqlite: STRICT, WITHOUT ROWID
-;
--- fold:
-SELECT use_day / 100 AS month, SUM(used) AS uses FROM facts WHERE used <> 0 GROUP BY 1
-";
-
 on_both_engines! {
     async fn verify_counts_them_anew_and_names_what_is_not_so(engine: Engine) {
         let world = World::with_people(engine).await;
@@ -648,10 +634,14 @@ on_both_engines! {
         months(&world).await;
         count_all(&world).await;
         let store = world.store();
-        let new: &'static Statistic = Box::leak(Box::new(Statistic::parse("stats_hundreds", BY_WEEK).unwrap()));
-        let made = BY_WEEK.split("-- fold:").next().unwrap();
+        // The page's own example.
+        let page = Box::leak(std::fs::read_to_string("docs/projections.md").unwrap().into_boxed_str());
+        let file = page.split("```text\n").find(|block| block.contains("CREATE TABLE stats_hours_v1")).unwrap();
+        let file = file.split("```").next().unwrap();
+        let new: &'static Statistic = Box::leak(Box::new(Statistic::parse("stats_hours", file).unwrap()));
+        let made = file.split("-- fold:").next().unwrap();
         let made = if world.home.database_url.is_none() { made.replace("-- sqlite: ", "").replace("BIGINT", "INTEGER") } else { made.to_owned() };
-        let view = "CREATE VIEW stats_hundreds AS SELECT month, uses FROM stats_hundreds_v1";
+        let view = "CREATE VIEW stats_hours AS SELECT day, hour, uses FROM stats_hours_v1";
         world.home.sql_all(&[made.trim_end().trim_end_matches(';').to_owned(), view.to_owned()]).await.unwrap();
         let every: Vec<&'static Statistic> = statistics().unwrap().iter().chain([new]).collect();
         let zone = world.ledger.zone();
@@ -662,13 +652,20 @@ on_both_engines! {
         fold(store, &mut [Statistics::of(every, zone).with_range(7)]).await;
         let expected = computed(store, zone).await;
         assert_eq!(tables(store).await, expected);
-        let mut by_month = Table::new();
+        let uses = statistics().unwrap().iter().find(|one| one.name == "stats_uses").unwrap();
+        let place = |name: &str| {
+            let mut named = uses.columns.iter().filter(|column| !column.is_sum);
+            named.position(|column| column.name == name).unwrap()
+        };
+        let (day, used_at_ms) = (place("day"), place("used_at_ms"));
+        let mut by_hour = Table::new();
         for (key, sums) in &expected["stats_uses"] {
-            by_month.entry(vec![key[1] / 100]).or_insert_with(|| vec![0])[0] += sums[0];
+            let hour = key[used_at_ms] / 3_600_000 % 24;
+            by_hour.entry(vec![key[day], hour]).or_insert_with(|| vec![0])[0] += sums[0];
         }
-        by_month.retain(|_, sums| sums[0] != 0);
-        assert!(by_month.len() > 2, "{by_month:?}");
-        assert_eq!(table(store, new).await, by_month);
+        by_hour.retain(|_, sums| sums[0] != 0);
+        assert!(by_hour.len() > 2, "{by_hour:?}");
+        assert_eq!(table(store, new).await, by_hour);
     }
 
     /// What was remembered of coupons must not be further than the tables.

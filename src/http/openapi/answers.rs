@@ -103,6 +103,12 @@ const TOLD: &[Told] = &[
     told("card_end", Is::DayOrNothing, "the card's last day; empty where there is none"),
     told("entry_date", Is::DayOrNothing, "the first day; empty where it is not known"),
     told("leave_date", Is::DayOrNothing, "the last day; empty where it is not known"),
+    beside(
+        "give_member_info",
+        "lapse_date",
+        Is::Text,
+        "until when it can be received, or was pending; empty once it was received",
+    ),
     told("phone", Is::Text, ""),
     told("member_card", Is::Text, ""),
     told("order_no", Is::Text, "the caller's own number; empty where there is none"),
