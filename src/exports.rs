@@ -156,7 +156,10 @@ pub enum Source {
     Pages(fn(&Reading, String) -> Page),
 }
 
-/// A list or a statistic that can be taken away as a file.
+/// A column with ids of people, and what kind of people they are.
+pub type Whose = (&'static str, fn(i64) -> Person);
+
+/// A list that can be taken away as a file.
 #[derive(Debug)]
 pub struct Sheet {
     /// Its name in paths.
@@ -167,7 +170,7 @@ pub struct Sheet {
     pub about: &'static str,
     /// The column with whose personal data a row holds, where rows hold any: the sheet then has a right of its own,
     /// each taking away is written down as a reading, and its files end with the next erasure.
-    pub whose: Option<(&'static str, fn(i64) -> Person)>,
+    pub whose: Option<Whose>,
     /// Its columns.
     pub columns: &'static [Column],
     /// By how many of the first columns, all of them numbers, the rows are in order and unique.
