@@ -196,8 +196,6 @@ pub enum ApprovalCommand {
     Approve {
         /// Who.
         by: String,
-        /// Everybody he may be, as far as he has proved it.
-        maybe: Vec<String>,
     },
     /// Refuse it.
     Refuse {
@@ -315,12 +313,8 @@ impl Approval {
         let state = self.state_at(at_ms);
         let ended = || Err(Refusal::field("id", Wrong::Ended));
         match command {
-            ApprovalCommand::Approve { maybe, .. }
-                if proposal.behind.iter().any(|one| maybe.contains(one)) =>
-            {
-                Err(Refusal::NotAnother)
-            }
-            ApprovalCommand::Approve { by, .. } => match state {
+            ApprovalCommand::Approve { by } if proposal.behind.contains(by) => Err(Refusal::NotAnother),
+            ApprovalCommand::Approve { by } => match state {
                 ApprovalState::Open => Ok(vec![ApprovalEvent::Approved { by: by.clone(), at_ms }]),
                 ApprovalState::Approved if self.closed_by == *by => Ok(Vec::new()),
                 _ => ended(),

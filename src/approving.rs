@@ -96,28 +96,22 @@ impl Rule {
     }
 }
 
-/// Everybody who may stand behind whoever proposes, himself first. `by_token`: whether a signed token is all that he has
+/// Everybody who may be the same person as a caller, himself first. `by_token`: whether a signed token is all that he has
 /// shown.
 pub async fn behind(ledger: &Ledger, caller: Caller, by_token: bool) -> Result<Vec<String>, ExecuteError> {
-    let mut behind = maybe(ledger, caller).await?;
+    let mut behind = vec![caller.to_string()];
+    if let Caller::Machine(id) = caller {
+        let issued = ledger.store().load_one(stream_of::<Machine>(id)).await?;
+        let metadata = issued.first().and_then(|event| serde_json::from_str::<Value>(&event.metadata).ok());
+        let issuer = metadata.and_then(|metadata| metadata.get("caller")?.as_str().map(ToOwned::to_owned));
+        behind.extend(issuer);
+    }
     let operator = Caller::Operator.to_string();
     let is_operator = |who: &String| who.starts_with(operator.as_str());
     if (by_token || behind.iter().any(is_operator)) && !behind.contains(&operator) {
         behind.push(operator);
     }
     Ok(behind)
-}
-
-/// A caller and, of a machine, who has its key issued: he may have kept it.
-pub async fn maybe(ledger: &Ledger, caller: Caller) -> Result<Vec<String>, ExecuteError> {
-    let mut maybe = vec![caller.to_string()];
-    if let Caller::Machine(id) = caller {
-        let issued = ledger.store().load_one(stream_of::<Machine>(id)).await?;
-        let metadata = issued.first().and_then(|event| serde_json::from_str::<Value>(&event.metadata).ok());
-        let issuer = metadata.and_then(|metadata| metadata.get("caller")?.as_str().map(ToOwned::to_owned));
-        maybe.extend(issuer);
-    }
-    Ok(maybe)
 }
 
 fn command(act: Act, rule: &Rule, meta: &Meta) -> ApprovalCommand {
@@ -195,14 +189,8 @@ pub(crate) async fn propose_job(
 /// # Errors
 /// 2005; 1002 where he may be who proposed it, or whoever proposed it may not any more; 401 where it is not open; then what
 /// the command itself meets now, and 6003 where it would come to another number than was proposed: it stays open then.
-pub async fn approve(
-    ledger: &Ledger,
-    id: i64,
-    maybe: Vec<String>,
-    meta: &Meta,
-) -> Result<Executed<Approval>, ExecuteError> {
-    let approve = Approve { id, maybe };
-    let approved = ledger.execute_together(&approve, meta).await;
+pub async fn approve(ledger: &Ledger, id: i64, meta: &Meta) -> Result<Executed<Approval>, ExecuteError> {
+    let approved = ledger.execute_together(&Approve { id }, meta).await;
     if !matches!(approved, Err(ExecuteError::Conflict | ExecuteError::Refused(_))) {
         return approved;
     }
@@ -210,14 +198,12 @@ pub async fn approve(
     let (approval, _) = ledger.load::<Approval>(id).await?;
     match approval.state_at(meta.at.ms) {
         ApprovalState::Open => approved,
-        _ => ledger.execute_together(&approve, meta).await,
+        _ => ledger.execute_together(&Approve { id }, meta).await,
     }
 }
 
 struct Approve {
     id: i64,
-    /// Everybody whom whoever approves may be.
-    maybe: Vec<String>,
 }
 
 impl Together for Approve {
@@ -229,7 +215,7 @@ impl Together for Approve {
 
     async fn plan(&self, unit: &mut Unit<'_>) -> Result<Executed<Approval>, ExecuteError> {
         let by = unit.meta().caller;
-        let approve = ApprovalCommand::Approve { by: by.to_string(), maybe: self.maybe.clone() };
+        let approve = ApprovalCommand::Approve { by: by.to_string() };
         let done = unit.run::<Approval>(self.id, &approve).await?;
         if let Some(proposal) = done.state.proposal.as_ref().filter(|_| !done.events.is_empty()) {
             refuse_borrowed_account(unit.ledger(), by, proposal).await?;

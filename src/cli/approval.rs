@@ -85,7 +85,7 @@ impl Say<'_> {
 
     async fn to(self, ledger: &Ledger, id: i64, meta: &Meta) -> Result<Executed<Approval>, ExecuteError> {
         match self {
-            Self::Approve => approving::approve(ledger, id, vec![meta.caller.to_string()], meta).await,
+            Self::Approve => approving::approve(ledger, id, meta).await,
             Self::Refuse(reason) => approving::refuse(ledger, id, reason.to_owned(), meta).await,
             Self::Withdraw => approving::withdraw(ledger, id, meta).await,
         }

@@ -43,13 +43,10 @@ impl Call {
         if above == 0 {
             return Ok(Rule::default());
         }
-        let behind = approving::behind(&self.app.ledger, self.caller, self.is_by_token()).await?;
+        // Whoever asks in another's name asks about the past, and changes nothing.
+        let by_token = matches!(self.proof, Some(Proof::Token(_)) | None);
+        let behind = approving::behind(&self.app.ledger, self.caller, by_token).await?;
         Ok(Rule { above, action: self.operation, behind })
-    }
-
-    /// Whether a signed token is all that was shown. Whoever asks in another's name asks about the past, and changes nothing.
-    fn is_by_token(&self) -> bool {
-        matches!(self.proof, Some(Proof::Token(_)) | None)
     }
 
     /// Proposes what one person does not decide, and answers that it waits.
@@ -139,8 +136,7 @@ fn limits(call: &mut Call) -> Result<Answer, Failure> {
 async fn approve(mut call: Call) -> Result<Answer, Failure> {
     let id = call.form.id("id");
     call.checked()?;
-    let maybe = approving::maybe(&call.app.ledger, call.caller).await?;
-    let done = approving::approve(&call.app.ledger, id, maybe, &call.meta).await?;
+    let done = approving::approve(&call.app.ledger, id, &call.meta).await?;
     closed(&done)
 }
 

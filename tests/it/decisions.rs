@@ -1254,7 +1254,7 @@ mod approvals {
     }
 
     fn approve(by: &str) -> ApprovalCommand {
-        ApprovalCommand::Approve { by: by.to_owned(), maybe: vec![by.to_owned()] }
+        ApprovalCommand::Approve { by: by.to_owned() }
     }
 
     fn refuse(by: &str) -> ApprovalCommand {
