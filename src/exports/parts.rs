@@ -11,9 +11,8 @@ use std::path::{Path, PathBuf};
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 
-use super::run::private;
 use super::{ExportError, Line, Value};
-use crate::durable;
+use crate::durable::{self, private};
 
 /// Files that are read at a time: each needs a buffer and a descriptor.
 const AT_A_TIME: usize = 48;

@@ -6,14 +6,12 @@
 //! nothing behind; a database that is away makes nobody fail.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use futures::TryStreamExt as _;
-use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 
 use super::file::{FileWriter, Head, write_all};
@@ -21,7 +19,7 @@ use super::record::{self, Asked, Export};
 use super::rows::Reading;
 use super::{ExportError, Format, Line, ROWS_AT_ONCE, parts};
 use crate::config::make_folder;
-use crate::durable;
+use crate::durable::{self, Hashed, private};
 use crate::identity::Caller;
 use crate::ledger::Ledger;
 use crate::reading::Person;
@@ -232,14 +230,6 @@ fn id_of_ours(path: &Path) -> Option<i64> {
     stem.parse().ok().filter(|id: &i64| ours && id.to_string() == stem)
 }
 
-/// How files are made that nobody else on the machine may read.
-pub(super) fn private() -> std::fs::OpenOptions {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let mut options = File::options();
-    options.write(true).mode(0o600);
-    options
-}
-
 /// Sees that a file or a folder of ours is not there.
 fn remove(path: &Path) -> Result<(), ExportError> {
     let removed = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
@@ -385,9 +375,9 @@ async fn write(ledger: &Ledger, export: &mut Export, draft: &Path) -> Result<Pat
             }
         }
     };
-    let (path, out) = made?;
+    let (path, (sha256, bytes)) = made?;
     export.written = written.load(Ordering::Relaxed);
-    (export.bytes, export.sha256) = (out.bytes as i64, hex(&out.digest.finalize()));
+    (export.bytes, export.sha256) = (bytes as i64, sha256);
     Ok(path)
 }
 
@@ -411,10 +401,12 @@ struct Work {
 }
 
 impl Work {
-    fn write(self) -> Result<(PathBuf, Out), ExportError> {
+    /// The file, its SHA-256 and its length.
+    fn write(self) -> Result<(PathBuf, (String, u64)), ExportError> {
         let path = self.draft.join("file");
         let failed = |source| ExportError::Io { path: path.clone(), source };
-        let out = Out::create(&path).map_err(failed)?;
+        let file = private().create(true).truncate(true).open(&path).map_err(failed)?;
+        let out = Hashed::new(file);
         let mut file = FileWriter::begin(self.format, &self.head, out).map_err(|error| error.at(&path))?;
         let paths = (1..=self.parts).map(|number| parts::part_path(&self.draft, number)).collect();
         parts::merge(&self.draft, paths, self.keys, |line| {
@@ -424,43 +416,9 @@ impl Work {
             self.written.fetch_add(1, Ordering::Relaxed);
             file.put(line).map_err(|error| error.at(&path))
         })?;
-        let mut out = file.finish().map_err(|error| error.at(&path))?;
-        out.sync().map_err(failed)?;
-        Ok((path, out))
-    }
-}
-
-/// A file with the digest of what goes into it.
-pub(super) struct Out {
-    file: BufWriter<File>,
-    pub(super) digest: Sha256,
-    pub(super) bytes: u64,
-}
-
-impl Out {
-    pub(super) fn create(path: &Path) -> std::io::Result<Self> {
-        let file = private().create(true).truncate(true).open(path)?;
-        let file = BufWriter::with_capacity(1 << 16, file);
-        Ok(Self { file, digest: Sha256::new(), bytes: 0 })
-    }
-
-    /// On disk, whatever happens next.
-    pub(super) fn sync(&mut self) -> std::io::Result<()> {
-        self.file.flush()?;
-        self.file.get_ref().sync_all()
-    }
-}
-
-impl Write for Out {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.file.write_all(bytes)?;
-        self.digest.update(bytes);
-        self.bytes += bytes.len() as u64;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.file.flush()
+        let out = file.finish().map_err(|error| error.at(&path))?;
+        let told = out.finish().map_err(failed)?;
+        Ok((path, told))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Writing an export, page by page: memory stays flat, and no read transaction is longer than a page's.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
@@ -10,7 +10,7 @@ use super::manifest::{FORMAT, hash_texts};
 use super::{FileEntry, LEAVES, MANIFEST, Manifest, PIECE, Proof, RECEIPTS, piece_name};
 use crate::audit::checkpoint::Signed;
 use crate::audit::{feed, leaf, tlog};
-use crate::durable;
+use crate::durable::{self, Hashed};
 use crate::entity::{fold, stream_of};
 use crate::provenance::{LEDGER_ID, Provenance};
 use crate::secrets::Secrets;
@@ -317,30 +317,11 @@ enum Into {
     Compressed(zstd::Encoder<'static, Hashed>),
 }
 
-struct Hashed {
-    file: BufWriter<File>,
-    digest: Sha256,
-    bytes: u64,
-}
-
-impl Write for Hashed {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.file.write_all(bytes)?;
-        self.digest.update(bytes);
-        self.bytes += bytes.len() as u64;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.file.flush()
-    }
-}
-
 impl Written {
     fn open(folder: &Path, name: &str) -> Result<(PathBuf, Hashed), ExportError> {
         let path = folder.join(name);
         let file = File::create_new(&path).map_err(|source| io_error(&path, source))?;
-        Ok((path, Hashed { file: BufWriter::new(file), digest: Sha256::new(), bytes: 0 }))
+        Ok((path, Hashed::new(file)))
     }
 
     fn plain(folder: &Path, name: String) -> Result<Self, ExportError> {
@@ -374,17 +355,12 @@ impl Written {
 
     /// On disk, whatever happens next.
     fn finish(self, first: i64, last: i64) -> Result<FileEntry, ExportError> {
-        let finish = || -> std::io::Result<(Sha256, u64)> {
-            let hashed = match self.into {
-                Into::Plain(hashed) => hashed,
-                Into::Compressed(encoder) => encoder.finish()?,
-            };
-            let file = hashed.file.into_inner().map_err(std::io::IntoInnerError::into_error)?;
-            file.sync_all()?;
-            Ok((hashed.digest, hashed.bytes))
+        let finish = || match self.into {
+            Into::Plain(hashed) => hashed.finish(),
+            Into::Compressed(encoder) => encoder.finish()?.finish(),
         };
-        let (digest, bytes) = finish().map_err(|source| io_error(&self.path, source))?;
-        Ok(FileEntry { name: self.name, sha256: hex(&digest.finalize()), bytes, first, last })
+        let (sha256, bytes) = finish().map_err(|source| io_error(&self.path, source))?;
+        Ok(FileEntry { name: self.name, sha256, bytes, first, last })
     }
 }
 
