@@ -31,25 +31,25 @@ CREATE TABLE stats_definitions_v1 (
 ;
 -- fold:
 SELECT day, definition_id, kind,
-  SUM(event = 'issued') AS issued,
-  SUM(event = 'issued' AND source = 8) AS claimed,
-  SUM(event = 'viewed') AS viewed,
-  SUM(event = 'given') AS given,
-  SUM(event = 'withdrawn') AS withdrawn,
-  SUM(event = 'lapsed') AS lapsed,
-  SUM(event = 'received') AS received,
-  SUM(event = 'redeemed') AS redeemed,
-  SUM(event = 'reversed') AS reversed,
-  SUM(event = 'reviewed') AS reviewed,
+  SUM(issued) AS issued,
+  SUM(claimed) AS claimed,
+  SUM(viewed) AS viewed,
+  SUM(given) AS given,
+  SUM(withdrawn) AS withdrawn,
+  SUM(lapsed) AS lapsed,
+  SUM(received) AS received,
+  SUM(redeemed) AS redeemed,
+  SUM(reversed) AS reversed,
+  SUM(reviewed) AS reviewed,
   SUM(score) AS score,
   SUM(expired) AS expired,
-  SUM(event = 'voided') AS voided,
+  SUM(voided) AS voided,
   SUM(outstanding) AS outstanding,
-  SUM((event = 'issued') * value_cents) AS issued_cents,
-  SUM((event = 'redeemed') * value_cents) AS redeemed_cents,
-  SUM((event = 'reversed') * value_cents) AS reversed_cents,
-  SUM(expired * value_cents) AS expired_cents,
-  SUM((event = 'voided') * value_cents) AS voided_cents,
-  SUM(outstanding * value_cents) AS outstanding_cents
-FROM facts
+  SUM(issued_cents) AS issued_cents,
+  SUM(redeemed_cents) AS redeemed_cents,
+  SUM(reversed_cents) AS reversed_cents,
+  SUM(expired_cents) AS expired_cents,
+  SUM(voided_cents) AS voided_cents,
+  SUM(outstanding_cents) AS outstanding_cents
+FROM stats_days
 GROUP BY day, definition_id, kind

@@ -1,6 +1,6 @@
 -- Every use as of the statistics' position, one row each, kept after it was taken back. Read by /statistics/auditcoupon,
 -- and to count the members who used coupons and those who came again.
-CREATE TABLE stats_uses_v1 (
+CREATE TABLE stats_uses_v2 (
   bucket         BIGINT NOT NULL,
   redemption_id  BIGINT NOT NULL,
   day            BIGINT NOT NULL,           -- local, of the use
@@ -18,15 +18,13 @@ CREATE TABLE stats_uses_v1 (
   value_cents    BIGINT NOT NULL,
   used           BIGINT NOT NULL DEFAULT 0, -- 1: it stands, 0: it was taken back
   reversed_at_ms BIGINT NOT NULL DEFAULT 0, -- when; 0 = it stands
-  PRIMARY KEY (bucket, redemption_id)
+  -- The uses of a definition in a range of days are one walk; of all, one for each definition.
+  PRIMARY KEY (bucket, definition_id, day, redemption_id)
 )
 -- sqlite: STRICT, WITHOUT ROWID
 ;
--- The uses of a definition in a range of days, and of all.
-CREATE INDEX stats_uses_v1_by_definition ON stats_uses_v1 (bucket, definition_id, day);
-CREATE INDEX stats_uses_v1_by_day ON stats_uses_v1 (bucket, day);
 -- Whether a member had come before.
-CREATE INDEX stats_uses_v1_by_member ON stats_uses_v1 (bucket, member_id, day);
+CREATE INDEX stats_uses_v2_by_member ON stats_uses_v2 (bucket, member_id, day);
 -- fold:
 SELECT redemption_id, use_day AS day, used_at_ms, coupon_id, definition_id, kind, source, partner_id, shop_id,
   employee_id, member_id, issue_day, age_days, value_cents,

@@ -148,6 +148,14 @@ pub fn day_text(number: i64) -> String {
     format!("{:04}-{:02}-{:02}", number / 10_000, number / 100 % 100, number % 100)
 }
 
+/// `20181101` as a day; None where it is none.
+#[must_use]
+pub fn day_numbered(number: i64) -> Option<NaiveDate> {
+    let part = |number: i64| u32::try_from(number % 100).ok();
+    let year = i32::try_from(number / 10_000).ok()?;
+    NaiveDate::from_ymd_opt(year, part(number / 100)?, part(number)?)
+}
+
 /// `2018-11-01` as a day of the years 1900 to 9999: the oldest member was born then. Nothing else is accepted.
 #[must_use]
 pub fn parse_day(text: &str) -> Option<NaiveDate> {
@@ -163,6 +171,16 @@ mod tests {
 
     fn day(text: &str) -> NaiveDate {
         parse_day(text).unwrap()
+    }
+
+    #[test]
+    fn a_number_is_the_day_that_it_was_made_of() {
+        for text in ["1900-01-01", "2024-02-29", "2026-11-30", "9999-12-31"] {
+            assert_eq!(day_numbered(day_number(day(text))), Some(day(text)));
+        }
+        for number in [0, -20_261_130, 20_260_230, 20_261_301, i64::MAX] {
+            assert_eq!(day_numbered(number), None, "{number}");
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use serde::Serialize;
 
-use crate::clock::{Clock, day_text, parse_day};
+use crate::clock::{Clock, day_numbered};
 use crate::ledger::Ledger;
 use crate::metrics::{FollowerLabels, Metrics};
 use crate::store::{BUCKET, Cell, Row, Statement, Store, StoreError};
@@ -209,7 +209,7 @@ fn lag(unit: Unit, checkpoint: i64, now_ms: i64, today: NaiveDate, head: i64) ->
         _ if checkpoint == 0 && unit != Unit::Position => None,
         Unit::Instant => Some((now_ms - checkpoint).max(0) / 1_000),
         Unit::Day => {
-            let day = parse_day(&day_text(checkpoint))?;
+            let day = day_numbered(checkpoint)?;
             Some((today - day).num_days().max(0) * 86_400)
         }
         Unit::Position => Some((head - checkpoint).max(0)),

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{Datelike as _, Days, NaiveDate};
 
-use crate::clock::{day_number, day_text, parse_day};
+use crate::clock::{day_number, day_numbered};
 use crate::coupon::{Coupon, CouponCommand, Origin, Source};
 use crate::definition::{Definition, IssueLimit};
 use crate::directory;
@@ -189,7 +189,7 @@ fn pass_over(member_id: i64, error: ExecuteError) -> Result<(), ExecuteError> {
 pub async fn grant_birthdays(ledger: &Ledger) -> Result<Option<usize>, ExecuteError> {
     let today = ledger.now().day;
     let mut checkpoint = followers::checkpoint(ledger.store(), &BIRTHDAY).await?;
-    let done_with = parse_day(&day_text(checkpoint));
+    let done_with = day_numbered(checkpoint);
     let mut given = 0;
     for day in days_to_do(today, done_with) {
         let Some(coupons) = grant_birthdays_of(ledger, day).await? else { return Ok(None) };

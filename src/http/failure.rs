@@ -1,5 +1,7 @@
 //! Why a call has no answer but a refusal, and how that goes over the wire: the one place where errors become answers.
 
+use std::time::{Duration, Instant};
+
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use serde_json::{Value, json};
@@ -13,6 +15,9 @@ use crate::refusal::{self, Language, Refusal, Wording, Wrong};
 use crate::statistics::ask::AskError;
 use crate::store::StoreError;
 use crate::wechat::NoOpenid;
+
+/// When something is at the earliest said not to be there, counted from the request: far longer than it takes to find out.
+const NOT_THERE_AFTER: Duration = Duration::from_millis(5);
 
 /// Why a call has no answer but a refusal.
 #[derive(Debug)]
@@ -231,6 +236,14 @@ impl Refused {
     /// What it says to people, or field by field.
     pub(super) fn info(&self, language: Language) -> Value {
         self.info.clone().unwrap_or_else(|| self.wording.text(language).into())
+    }
+
+    /// Waits until it may be told. What is another's is said not to be there, and its stream takes longer to read than none:
+    /// whoever asks must not see the difference.
+    pub(super) async fn is_due(&self, started: Instant) {
+        if self.wording.is_absence() {
+            tokio::time::sleep_until((started + NOT_THERE_AFTER).into()).await;
+        }
     }
 
     /// The answer with what it tells clients in its head.

@@ -42,7 +42,7 @@ use crate::audit::at::{self, AsOf, At, AtError};
 use crate::identity::Caller;
 use crate::ledger::Meta;
 use crate::reading::Person;
-use crate::refusal::{Language, Wrong};
+use crate::refusal::{Language, Wording, Wrong};
 use crate::store::ReceiptKey;
 use crate::watch::Shown;
 
@@ -334,9 +334,10 @@ async fn serve(
         Err(failure) => {
             let mut refused = failure.answer(language, &request_id);
             if refused.status == StatusCode::OK {
-                refused.status = status_of(refused.wording.code);
+                refused.status = status_of(refused.wording);
             }
             asker.refused(&app, resource.named(), refused.wording.code);
+            refused.is_due(started).await;
             (refused.wording.code, problem_response(&refused, language))
         }
     };
@@ -357,10 +358,10 @@ fn has(headers: &[(HeaderName, HeaderValue)], seen: Option<&HeaderValue>) -> boo
 }
 
 /// The HTTP status of a refusal: 400 for what was asked wrongly, 404 for what is not there, 409 for the rest.
-fn status_of(code: i64) -> StatusCode {
-    match code {
+fn status_of(wording: &Wording) -> StatusCode {
+    match wording.code {
         401 => StatusCode::BAD_REQUEST,
-        310 | 2001..=2999 => StatusCode::NOT_FOUND,
+        _ if wording.is_absence() => StatusCode::NOT_FOUND,
         _ => StatusCode::CONFLICT,
     }
 }

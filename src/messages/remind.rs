@@ -8,7 +8,7 @@
 use chrono::Days;
 
 use super::{MessageKind, NewMessage, Reason, writing};
-use crate::clock::{day_number, day_text, parse_day};
+use crate::clock::{day_number, day_numbered};
 use crate::followers::{self, REMINDERS};
 use crate::lease;
 use crate::ledger::Ledger;
@@ -29,7 +29,7 @@ const LEASE_MS: i64 = 15_000;
 pub async fn remind(ledger: &Ledger, days: u32, is_handed_over: bool) -> Result<Option<usize>, StoreError> {
     let at = ledger.now();
     let done_with = followers::checkpoint(ledger.store(), &REMINDERS).await?;
-    if days == 0 || parse_day(&day_text(done_with)).is_some_and(|done| done >= at.day) {
+    if days == 0 || day_numbered(done_with).is_some_and(|done| done >= at.day) {
         return Ok(Some(0));
     }
     let last_day = at.day.checked_add_days(Days::new(days.into())).unwrap_or(at.day);

@@ -22,6 +22,12 @@ pub struct Wording {
 }
 
 impl Wording {
+    /// Whether it says that something is not there, which is also said of what is another's.
+    #[must_use]
+    pub fn is_absence(&self) -> bool {
+        matches!(self.code, 310 | 2001..=2999 | 7003)
+    }
+
     /// The text in the language asked for.
     #[must_use]
     pub fn text(&self, language: Language) -> &'static str {

@@ -233,12 +233,26 @@ impl Plan<'_> {
         let by = self.by();
         let sql = format!(
             "WITH periods (starts, ends) AS (VALUES {}) SELECT p.starts{by}{select} FROM periods AS p CROSS JOIN {table} AS t
-             WHERE t.bucket = $1 AND t.day >= p.starts AND t.day <= p.ends{}{besides} GROUP BY p.starts{by}{group} LIMIT {}",
+             WHERE t.bucket = $1 AND t.day >= p.starts AND t.day <= p.ends{}{}{besides} GROUP BY p.starts{by}{group} LIMIT {}",
             values(&self.question.periods),
             self.only(),
+            self.walked(table),
             MAX_GROUPS + 1,
         );
         self.look(sql)
+    }
+
+    /// What lets a table whose key begins with the definition be walked by days where all definitions are meant.
+    fn walked(&self, table: &str) -> &'static str {
+        let of_definition = |statistic: &&Statistic| {
+            statistic.table == table && statistic.key.first() == Some(&"definition_id")
+        };
+        let is_meant = self.question.only.iter().any(|(column, _)| *column == "definition_id");
+        if !is_meant && all().iter().any(|statistic| of_definition(&statistic)) {
+            " AND t.definition_id IN (SELECT definition_id FROM definitions_v1 WHERE bucket = $1)"
+        } else {
+            ""
+        }
     }
 
     fn by(&self) -> String {
@@ -608,7 +622,7 @@ pub async fn uses(store: &Store, of: &UsesOf) -> Result<(AsOf, Vec<Use>), AskErr
     let shops = if shops.is_empty() { "NULL".to_owned() } else { shops.join(", ") };
     let sql = format!(
         "SELECT redemption_id, coupon_id, used_at_ms, shop_id, employee_id, member_id, source, value_cents
-         FROM stats_uses_v1
+         FROM stats_uses_v2
          WHERE bucket = $1 AND definition_id = $5 AND day >= $6 AND day <= $7 AND used > 0 AND shop_id IN ({shops})
            AND redemption_id < $2
          ORDER BY redemption_id DESC LIMIT $3 OFFSET $4"
@@ -616,7 +630,7 @@ pub async fn uses(store: &Store, of: &UsesOf) -> Result<(AsOf, Vec<Use>), AskErr
     let mut parameters = vec![BUCKET.into()];
     parameters.extend(of.slice.parameters());
     parameters.extend([of.definition_id, of.period.start, of.period.end].map(Cell::from));
-    let tables = BTreeSet::from(["stats_uses_v1"]);
+    let tables = BTreeSet::from(["stats_uses_v2"]);
     let (as_of, rows) = look(store, &tables, vec![Look { sql, parameters }]).await?;
     let used = |row: &Row| Use {
         redemption_id: row.int(0),

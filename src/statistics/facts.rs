@@ -3,7 +3,7 @@
 //! Pure and total. An event alone does not say of which definition the coupon is, or whether an end that passed is one that
 //! counts: a coupon's [`Life`] is what must be known of its past for that, and much less than the coupon.
 
-use crate::clock::{Zone, day_number, day_text, parse_day};
+use crate::clock::{Zone, day_number, day_numbered};
 use crate::coupon::{CouponEvent, Issue, Past, Source};
 use crate::read_model::kind_number;
 use crate::store::Cell;
@@ -108,8 +108,9 @@ impl Fact {
     /// Local days from the issue to the use that it is about, or to its own day.
     fn age_days(&self) -> i64 {
         let day = if self.redemption_id == 0 { self.day } else { self.use_day };
-        let date = |day: i64| parse_day(&day_text(day));
-        date(day).zip(date(self.born.issue_day)).map_or(0, |(day, issued)| (day - issued).num_days())
+        day_numbered(day)
+            .zip(day_numbered(self.born.issue_day))
+            .map_or(0, |(day, issued)| (day - issued).num_days())
     }
 
     /// Its cells, in the order of [`COLUMNS`].

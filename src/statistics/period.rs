@@ -2,7 +2,7 @@
 
 use chrono::{Datelike as _, Days, Months, NaiveDate};
 
-use crate::clock::{day_number, day_text, parse_day};
+use crate::clock::{day_number, day_numbered};
 
 /// How fine a range of days is told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,8 +87,8 @@ pub fn periods((first, last): (NaiveDate, NaiveDate), grain: Grain, most: usize)
 
 /// How many days there are from one to another, both given as 20261129 and counted; 0 where one is none.
 pub(super) fn days_between(first: i64, last: i64) -> usize {
-    let day = |day: i64| parse_day(&day_text(day));
-    let days = day(first).zip(day(last)).map_or(0, |(first, last)| (last - first).num_days() + 1);
+    let days =
+        day_numbered(first).zip(day_numbered(last)).map_or(0, |(first, last)| (last - first).num_days() + 1);
     usize::try_from(days).unwrap_or_default()
 }
 

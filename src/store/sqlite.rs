@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{CachedStatement, Connection, OpenFlags, params, types::ValueRef};
 
 use super::admission::{Known, Plan, Questions, admit, take_for_granted};
@@ -69,7 +70,7 @@ impl SqliteStore {
     pub fn open(folder: &Path, now_ms: i64) -> Result<Self, OpenError> {
         let lock = hold_folder(folder)?;
         let path = folder.join("ledger.db");
-        let mut writer = Connection::open(&path)?;
+        let mut writer = connect(&path, READ_WRITE)?;
         prepare_writer(&mut writer)?;
         migrate::sqlite(&mut writer, now_ms)?;
         let writer = (writer, Some(Wal::of(&path)?));
@@ -279,6 +280,18 @@ pub fn hold_folder(folder: &Path) -> Result<File, OpenError> {
     }
 }
 
+/// Makes the file where there is none.
+const READ_WRITE: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE.union(OpenFlags::SQLITE_OPEN_CREATE);
+
+/// Opens a connection that one thread uses at a time, and that plans a statement once: where there are partial indexes SQLite
+/// would look at the values too, and plan the statement anew for each of them.
+fn connect(path: impl AsRef<Path>, flags: OpenFlags) -> Result<Connection, OpenError> {
+    let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    connection.set_prepared_statement_cache_capacity(128);
+    Ok(connection)
+}
+
 fn prepare_writer(connection: &mut Connection) -> Result<(), OpenError> {
     connection.busy_timeout(Duration::from_millis(200))?;
     connection.execute_batch(
@@ -294,17 +307,14 @@ fn prepare_writer(connection: &mut Connection) -> Result<(), OpenError> {
     if mode != "wal" {
         return Err(OpenError::UnsafeSetting { setting: "journal_mode".to_owned(), value: mode });
     }
-    connection.set_prepared_statement_cache_capacity(128);
     Ok(())
 }
 
 fn open_reader(path: &Path) -> Result<Connection, OpenError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     connection.busy_timeout(Duration::from_secs(5))?;
     connection
         .execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -32768; PRAGMA temp_store = MEMORY;")?;
-    connection.set_prepared_statement_cache_capacity(128);
     Ok(connection)
 }
 

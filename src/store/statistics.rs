@@ -2,7 +2,7 @@
 //!
 //! A file makes its table, and behind the line `-- fold:` says in one SELECT what some facts add to it. The facts of a range
 //! are put into a table in memory and the SELECT is asked there, in SQLite's words on both engines; what it answers is added
-//! to the table, row by row of its key. So a range of thousands of events costs the database as many rows as it touches, and
+//! to the table, row by row of its key. What is a coarser sum of another statistic reads what the range adds to that one. So a range of thousands of events costs the database as many rows as it touches, and
 //! live, catching up and made anew are the same statement over other ranges.
 //!
 //! A column with `DEFAULT 0` is a sum, to which is added; the others say of what. Whoever changes what a statistic means
@@ -10,7 +10,7 @@
 
 use std::sync::LazyLock;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 
 use super::{BUCKET, Cell, Row, Statement, StoreError};
 
@@ -127,6 +127,12 @@ impl Statistic {
         Ok(Self { name, table: kept(table.to_owned()), columns, key, create, fold, add, clear: kept(clear) })
     }
 
+    /// Whether its fold adds up what a range adds to another one.
+    fn reads(&self, other: &Self) -> bool {
+        let mut words = self.fold.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+        words.any(|word| word == other.name)
+    }
+
     /// What makes the table and the view over it, before either engine's words are chosen. Empty it is as of position 0.
     pub(super) fn definition(&self) -> String {
         let columns: Vec<&str> = self.columns.iter().map(|column| column.name).collect();
@@ -185,7 +191,8 @@ pub fn fold(
     if facts.is_empty() {
         return Ok(vec![Vec::new(); statistics.len()]);
     }
-    let memory = Connection::open_in_memory()?;
+    let alone = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let memory = Connection::open_in_memory_with_flags(alone)?;
     memory.execute_batch(&format!("CREATE TABLE facts ({})", columns.join(", ")))?;
     let places = vec!["?"; columns.len()].join(", ");
     {
@@ -203,16 +210,29 @@ pub fn fold(
         drop(insert);
         transaction.commit()?;
     }
-    statistics.iter().map(|statistic| added(&memory, statistic)).collect()
+    let known = self::statistics().unwrap_or_default();
+    let lent = known.iter().filter(|one| statistics.iter().any(|other| other.reads(one)));
+    let mut made = Vec::new();
+    for one in lent {
+        memory.execute_batch(&format!("CREATE TABLE {} AS {}", one.name, one.fold))?;
+        made.push(one.name);
+    }
+    let rows = |statistic: &&Statistic| {
+        if made.contains(&statistic.name) {
+            return added(&memory, statistic, &format!("SELECT * FROM {}", statistic.name));
+        }
+        added(&memory, statistic, statistic.fold)
+    };
+    statistics.iter().map(rows).collect()
 }
 
-fn added(memory: &Connection, statistic: &Statistic) -> Result<Vec<Row>, StoreError> {
+fn added(memory: &Connection, statistic: &Statistic, fold: &str) -> Result<Vec<Row>, StoreError> {
     let corrupt = |what: String| StoreError::Corrupt {
         table: format!("projections/{}.sql", statistic.name),
         column: "fold".to_owned(),
         what,
     };
-    let mut select = memory.prepare(statistic.fold)?;
+    let mut select = memory.prepare(fold)?;
     let given: Vec<String> = select.column_names().into_iter().map(str::to_owned).collect();
     let place = |column: &StatisticColumn| {
         let place = given.iter().position(|name| name == column.name);
@@ -274,6 +294,40 @@ SELECT COUNT(*) AS visits, day FROM facts GROUP BY day
         let many: Vec<Row> = (0..75).map(|day| Row(vec![day.into(), 1.into()])).collect();
         let lengths: Vec<usize> = visits.add(&many).iter().map(|one| one.parameters.len()).collect();
         assert_eq!(lengths, [1 + 64 * 2, 1 + 8 * 2, 3, 3, 3]);
+    }
+
+    #[test]
+    fn a_coarser_statistic_adds_up_what_a_finer_one_is_added() {
+        let known = statistics().unwrap();
+        let named = |name: &str| known.iter().find(|statistic| statistic.name == name).unwrap();
+        let (days, definitions) = (named("stats_days"), named("stats_definitions"));
+        assert!(definitions.reads(days) && !days.reads(definitions));
+        let columns = [
+            "event",
+            "day",
+            "definition_id",
+            "kind",
+            "source",
+            "partner_id",
+            "shop_id",
+            "employee_id",
+            "score",
+        ];
+        let more = ["value_cents", "expired", "outstanding"];
+        let issued = |source: i64| {
+            let told_apart = [20_261_130, 7, 1, source, 0, 0, 0, 0].map(Cell::Int);
+            [Cell::from("issued")].into_iter().chain(told_apart).chain([500, 0, 1].map(Cell::Int)).collect()
+        };
+        let facts: Vec<Vec<Cell>> = vec![issued(1), issued(8), issued(8)];
+        let columns: Vec<&str> = columns.into_iter().chain(more).collect();
+        let both = fold(&[days, definitions], &columns, &facts).unwrap();
+        assert_eq!([both[0].len(), both[1].len()], [2, 1]);
+        let place = |name: &str| definitions.columns.iter().position(|column| column.name == name).unwrap();
+        let of = |name: &str| both[1][0].int(place(name));
+        assert_eq!(["issued", "claimed", "outstanding_cents"].map(of), [3, 2, 1_500]);
+        // It needs no other that is counted with it, and the finer one needs none to read it.
+        assert_eq!(fold(&[definitions], &columns, &facts).unwrap(), both[1..]);
+        assert_eq!(fold(&[days], &columns, &facts).unwrap(), both[..1]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use coupon_ledger::identity::Caller;
 use serde_json::{Value, json};
@@ -61,7 +62,7 @@ on_both_engines! {
         server.kill().await;
     }
 
-    /// Neither by what it says nor by its headers.
+    /// Neither by what it says nor by its headers, nor by when: no sooner than both have been found out.
     async fn what_is_anothers_is_answered_as_what_is_not_there(engine: Engine) {
         const NOWHERE: i64 = 99_999;
         let world = World::with_people(engine).await;
@@ -89,7 +90,10 @@ on_both_engines! {
             let ask = async |id: i64| {
                 let mut body = body.clone();
                 body[field] = json!(id);
-                told(&world.call(FRIEND, route, body).await)
+                let asked = Instant::now();
+                let reply = world.call(FRIEND, route, body).await;
+                assert!(asked.elapsed() >= Duration::from_millis(5), "{route}: {}", reply.body);
+                told(&reply)
             };
             assert_eq!(ask(id).await, ask(NOWHERE).await, "{route}");
         }

@@ -390,8 +390,8 @@ on_both_engines! {
         }
         for (damage, said) in [
             ("UPDATE stats_days_v1 SET redeemed = redeemed + 1 WHERE shop_id = 1", "redeemed is 2, and the events up to position"),
-            ("UPDATE stats_uses_v1 SET value_cents = 1 WHERE redemption_id = 1", "value_cents is 1, and the events up to position"),
-            ("DELETE FROM stats_uses_v1 WHERE redemption_id = 2", "stats_uses_v1, redemption_id 2: it is missing as of position"),
+            ("UPDATE stats_uses_v2 SET value_cents = 1 WHERE redemption_id = 1", "value_cents is 1, and the events up to position"),
+            ("DELETE FROM stats_uses_v2 WHERE redemption_id = 2", "redemption_id 2: it is missing as of position"),
             ("INSERT INTO stats_definitions_v1 (bucket, day, definition_id, kind, issued) VALUES (0, 20260101, 99, 1, 5)",
              "definition_id 99, kind 1: no event up to position"),
             ("UPDATE checkpoints SET value = value + 1000 WHERE name = 'stats_days_v1'", "and the log ends at"),
@@ -674,12 +674,12 @@ on_both_engines! {
         months(&world).await;
         let (refuse, take) = match engine {
             Engine::Sqlite => (
-                "CREATE TRIGGER no BEFORE INSERT ON stats_uses_v1 BEGIN SELECT RAISE(ABORT, 'no'); END",
+                "CREATE TRIGGER no BEFORE INSERT ON stats_uses_v2 BEGIN SELECT RAISE(ABORT, 'no'); END",
                 "DROP TRIGGER no",
             ),
             Engine::Postgres => (
-                "ALTER TABLE stats_uses_v1 ADD CONSTRAINT no CHECK (bucket < 0) NOT VALID",
-                "ALTER TABLE stats_uses_v1 DROP CONSTRAINT no",
+                "ALTER TABLE stats_uses_v2 ADD CONSTRAINT no CHECK (bucket < 0) NOT VALID",
+                "ALTER TABLE stats_uses_v2 DROP CONSTRAINT no",
             ),
         };
         let mut counting = Statistics::new(world.ledger.zone()).unwrap().with_range(7);

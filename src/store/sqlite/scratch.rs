@@ -11,7 +11,7 @@ use super::super::rebuild::by_table;
 use super::super::{
     BUCKET, Effects, LiveRow, Statement, StockChange, StockOf, StoreError, StoredEvent, migrate,
 };
-use super::{SqliteStore, bind, open_reader, rows, upsert_sql};
+use super::{READ_WRITE, SqliteStore, bind, connect, open_reader, rows, upsert_sql};
 
 /// A member's count is the number of coupons issued to him that still count; its row is his own row of the wallet.
 const COUNT_MEMBERS: &str = "INSERT INTO member_counts_v1 (bucket, member_id, definition_id, issued)
@@ -28,14 +28,9 @@ impl SqliteStore {
     /// A new ledger in memory, under a name that its threads share.
     pub(in crate::store) fn open_in_memory(name: &str) -> Result<Self, OpenError> {
         let open = || -> Result<Connection, OpenError> {
-            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-                | OpenFlags::SQLITE_OPEN_CREATE
-                | OpenFlags::SQLITE_OPEN_URI
-                | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-            let connection = Connection::open_with_flags(name, flags)?;
+            let connection = connect(name, READ_WRITE | OpenFlags::SQLITE_OPEN_URI)?;
             // Without a WAL readers and the writer wait for each other.
             connection.busy_timeout(Duration::from_secs(10))?;
-            connection.set_prepared_statement_cache_capacity(128);
             Ok(connection)
         };
         let mut writer = open()?;
@@ -51,7 +46,7 @@ impl SqliteStore {
 
     /// A new ledger in this file, which is empty. What a power cut leaves of it is worthless, so nothing waits for the disk.
     pub(in crate::store) fn open_scratch_file(path: &Path) -> Result<Self, OpenError> {
-        let mut writer = Connection::open(path)?;
+        let mut writer = connect(path, READ_WRITE)?;
         writer.execute_batch(
             "PRAGMA journal_mode = WAL;
              PRAGMA synchronous = OFF;
@@ -59,7 +54,6 @@ impl SqliteStore {
              PRAGMA temp_store = MEMORY;
              PRAGMA cache_size = -65536;",
         )?;
-        writer.set_prepared_statement_cache_capacity(128);
         migrate::sqlite(&mut writer, 0)?;
         Self::start(Some((writer, None)), || open_reader(path), None)
     }
