@@ -322,10 +322,10 @@ const LOAD: &str = "SELECT position, sequence, event_type, event_version, CAST(p
                            recorded_at_ms
                     FROM events WHERE aggregate_type = $1 AND aggregate_id = $2 AND bucket = $3 ORDER BY sequence";
 
-/// The same up to a position, without what only those who read metadata need.
-const LOAD_PAST: &str = "SELECT position, sequence, event_type, event_version, CAST(payload AS TEXT), CAST('' AS TEXT), recorded_at_ms
-                         FROM events WHERE aggregate_type = $1 AND aggregate_id = $2 AND bucket = $3 AND position <= $4
-                         ORDER BY sequence";
+/// The same without what only those who read metadata need.
+const LOAD_BARE: &str = "SELECT position, sequence, event_type, event_version, CAST(payload AS TEXT), CAST('' AS TEXT),
+                                recorded_at_ms
+                         FROM events WHERE aggregate_type = $1 AND aggregate_id = $2 AND bucket = $3 ORDER BY sequence";
 
 fn load_parameters(stream: StreamId) -> [Cell; 3] {
     [stream.kind.into(), stream.id.to_string().into(), BUCKET.into()]
@@ -402,29 +402,25 @@ impl Store {
 
     /// The events of each of these streams.
     pub async fn load(&self, streams: &[StreamId]) -> Result<Vec<Vec<StoredEvent>>, StoreError> {
-        self.load_by(LOAD, streams, |stream| load_parameters(*stream).into()).await
+        self.load_by(LOAD, streams).await
     }
 
     async fn load_by(
         &self,
         sql: &'static str,
         streams: &[StreamId],
-        parameters: impl Fn(&StreamId) -> Vec<Cell>,
     ) -> Result<Vec<Vec<StoredEvent>>, StoreError> {
-        let found = self.query_each(sql, streams.iter().map(parameters).collect()).await?;
+        let sets = streams.iter().map(|stream| load_parameters(*stream).into()).collect();
+        let found = self.query_each(sql, sets).await?;
         let of_stream = |(stream, rows): (&StreamId, Vec<Row>)| {
             rows.into_iter().map(|row| stored_event(*stream, row)).collect()
         };
         Ok(streams.iter().zip(found).map(of_stream).collect())
     }
 
-    /// The events of each of these streams up to a position, without their metadata.
-    pub async fn pasts(&self, streams: &[StreamId], until: i64) -> Result<Vec<Vec<StoredEvent>>, StoreError> {
-        let parameters = |stream: &StreamId| {
-            let [kind, id, bucket] = load_parameters(*stream);
-            vec![kind, id, bucket, until.into()]
-        };
-        self.load_by(LOAD_PAST, streams, parameters).await
+    /// The same without their metadata.
+    pub async fn load_bare(&self, streams: &[StreamId]) -> Result<Vec<Vec<StoredEvent>>, StoreError> {
+        self.load_by(LOAD_BARE, streams).await
     }
 
     /// Up to `limit` events behind a position, in order.

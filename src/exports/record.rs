@@ -255,7 +255,11 @@ pub async fn begin(ledger: &Ledger, asked: &Asked, meta: &Meta) -> Result<Begun,
             return Ok(Begun::New(id));
         }
     }
-    let sql = concat!("SELECT ", columns!(), " FROM exports WHERE asked_by = $1 AND idempotency_key = $2");
+    let sql = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM exports WHERE asked_by = $1 AND idempotency_key = $2 AND idempotency_key <> ''"
+    );
     let found = select(ledger, sql, [caller.into(), key.into()]).await?;
     Ok(match found.first() {
         Some(export) if !key.is_empty() && export.request_mac == mac => Begun::Replayed(export.id),

@@ -327,8 +327,9 @@ impl Known {
         let missing: Vec<i64> = missing.into_iter().collect();
         for ids in missing.chunks(STREAMS) {
             let streams: Vec<StreamId> = ids.iter().map(|id| StreamId { kind: "coupon", id: *id }).collect();
-            for (id, past) in ids.iter().zip(store.pasts(&streams, from).await?) {
-                pasts.push((*id, past.iter().map(decode::<Coupon>).collect::<Result<_, _>>()?));
+            for (id, events) in ids.iter().zip(store.load_bare(&streams).await?) {
+                let past = events.iter().filter(|event| event.position <= from).map(decode::<Coupon>);
+                pasts.push((*id, past.collect::<Result<_, _>>()?));
             }
         }
         let births = pasts.iter().flat_map(|(_, past)| past).chain(happened.iter().map(|(.., event)| event));
