@@ -208,8 +208,9 @@ pub(super) async fn take_over(
 
 /// Every shop and partner that there was by then.
 async fn shops_by(store: &Store, position: i64) -> Result<Vec<i64>, StoreError> {
+    // The plus: by their streams, not through the log.
     let sql = "SELECT aggregate_id FROM events
-               WHERE aggregate_type = 'shop' AND sequence = 1 AND bucket = $1 AND position <= $2";
+               WHERE aggregate_type = 'shop' AND sequence = 1 AND +bucket = $1 AND +position <= $2";
     let rows = store.query(Statement::new(sql, [BUCKET.into(), position.into()])).await?;
     rows.iter().map(|row| id_of(row.text(0))).collect()
 }

@@ -52,8 +52,9 @@ pub fn rows_at(
 
 /// How many streams of a kind had begun by a position.
 pub async fn count_streams(store: &Store, kind: &'static str, position: i64) -> Result<i64, StoreError> {
+    // The plus: by their streams, not through the log.
     let sql = "SELECT COUNT(*) FROM events
-               WHERE aggregate_type = $1 AND sequence = 1 AND bucket = $2 AND position <= $3";
+               WHERE aggregate_type = $1 AND sequence = 1 AND +bucket = $2 AND +position <= $3";
     let statement = Statement::new(sql, [kind.into(), BUCKET.into(), position.into()]);
     Ok(store.query_whole(statement).await?.first().map_or(0, |row| row.int(0)))
 }

@@ -241,7 +241,7 @@ pub async fn exports(ledger: &Ledger, before: i64, limit: i64) -> Result<Vec<Exp
 
 /// Writes down that somebody wants a file. The same key asks once.
 pub async fn begin(ledger: &Ledger, asked: &Asked, meta: &Meta) -> Result<Begun, StoreError> {
-    let open = "SELECT COUNT(*) FROM exports WHERE state IN (0, 1)";
+    let open = "SELECT COUNT(*) FROM exports WHERE state IN (0, 1, 2) AND state < 2";
     let open = ledger.store().query(Statement::new(open, [])).await?.first().map_or(0, |row| row.int(0));
     let id = ledger.store().reserve_ids("export", 1).await?;
     let (key, mac) = match &meta.receipt {
@@ -344,7 +344,7 @@ pub(super) async fn take_next(
     // Whoever is second meets the first one's row, sees that it is taken, and gets nothing this time.
     let sql = concat!(
         "UPDATE exports SET state = 1, home = $1, server = $2 WHERE export_id =
-           (SELECT export_id FROM exports WHERE state = 1 AND home = $1 OR state = 0
+           (SELECT export_id FROM exports WHERE state IN (0, 1, 2) AND (state = 1 AND home = $1 OR state = 0)
             ORDER BY state DESC, export_id LIMIT 1)
          AND (state = 0 OR home = $1) RETURNING ",
         columns!()
@@ -404,14 +404,18 @@ pub(super) async fn note_failed(
 
 /// The exports of a folder whose file is there.
 pub(super) async fn done_in(ledger: &Ledger, home: &str) -> Result<Vec<Export>, StoreError> {
-    let sql =
-        concat!("SELECT ", columns!(), " FROM exports WHERE state = 2 AND home = $1 ORDER BY export_id");
+    let sql = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM exports WHERE state IN (0, 1, 2) AND state = 2 AND home = $1 ORDER BY export_id"
+    );
     select(ledger, sql, [home.into()]).await
 }
 
 /// The numbers of those that are to be made in a folder, or may be.
 pub(super) async fn open_in(store: &Store, home: &str) -> Result<Vec<i64>, StoreError> {
-    let sql = "SELECT export_id FROM exports WHERE state = 0 OR state = 1 AND home = $1";
+    let sql =
+        "SELECT export_id FROM exports WHERE state IN (0, 1, 2) AND (state = 0 OR state = 1 AND home = $1)";
     let rows = store.query(Statement::new(sql, [home.into()])).await?;
     Ok(rows.iter().map(|row| row.int(0)).collect())
 }

@@ -229,9 +229,10 @@ pub async fn unused(
     member_id: i64,
     now_ms: i64,
 ) -> Result<Vec<(WalletRow, Usability)>, StoreError> {
+    // The plus: by the member, not all that has not ended.
     let sql = wallet!(
         ", w.starts_at_ms, w.weekdays, w.shop_ids, w.given_by, w.source, w.employee_id, w.order_id, w.goods_id",
-        " FROM wallet_v1 w WHERE w.bucket = $1 AND w.member_id = $2 AND w.in_hand = 1 AND w.ends_at_ms > $3",
+        " FROM wallet_v1 w WHERE w.bucket = $1 AND w.member_id = $2 AND w.in_hand = 1 AND +w.ends_at_ms > $3",
         " ORDER BY w.coupon_id DESC"
     );
     let rows = store.query(Statement::new(sql, [BUCKET.into(), member_id.into(), now_ms.into()])).await?;
@@ -580,10 +581,11 @@ pub async fn definitions(store: &Store, slice: Slice) -> Result<Vec<DefinitionRo
 
 /// Definitions that are on and may be claimed by members, with how many this member has and when his last one ends.
 pub async fn claimable(store: &Store, member_id: i64) -> Result<Vec<(DefinitionRow, i64, i64)>, StoreError> {
+    // The plus: by the member, not by the latest end of everybody's down to his.
     let sql = definitions!(
         ", COALESCE((SELECT c.issued FROM member_counts_v1 c
                      WHERE c.bucket = $1 AND c.member_id = $2 AND c.definition_id = d.definition_id), 0),
-           COALESCE((SELECT MAX(w.ends_at_ms) FROM wallet_v1 w
+           COALESCE((SELECT MAX(+w.ends_at_ms) FROM wallet_v1 w
                      WHERE w.bucket = $1 AND w.member_id = $2 AND w.definition_id = d.definition_id
                        AND w.issued_to = $2 AND w.voided = 0), 0)",
         " FROM definitions_v1 d WHERE d.bucket = $1 AND d.claimable = 1 AND d.is_on = 1 ORDER BY d.definition_id DESC"

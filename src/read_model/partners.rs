@@ -136,10 +136,11 @@ pub async fn offered(
     member_id: i64,
     slice: Slice,
 ) -> Result<Vec<OfferedRow>, StoreError> {
+    // The plus: by the member, not by the latest end of everybody's down to his.
     let sql = definition_columns!(
         ", COALESCE((SELECT c.issued FROM member_counts_v1 c
                      WHERE c.bucket = $1 AND c.member_id = $4 AND c.definition_id = d.definition_id), 0),
-           COALESCE((SELECT MAX(w.ends_at_ms) FROM wallet_v1 w
+           COALESCE((SELECT MAX(+w.ends_at_ms) FROM wallet_v1 w
                      WHERE w.bucket = $1 AND w.member_id = $4 AND w.definition_id = d.definition_id
                        AND w.issued_to = $4 AND w.voided = 0), 0),
            a.allotment_id, a.partner_id, a.definition_id, a.num, a.end_date, a.employee_id, a.allotted_at_ms,

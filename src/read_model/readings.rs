@@ -24,11 +24,13 @@ pub async fn readings_of(
     (after, until): (i64, i64),
     limit: i64,
 ) -> Result<Vec<(i64, i64)>, StoreError> {
+    // The plus: from his readings to the log, not through the log to his readings.
     let sql = "SELECT e.position, r.reading_id
                FROM readings_v1 r
                JOIN events e ON e.bucket = $1 AND e.aggregate_type = 'reading' AND e.sequence = 1
                 AND e.aggregate_id = CAST(r.reading_id AS TEXT)
-               WHERE r.bucket = $1 AND r.person_kind = $2 AND r.person_id = $3 AND e.position > $4 AND e.position <= $5
+               WHERE r.bucket = $1 AND r.person_kind = $2 AND r.person_id = $3 AND +e.position > $4
+                 AND +e.position <= $5
                ORDER BY e.position LIMIT $6";
     let (kind, id) = person.columns();
     let parameters = [BUCKET, kind, id, after, until, limit].map(Into::into);

@@ -257,9 +257,10 @@ pub async fn goods_groups(store: &Store, slice: Slice) -> Result<Vec<GoodsGroupR
 
 /// How many coupons of a definition a member has been issued, and when the last of them ends, Unix milliseconds.
 pub async fn issued_to(store: &Store, member_id: i64, definition_id: i64) -> Result<(i64, i64), StoreError> {
+    // The plus: by the member, not by the latest end of everybody's down to his.
     let sql = "SELECT COALESCE((SELECT c.issued FROM member_counts_v1 c
                                 WHERE c.bucket = $1 AND c.member_id = $2 AND c.definition_id = $3), 0),
-                      COALESCE((SELECT MAX(w.ends_at_ms) FROM wallet_v1 w
+                      COALESCE((SELECT MAX(+w.ends_at_ms) FROM wallet_v1 w
                                 WHERE w.bucket = $1 AND w.member_id = $2 AND w.definition_id = $3
                                   AND w.issued_to = $2 AND w.voided = 0), 0)";
     let parameters = [BUCKET, member_id, definition_id].map(Cell::from);

@@ -69,11 +69,12 @@ pub async fn cohorts(store: &Store, question: &Cohorts) -> Result<(AsOf, Vec<Coh
     };
     let mut cohorts: Vec<Cohort> = question.issued.iter().map(empty).collect();
     let until = question.happened.last().map_or(0, |period| period.end);
+    // The plus: by the days of issue, not all days for each of them.
     let sql = format!(
         "WITH periods (starts, ends) AS (VALUES {})
          SELECT p.starts, t.day, CAST(SUM(t.issued) AS BIGINT), CAST(SUM(t.seen) AS BIGINT), CAST(SUM(t.used) AS BIGINT)
          FROM periods AS p CROSS JOIN {TABLE} AS t
-         WHERE t.bucket = $1 AND t.issue_day >= p.starts AND t.issue_day <= p.ends AND t.day <= $2{}
+         WHERE t.bucket = $1 AND t.issue_day >= p.starts AND t.issue_day <= p.ends AND +t.day <= $2{}
          GROUP BY p.starts, t.day",
         values(&question.issued),
         only_sql(&question.only, TABLE)?,

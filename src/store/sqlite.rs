@@ -280,6 +280,10 @@ pub fn hold_folder(folder: &Path) -> Result<File, OpenError> {
     }
 }
 
+/// When a member's last coupon of a definition ends. The plus: by the member, not by the latest end of everybody's down to his.
+const LATEST_END: &str = "SELECT COALESCE(MAX(+ends_at_ms), 0) FROM wallet_v1
+     WHERE bucket = ?1 AND member_id = ?2 AND definition_id = ?3 AND issued_to = ?2 AND voided = 0";
+
 /// Makes the file where there is none.
 const READ_WRITE: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE.union(OpenFlags::SQLITE_OPEN_CREATE);
 
@@ -499,10 +503,7 @@ fn know(connection: &Connection, questions: &Questions) -> Result<Known, StoreEr
             known.member_counts.insert(*key, row.get(0)?);
         }
     }
-    let mut latest = connection.prepare_cached(
-        "SELECT COALESCE(MAX(ends_at_ms), 0) FROM wallet_v1
-         WHERE bucket = ?1 AND member_id = ?2 AND definition_id = ?3 AND issued_to = ?2 AND voided = 0",
-    )?;
+    let mut latest = connection.prepare_cached(LATEST_END)?;
     for key in &questions.latest_ends {
         known.latest_ends.insert(*key, latest.query_row(params![BUCKET, key.0, key.1], |row| row.get(0))?);
     }
@@ -668,4 +669,32 @@ fn read_event(row: &rusqlite::Row<'_>) -> Result<StoredEvent, rusqlite::Error> {
         metadata: row.get(7)?,
         recorded_at_ms: row.get(8)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{LOAD, LOAD_BARE};
+    use super::*;
+
+    #[test]
+    fn what_a_command_reads_is_found_by_its_key_in_a_statement_that_is_planned_once() {
+        let mut connection = connect(":memory:", READ_WRITE).unwrap();
+        migrate::sqlite(&mut connection, 0).unwrap();
+        let plan = |sql: &str, given: &[&dyn rusqlite::ToSql]| -> String {
+            let explain = format!("EXPLAIN QUERY PLAN {sql}");
+            connection.query_row(&explain, given, |row| row.get("detail")).unwrap()
+        };
+        let latest = plan(LATEST_END, params![BUCKET, 439, 1]);
+        assert!(latest.contains("(bucket=? AND member_id=?)"), "{latest}");
+        for sql in [LOAD, LOAD_BARE] {
+            let found = plan(sql, params!["coupon", "1", BUCKET]);
+            assert!(found.contains("(aggregate_type=? AND aggregate_id=?)"), "{found}");
+            let mut load = connection.prepare(sql).unwrap();
+            for id in 1..10 {
+                let stream = params!["coupon", id.to_string(), BUCKET];
+                assert!(load.query(stream).unwrap().next().unwrap().is_none());
+            }
+            assert_eq!(load.get_status(rusqlite::StatementStatus::RePrepare), 0, "{sql}");
+        }
+    }
 }

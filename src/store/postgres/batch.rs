@@ -35,7 +35,7 @@ const KNOW: &str = "
         FROM unnest($8::bigint[], $9::bigint[]) WITH ORDINALITY AS q (member_id, definition_id, place)
         UNION ALL
         SELECT 5, q.place, COALESCE((
-                 SELECT max(w.ends_at_ms) FROM wallet_v1 w
+                 SELECT max(+w.ends_at_ms) FROM wallet_v1 w
                  WHERE w.bucket = $1 AND w.member_id = q.member_id AND w.definition_id = q.definition_id
                    AND w.issued_to = q.member_id AND w.voided = 0), 0), 0
         FROM unnest($10::bigint[], $11::bigint[]) WITH ORDINALITY AS q (member_id, definition_id, place)
