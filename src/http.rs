@@ -446,7 +446,7 @@ async fn respond(
         Err(failure) => {
             let refused = failure.answer(language, &request_id);
             asker.refused(app, path, refused.wording.code);
-            refused.is_due(started).await;
+            refused.wait_until_due(started).await;
             (refused.wording.code, refusal_response(&refused, language))
         }
     };

@@ -240,7 +240,7 @@ impl Refused {
 
     /// Waits until it may be told. What is another's is said not to be there, and its stream takes longer to read than none:
     /// whoever asks must not see the difference.
-    pub(super) async fn is_due(&self, started: Instant) {
+    pub(super) async fn wait_until_due(&self, started: Instant) {
         if self.wording.is_absence() {
             tokio::time::sleep_until((started + NOT_THERE_AFTER).into()).await;
         }

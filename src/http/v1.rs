@@ -337,7 +337,7 @@ async fn serve(
                 refused.status = status_of(refused.wording);
             }
             asker.refused(&app, resource.named(), refused.wording.code);
-            refused.is_due(started).await;
+            refused.wait_until_due(started).await;
             (refused.wording.code, problem_response(&refused, language))
         }
     };

@@ -244,11 +244,11 @@ impl Plan<'_> {
 
     /// What lets a table whose key begins with the definition be walked by days where all definitions are meant.
     fn walked(&self, table: &str) -> &'static str {
-        let of_definition = |statistic: &&Statistic| {
-            statistic.table == table && statistic.key.first() == Some(&"definition_id")
-        };
+        let begins_with_it = all()
+            .iter()
+            .any(|statistic| statistic.table == table && statistic.key.first() == Some(&"definition_id"));
         let is_meant = self.question.only.iter().any(|(column, _)| *column == "definition_id");
-        if !is_meant && all().iter().any(|statistic| of_definition(&statistic)) {
+        if begins_with_it && !is_meant {
             " AND t.definition_id IN (SELECT definition_id FROM definitions_v1 WHERE bucket = $1)"
         } else {
             ""
