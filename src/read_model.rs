@@ -66,6 +66,7 @@ pub static WALLET: LiveTable = LiveTable {
         Text("shop_ids"),
     ],
     key_columns: 2,
+    indexed: &["ends_at_ms", "gift_lapses_at_ms"],
 };
 
 /// `projections/redemptions.sql`
@@ -84,6 +85,7 @@ pub static REDEMPTIONS: LiveTable = LiveTable {
         Text("title"),
     ],
     key_columns: 1,
+    indexed: &["used_at_ms"],
 };
 
 /// `projections/definitions.sql`
@@ -116,6 +118,7 @@ pub static DEFINITIONS: LiveTable = LiveTable {
         Int("employee_id"),
     ],
     key_columns: 1,
+    indexed: &[],
 };
 
 /// `projections/shops.sql`
@@ -132,6 +135,7 @@ pub static SHOPS: LiveTable = LiveTable {
         Int("employee_id"),
     ],
     key_columns: 1,
+    indexed: &[],
 };
 
 /// `projections/jobs.sql`
@@ -158,6 +162,7 @@ pub static JOBS: LiveTable = LiveTable {
         Int("ended_at_ms"),
     ],
     key_columns: 1,
+    indexed: &[],
 };
 
 /// `projections/grants.sql`
@@ -175,6 +180,7 @@ pub static GRANTS: LiveTable = LiveTable {
         Int("removed"),
     ],
     key_columns: 3,
+    indexed: &[],
 };
 
 /// `projections/order_amounts.sql`
@@ -189,6 +195,7 @@ pub static ORDER_AMOUNTS: LiveTable = LiveTable {
         Int("deleted"),
     ],
     key_columns: 1,
+    indexed: &["amount_cents", "deleted"],
 };
 
 /// `projections/goods_groups.sql`
@@ -203,6 +210,7 @@ pub static GOODS_GROUPS: LiveTable = LiveTable {
         Int("deleted"),
     ],
     key_columns: 1,
+    indexed: &[],
 };
 
 /// `projections/goods_group_goods.sql`
@@ -211,6 +219,7 @@ pub static GOODS_GROUP_GOODS: LiveTable = LiveTable {
     written_by: &["goods_group"],
     columns: &[Int("goods_id"), Int("goods_group_id"), Int("belongs")],
     key_columns: 2,
+    indexed: &[],
 };
 
 /// `projections/partners.sql`
@@ -220,6 +229,7 @@ pub static PARTNERS: LiveTable = LiveTable {
     written_by: &["shop"],
     columns: SHOPS.columns,
     key_columns: SHOPS.key_columns,
+    indexed: &[],
 };
 
 /// `projections/allotments.sql`
@@ -236,6 +246,7 @@ pub static ALLOTMENTS: LiveTable = LiveTable {
         Int("allotted_at_ms"),
     ],
     key_columns: 1,
+    indexed: &["partner_id"],
 };
 
 /// `projections/allotment_changes.sql`
@@ -251,6 +262,7 @@ pub static ALLOTMENT_CHANGES: LiveTable = LiveTable {
         Int("at_ms"),
     ],
     key_columns: 2,
+    indexed: &[],
 };
 
 /// `projections/partner_coupons.sql`
@@ -272,6 +284,7 @@ pub static PARTNER_COUPONS: LiveTable = LiveTable {
         Text("title"),
     ],
     key_columns: 1,
+    indexed: &["allotment_id", "used_at_ms"],
 };
 
 /// `projections/offices.sql`
@@ -287,6 +300,7 @@ pub static OFFICES: LiveTable = LiveTable {
         Int("deleted"),
     ],
     key_columns: 1,
+    indexed: &[],
 };
 
 /// `projections/appointments.sql`
@@ -295,6 +309,7 @@ pub static APPOINTMENTS: LiveTable = LiveTable {
     written_by: &["appointment"],
     columns: &[Int("appointment_id"), Int("office_id"), Int("manager")],
     key_columns: 1,
+    indexed: &[],
 };
 
 /// `projections/machines.sql`
@@ -311,6 +326,7 @@ pub static MACHINES: LiveTable = LiveTable {
         Int("revoked_at_ms"),
     ],
     key_columns: 1,
+    indexed: &[],
 };
 
 /// `projections/partner_keys.sql`
@@ -326,6 +342,7 @@ pub static PARTNER_KEYS: LiveTable = LiveTable {
         Int("revoked_at_ms"),
     ],
     key_columns: 2,
+    indexed: &[],
 };
 
 /// `projections/readings.sql`
@@ -334,6 +351,7 @@ pub static READINGS: LiveTable = LiveTable {
     written_by: &["reading"],
     columns: &[Int("person_kind"), Int("person_id"), Int("reading_id"), Int("at_ms")],
     key_columns: 3,
+    indexed: &[],
 };
 
 /// `projections/webhooks.sql`
@@ -353,6 +371,7 @@ pub static WEBHOOKS: LiveTable = LiveTable {
         Int("removed_at_ms"),
     ],
     key_columns: 1,
+    indexed: &[],
 };
 
 /// Every live table that is made of streams alone.

@@ -101,15 +101,16 @@ pub async fn member(store: &Store, seal: &Seal, id: i64) -> Result<Option<Member
     Ok(Some(member))
 }
 
-/// A list's statement: where it begins to look, and then all else that is asked, so that each takes the same parameters.
+/// A list's statement: where it begins to look, and then all else that is asked, so that each takes the same parameters. The
+/// name is of the table that it begins with, and newest first is a walk of that one's index.
 /// A question that is not asked is a CASE, because PostgreSQL takes an OR with a parameter for one that few rows pass.
 macro_rules! search {
-    ($($first:expr),*) => {
+    ($first:literal: $($more:expr),*) => {
         members!(
-            $($first,)*
+            $($more,)*
             " AND CASE WHEN $4 = 0 THEN TRUE ELSE m.level_id = $4 END
               AND CASE WHEN $5 = 0 THEN TRUE ELSE m.shop_id = $5 END
-              ORDER BY m.member_id DESC LIMIT $2 OFFSET $3"
+              ORDER BY ", $first, ".member_id DESC LIMIT $2 OFFSET $3"
         )
     };
 }
@@ -129,28 +130,24 @@ async fn candidates(
     token: Option<i64>,
     slice: Slice,
 ) -> Result<Vec<Row>, StoreError> {
+    // CROSS JOIN: SQLite reads the token's or the tag's members first, and only theirs.
     let sql = if token.is_some() {
-        // CROSS JOIN: SQLite reads the token's members first, and only theirs.
-        concat!(
-            members!(
-                "member_tokens k CROSS JOIN members m WHERE m.member_id = k.member_id AND k.token = $7 AND k.member_id < $1",
-                tagged!()
-            ),
-            " AND CASE WHEN $4 = 0 THEN TRUE ELSE m.level_id = $4 END
-              AND CASE WHEN $5 = 0 THEN TRUE ELSE m.shop_id = $5 END
-              ORDER BY k.member_id DESC LIMIT $2 OFFSET $3"
+        search!(
+            "k": "member_tokens k CROSS JOIN members m
+             WHERE m.member_id = k.member_id AND k.token = $7 AND k.member_id < $1",
+            tagged!()
         )
     } else if search.tag_id != 0 {
         search!(
-            "members m WHERE m.member_id IN
-               (SELECT t.member_id FROM member_tags t WHERE t.tag_id = $6 AND t.member_id < $1)"
+            "t": "member_tags t CROSS JOIN members m
+             WHERE m.member_id = t.member_id AND t.tag_id = $6 AND t.member_id < $1"
         )
     } else if search.level_id != 0 {
-        search!("members m WHERE m.level_id = $4 AND m.member_id < $1", tagged!())
+        search!("m": "members m WHERE m.level_id = $4 AND m.member_id < $1", tagged!())
     } else if search.shop_id != 0 {
-        search!("members m WHERE m.shop_id = $5 AND m.member_id < $1", tagged!())
+        search!("m": "members m WHERE m.shop_id = $5 AND m.member_id < $1", tagged!())
     } else {
-        search!("members m WHERE m.member_id < $1", tagged!())
+        search!("m": "members m WHERE m.member_id < $1", tagged!())
     };
     let mut parameters = slice.parameters().to_vec();
     parameters.extend([search.level_id, search.shop_id, search.tag_id].map(Cell::from));

@@ -18,6 +18,7 @@ pub static ACCOUNTS: LiveTable = LiveTable {
         Int("totp"),
     ],
     key_columns: 1,
+    indexed: &[],
 };
 
 /// The one live row of an account.

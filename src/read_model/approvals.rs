@@ -27,6 +27,7 @@ pub static APPROVALS: LiveTable = LiveTable {
         Text("reason"),
     ],
     key_columns: 1,
+    indexed: &["state", "lapses_at_ms"],
 };
 
 /// The one live row of a proposal.

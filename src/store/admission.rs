@@ -385,12 +385,14 @@ mod tests {
         written_by: &["a"],
         columns: &[Column::Int("id"), Column::Text("text")],
         key_columns: 1,
+        indexed: &[],
     };
     static EARLIER_TABLE: LiveTable = LiveTable {
         name: "a_rows",
         written_by: &["a"],
         columns: &[Column::Int("id"), Column::Text("text")],
         key_columns: 1,
+        indexed: &[],
     };
 
     fn coupon(id: i64) -> StreamId {

@@ -146,6 +146,8 @@ pub struct LiveTable {
     pub columns: &'static [Column],
     /// How many of them, with `bucket` before, are the primary key.
     pub key_columns: usize,
+    /// Those of the others that an index holds or depends on.
+    pub indexed: &'static [&'static str],
 }
 
 /// One column of a live table.

@@ -20,6 +20,7 @@ pub static STOCK: LiveTable = LiveTable {
     written_by: &["definition", "allotment", "coupon"],
     columns: &[Column::Int("definition_id"), Column::Int("stock"), Column::Int("issued")],
     key_columns: 1,
+    indexed: &[],
 };
 
 /// The counters of members, likewise: `projections/member_counts.sql`
@@ -28,6 +29,7 @@ pub static MEMBER_COUNTS: LiveTable = LiveTable {
     written_by: &["coupon"],
     columns: &[Column::Int("member_id"), Column::Int("definition_id"), Column::Int("issued")],
     key_columns: 2,
+    indexed: &[],
 };
 
 /// Whether a table holds counters, which are moved by differences.

@@ -6,6 +6,7 @@
 //! that thread, appends first. An I/O error on write or commit ends the process: what is on disk is then unknown, and
 //! the next start reads it.
 
+mod live;
 mod queue;
 mod rebuild;
 mod replay;
@@ -31,8 +32,8 @@ use wal::{Wal, checkpoint};
 
 use super::connect::OpenError;
 use super::{
-    Append, AppendError, Appended, BUCKET, Cell, Column, EPOCH, LiveTable, Look, Outcome, Phases, Row,
-    Statement, StoreError, StoredEvent, migrate,
+    Append, AppendError, Appended, BUCKET, Cell, EPOCH, Look, Outcome, Phases, Row, Statement, StoreError,
+    StoredEvent, migrate,
 };
 use crate::clock::Clock;
 
@@ -573,12 +574,7 @@ fn write_plan(connection: &Connection, plan: &Plan<'_>) -> Result<(), StoreError
         upsert.execute((BUCKET, member_id, definition_id, issued))?;
     }
     for (table, rows) in &plan.rows {
-        let mut upsert = connection.prepare_cached(&upsert_sql(table))?;
-        for row in rows {
-            upsert.raw_bind_parameter(1, BUCKET)?;
-            bind(&mut upsert, 2, &row.cells)?;
-            upsert.raw_execute()?;
-        }
+        live::upsert(connection, table.name, table, rows)?;
     }
     let mut insert = connection
         .prepare_cached("INSERT INTO gift_attempts (bucket, member_id, at_ms) VALUES (?1, ?2, ?3)")?;
@@ -594,26 +590,6 @@ fn write_plan(connection: &Connection, plan: &Plan<'_>) -> Result<(), StoreError
         rows(connection, statement.sql, &statement.parameters)?;
     }
     Ok(())
-}
-
-/// `INSERT … ON CONFLICT DO UPDATE` of a whole row.
-fn upsert_sql(table: &LiveTable) -> String {
-    upsert_into(table.name, table)
-}
-
-/// The same into a table beside it.
-fn upsert_into(name: &str, table: &LiveTable) -> String {
-    let names: Vec<_> = table.columns.iter().copied().map(Column::name).collect();
-    let places: Vec<_> = (1..=names.len() + 1).map(|place| format!("?{place}")).collect();
-    let (keys, rest) = names.split_at(table.key_columns.min(names.len()));
-    let updates: Vec<_> = rest.iter().map(|name| format!("{name} = excluded.{name}")).collect();
-    format!(
-        "INSERT INTO {name} (bucket, {}) VALUES ({}) ON CONFLICT (bucket, {}) DO UPDATE SET {}",
-        names.join(", "),
-        places.join(", "),
-        keys.join(", "),
-        updates.join(", ")
-    )
 }
 
 fn bind(statement: &mut CachedStatement<'_>, first: usize, cells: &[Cell]) -> Result<(), rusqlite::Error> {

@@ -15,7 +15,7 @@ use super::super::rebuild::{
     part_sql, touched,
 };
 use super::super::{BUCKET, Cell, LiveTable, Row, Statement, StoreError, StoredEvent, StreamId, migrate};
-use super::{SqliteStore, bind, end_process_on_io_error, read_event, rows, upsert_into};
+use super::{SqliteStore, end_process_on_io_error, live, read_event, rows};
 
 /// Rows that are taken away in one transaction.
 const DROPPED_AT_A_TIME: usize = 500;
@@ -122,13 +122,7 @@ fn write_change(connection: &Connection, suffix: &str, change: &Change) -> Resul
         connection.prepare_cached(&sql)?.execute(rusqlite::params_from_iter(key)).map_err(failed)?;
     }
     for (table, rows) in by_table(&change.rows) {
-        let mut upsert =
-            connection.prepare_cached(&upsert_into(&format!("{}{suffix}", table.name), table))?;
-        for row in rows {
-            upsert.raw_bind_parameter(1, BUCKET)?;
-            bind(&mut upsert, 2, &row.cells)?;
-            upsert.raw_execute().map_err(failed)?;
-        }
+        live::upsert(connection, &format!("{}{suffix}", table.name), table, &rows).map_err(failed)?;
     }
     let insert = |table: &str, columns: &str, keys: &str, update: &str| {
         let values = if columns.contains("member_id") { "?1, ?2, ?3, ?4" } else { "?1, ?2, ?3, 0" };

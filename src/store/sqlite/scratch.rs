@@ -11,7 +11,7 @@ use super::super::rebuild::by_table;
 use super::super::{
     BUCKET, Effects, LiveRow, Statement, StockChange, StockOf, StoreError, StoredEvent, migrate,
 };
-use super::{READ_WRITE, SqliteStore, bind, connect, open_reader, rows, upsert_sql};
+use super::{READ_WRITE, SqliteStore, connect, live, open_reader, rows};
 
 /// A member's count is the number of coupons issued to him that still count; its row is his own row of the wallet.
 const COUNT_MEMBERS: &str = "INSERT INTO member_counts_v1 (bucket, member_id, definition_id, issued)
@@ -165,12 +165,7 @@ pub(super) fn insert_events(connection: &Connection, events: &[StoredEvent]) -> 
 
 fn upsert_rows(connection: &Connection, rows: &[LiveRow]) -> Result<(), StoreError> {
     for (table, rows) in by_table(rows) {
-        let mut upsert = connection.prepare_cached(&upsert_sql(table))?;
-        for row in rows {
-            upsert.raw_bind_parameter(1, BUCKET)?;
-            bind(&mut upsert, 2, &row.cells)?;
-            upsert.raw_execute()?;
-        }
+        live::upsert(connection, table.name, table, &rows)?;
     }
     Ok(())
 }
