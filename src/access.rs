@@ -133,6 +133,18 @@ pub const RIGHTS: &[Right] = &[
     right(47, 2, "export-people", "導出個人資料"),
 ];
 
+/// Rights by their names; one that this program does not know by its number.
+#[must_use]
+pub fn right_names(ids: &[i64]) -> Vec<String> {
+    let name = |id: &i64| {
+        RIGHTS
+            .iter()
+            .find(|right| right.id == *id)
+            .map_or_else(|| id.to_string(), |right| right.name.to_owned())
+    };
+    ids.iter().map(name).collect()
+}
+
 /// A row of the table.
 #[derive(Clone, Debug)]
 struct Row {

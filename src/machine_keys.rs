@@ -9,7 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::access::{Principal, RIGHTS};
+use crate::access::{Principal, RIGHTS, right_names};
 use crate::directory;
 use crate::identity::Caller;
 use crate::ledger::{ExecuteError, Ledger, Meta};
@@ -132,16 +132,6 @@ pub fn parse_rights(text: &str) -> Option<Vec<i64>> {
     text.split(',').map(|word| right(word.trim())).collect()
 }
 
-fn names(rights: &[i64]) -> Vec<String> {
-    let name = |id: &i64| {
-        RIGHTS
-            .iter()
-            .find(|right| right.id == *id)
-            .map_or_else(|| id.to_string(), |right| right.name.to_owned())
-    };
-    rights.iter().map(name).collect()
-}
-
 fn or_null(at_ms: i64) -> Value {
     if at_ms == 0 { Value::Null } else { at_ms.into() }
 }
@@ -152,7 +142,7 @@ pub fn issued_json(issued: &Issued) -> Value {
     json!({
         "id": issued.id,
         "name": issued.machine.name,
-        "rights": names(&issued.machine.rights),
+        "rights": right_names(&issued.machine.rights),
         "expires_at_ms": or_null(issued.machine.expires_at_ms),
         "key": issued.key,
     })
@@ -164,7 +154,7 @@ pub fn listed_json(row: &MachineRow, now_ms: i64) -> Value {
     json!({
         "id": row.id,
         "name": row.name,
-        "rights": names(&row.rights),
+        "rights": right_names(&row.rights),
         "holds": row.holds(now_ms),
         "issued_at_ms": row.issued_at_ms,
         "expires_at_ms": or_null(row.expires_at_ms),

@@ -56,6 +56,14 @@ impl Seen<'_> {
             _ => 0,
         }
     }
+
+    /// A text of the row.
+    pub(super) fn text(&self, column: &str) -> &str {
+        match place(self.table, column).and_then(|place| self.cells.get(place)) {
+            Some(Cell::Text(text)) => text,
+            _ => "",
+        }
+    }
 }
 
 fn place(table: &LiveTable, column: &str) -> Option<usize> {

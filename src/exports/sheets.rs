@@ -1,17 +1,16 @@
 //! The sheets that there are. A column's name is for programs and never changes its meaning; its words are for people.
 
-use super::rows::{Batch, Reading, Seen};
-use super::{Accepts, Column, ExportError, Filter, From, Kind, Line, Page, Sheet, Source, Value, Words};
-use crate::directory;
-use crate::directory::{Employee, Member, NEVER};
+mod directory;
+mod settings;
+
+use super::rows::Seen;
+use super::{Accepts, Column, Filter, From, Kind, Sheet, Source, Value, Words};
 use crate::read_model::approvals::APPROVALS;
 use crate::read_model::orders::ORDERS;
 use crate::read_model::{
     ALLOTMENT_CHANGES, ALLOTMENTS, DEFINITIONS, GOODS_GROUPS, GRANTS, JOBS, ORDER_AMOUNTS, PARTNER_COUPONS,
     PARTNERS, REDEMPTIONS, SHOPS, WALLET,
 };
-use crate::reading::Person;
-use crate::value::list_text;
 
 use From::{Cell, Computed, ShopName, Word};
 use Kind::{Day, Flag, Id, Instant, Int, Text};
@@ -25,7 +24,7 @@ pub static SHEETS: &[&Sheet] = &[
     &REDEMPTIONS_SHEET,
     &DEFINITIONS_SHEET,
     &ORDERS_SHEET,
-    &MEMBERS,
+    &directory::MEMBERS,
     &JOBS_SHEET,
     &GRANTS_SHEET,
     &ORDER_RULES,
@@ -35,12 +34,17 @@ pub static SHEETS: &[&Sheet] = &[
     &SETTLEMENTS,
     &SHOPS_SHEET,
     &PARTNERS_SHEET,
-    &EMPLOYEES,
+    &directory::EMPLOYEES,
     &APPROVALS_SHEET,
+    &directory::LEVELS,
+    &directory::TAGS,
+    &settings::OFFICES_SHEET,
+    &settings::APPOINTMENTS_SHEET,
+    &settings::ACCOUNTS_SHEET,
+    &settings::MACHINE_KEYS,
+    &settings::PARTNER_KEYS_SHEET,
+    &settings::WEBHOOKS_SHEET,
 ];
-
-/// How many members are read at a time.
-const MEMBERS_AT_A_TIME: i64 = 500;
 
 const fn column(name: &'static str, kind: Kind, from: From, words: Words) -> Column {
     Column { name, words, kind, from }
@@ -511,131 +515,6 @@ fn approval_state(row: &Seen<'_>) -> Value {
         _ => "lapsed",
     };
     Value::Text(state.to_owned())
-}
-
-const fn of_person(name: &'static str, kind: Kind, words: Words) -> Column {
-    column(name, kind, From::Source, words)
-}
-
-static MEMBERS: Sheet = Sheet {
-    name: "members",
-    words: ["會員資料", "会员资料", "Members"],
-    about: "Members with their personal data. They are not in the log: each row is as it is when it is read, everybody who is \
-            there all the while stands in the file once",
-    whose: Some(("member_id", Person::Member)),
-    columns: &[
-        of_person("member_id", Id, ["會員ID", "会员ID", "Member ID"]),
-        of_person("nickname", Text, ["暱稱", "昵称", "Nickname"]),
-        of_person("member_name", Text, ["姓名", "姓名", "Name"]),
-        of_person("phone", Text, ["手機號", "手机号", "Telephone"]),
-        of_person("member_card", Text, ["會員卡號", "会员卡号", "Card"]),
-        of_person("sex", Text, ["性別", "性别", "Sex"]),
-        of_person("birthday", Day, ["生日", "生日", "Birthday"]),
-        of_person("level_id", Id, ["等級ID", "等级ID", "Level ID"]),
-        of_person("shop_id", Id, ["門店ID", "门店ID", "Shop ID"]),
-        of_person("tag_ids", Text, ["標籤", "标签", "Tags"]),
-        of_person("adviser_id", Id, ["顧問員工ID", "顾问员工ID", "Adviser ID"]),
-        of_person("card_end", Day, ["會員卡到期日", "会员卡到期日", "Card ends"]),
-        of_person("joined_at", Instant, ["加入時間", "加入时间", "Joined at"]),
-        of_person("erased_at", Instant, ["資料刪除時間", "资料删除时间", "Erased at"]),
-        of_person("headimgurl", Text, ["頭像", "头像", "Picture"]),
-    ],
-    keys: 1,
-    filters: &[
-        OF_SHOP,
-        by_id("level_id", "of this level"),
-        by_id("adviser_id", "looked after by this employee"),
-    ],
-    days: Some("joined_at"),
-    source: Source::Pages(page_of_members),
-};
-
-fn page_of_members(reading: &Reading, from: String) -> Page {
-    let ledger = reading.ledger.clone();
-    Box::pin(async move {
-        let behind = if from.is_empty() { 0 } else { from.parse().map_err(|_| not_a_cursor(&from))? };
-        let members =
-            directory::members_behind(ledger.store(), ledger.seal(), behind, MEMBERS_AT_A_TIME).await?;
-        let last = members.last().map(|member| member.id.to_string());
-        let next = last.filter(|_| members.len() as i64 == MEMBERS_AT_A_TIME);
-        let seen = members.len() as i64;
-        Ok(Batch { lines: members.into_iter().map(line_of_member).collect(), next, seen })
-    })
-}
-
-fn not_a_cursor(text: &str) -> ExportError {
-    ExportError::Damaged(format!("{text:?} is no place to go on from"))
-}
-
-fn line_of_member(member: Member) -> Line {
-    let number = |kind: Kind, number: i64| Value::of(kind, &number.into());
-    let sex = match member.sex {
-        1 => Value::Text("male".to_owned()),
-        2 => Value::Text("female".to_owned()),
-        _ => Value::Null,
-    };
-    vec![
-        number(Id, member.id),
-        Value::Text(member.nickname),
-        Value::Text(member.member_name),
-        Value::Text(member.phone),
-        Value::Text(member.member_card),
-        sex,
-        number(Day, member.birthday),
-        number(Id, member.level_id),
-        number(Id, member.shop_id),
-        Value::Text(list_text(&member.tag_ids)),
-        number(Id, member.adviser_id),
-        number(Day, member.card_end),
-        number(Instant, member.joined_at_ms),
-        number(Instant, member.erased_at_ms),
-        Value::Text(member.headimgurl),
-    ]
-}
-
-static EMPLOYEES: Sheet = Sheet {
-    name: "employees",
-    words: ["員工", "员工", "Employees"],
-    about: "Employees with their personal data, as they are now: they are not in the log",
-    whose: Some(("employee_id", Person::Employee)),
-    columns: &[
-        of_person("employee_id", Id, ["員工ID", "员工ID", "Employee ID"]),
-        of_person("name", Text, ["姓名", "姓名", "Name"]),
-        of_person("phone", Text, ["手機號", "手机号", "Telephone"]),
-        of_person("identity", Text, ["證件號碼", "证件号码", "Identity card"]),
-        of_person("shop_id", Id, ["門店ID", "门店ID", "Shop ID"]),
-        of_person("active", Flag, ["在職", "在职", "Active"]),
-        of_person("entry_date", Day, ["入職日期", "入职日期", "First day"]),
-        of_person("leave_date", Day, ["離職日期", "离职日期", "Last day"]),
-    ],
-    keys: 1,
-    filters: &[OF_SHOP],
-    days: None,
-    source: Source::Pages(page_of_employees),
-};
-
-/// All at once: they are few beside members.
-fn page_of_employees(reading: &Reading, _: String) -> Page {
-    let ledger = reading.ledger.clone();
-    Box::pin(async move {
-        let employees = directory::employees(ledger.store(), 0).await?;
-        let seen = employees.len() as i64;
-        Ok(Batch { lines: employees.into_iter().map(line_of_employee).collect(), next: None, seen })
-    })
-}
-
-fn line_of_employee(employee: Employee) -> Line {
-    let number = |kind: Kind, number: i64| Value::of(kind, &number.into());
-    vec![
-        number(Id, employee.id),
-        Value::Text(employee.name),
-        Value::Text(employee.phone),
-        Value::Text(employee.identity),
-        number(Id, employee.shop_id),
-        Value::Int(i64::from(employee.active)),
-        number(Day, employee.entry_date),
-        number(Day, if employee.leave_date == NEVER { 0 } else { employee.leave_date }),
-    ]
 }
 
 #[cfg(test)]

@@ -44,6 +44,11 @@ fn as_meant(rows: Rows) -> Rows {
     rows.into_iter().map(|row| row.into_iter().map(meant).collect()).collect()
 }
 
+/// The same of one cell.
+fn as_shown(cell: &Value) -> Value {
+    as_meant(vec![vec![cell.as_str().unwrap().to_owned()]]).concat().remove(0).into()
+}
+
 fn rows_of(value: &Value) -> Rows {
     serde_json::from_value(value.clone()).unwrap()
 }
@@ -87,6 +92,16 @@ fn id(number: &Value) -> Value {
     }
 }
 
+/// A list as files show it, and anything else of a page.
+fn plain(cell: &Value) -> Value {
+    match cell {
+        Value::Array(words) => {
+            words.iter().map(|word| word.as_str().unwrap()).collect::<Vec<_>>().join(",").into()
+        }
+        cell => id(cell),
+    }
+}
+
 fn pick(row: &Value, columns: &[&str]) -> Value {
     columns.iter().map(|column| row[column].clone()).collect()
 }
@@ -109,6 +124,22 @@ async fn life(engine: Engine) -> World {
     let body = json!({"member_id": 442, "goods": [{"goods_id": 7, "price": "33.33", "state": 1, "count": 1}],
                       "remark": "-1+1"});
     world.call(EMPLOYEE, "/order/add", body).await.ok();
+    for (route, body) in [
+        ("/memberlevel/add", json!({"name": "金卡", "remark": "-1"})),
+        ("/tag/add", json!({"tag_name": "常客", "color": "#fa0"})),
+        ("/office/add", json!({"title": "店長"})),
+        ("/office/setcompetence", json!({"id": 2, "competence_ids": "5,9"})),
+        ("/user/edit", json!({"id": 1000, "office_id": 2})),
+    ] {
+        world.operator(route, body).await.ok();
+    }
+    let bearer = format!("Bearer {}", world.token(Caller::Operator));
+    for path in
+        ["/v1/machine-keys?name=till&rights=read,orders", "/v1/webhooks?url=https://1.1.1.1/x&stream=coupon"]
+    {
+        let reply = world.raw("POST", path, &[("authorization", &bearer)], Vec::new()).await;
+        assert_eq!(reply.status, 200, "{path}: {}", reply.body);
+    }
     world
 }
 
@@ -326,6 +357,49 @@ on_both_engines! {
         let definitions: BTreeSet<String> = definitions.iter().map(|row| row["id"].to_string()).collect();
         let rows = table(&world, "definitions", "").await;
         assert_eq!(rows.iter().map(|row| row["definition_id"].as_str().unwrap().to_owned()).collect::<BTreeSet<_>>(), definitions);
+        world.close().await;
+    }
+
+    async fn a_file_of_settings_shows_what_their_pages_show(engine: Engine) {
+        let world = life(engine).await;
+        for (page, of_page, sheet, columns) in [
+            ("/memberlevel/getlist", "id,name,url,remark", "levels", "level_id,name,url,remark"),
+            ("/tag/getlist", "id,tag_name,color", "tags", "tag_id,tag_name,color"),
+            ("/office/list", "id,title,user_id", "offices", "office_id,title,employee_id"),
+            ("/account/list", "id,role,user_id", "accounts", "account_id,role,employee_id"),
+            ("/v1/machine-keys", "id,name,rights", "machine-keys", "machine_key_id,name,rights"),
+            ("/v1/partner-keys", "id,partner_id,public_key", "partner-keys", "partner_key_id,partner_id,public_key"),
+            ("/v1/webhooks", "id,url,types,streams,state,generation", "webhooks", "webhook_id,url,types,streams,state,generation"),
+        ] {
+            let answered = if page.starts_with("/v1/") {
+                let body = world.get(Caller::Operator, page).await.body;
+                body.as_object().unwrap().values().next().unwrap().clone()
+            } else {
+                world.operator(page, json!({"limit": 100})).await.ok().clone()
+            };
+            let of_page: Vec<&str> = of_page.split(',').collect();
+            let rows = answered.as_array().unwrap().iter();
+            let rows = by_first(rows.map(|row| of_page.iter().map(|name| plain(&row[name])).collect()).collect());
+            let columns: Vec<&str> = columns.split(',').collect();
+            let in_file = table(&world, sheet, "").await;
+            // Pages leave out what was removed.
+            let there = in_file.iter().filter(|row| row["deleted"] != "1" && row["state"] != "removed");
+            let there = there.map(|row| columns.iter().map(|name| as_shown(&row[name])).collect());
+            assert_eq!(by_first(there.collect()), rows, "{sheet}");
+            assert!(!rows.is_empty(), "{sheet}");
+        }
+        let offices = table(&world, "offices", "").await;
+        let rights: Vec<_> = offices.iter().map(|row| (&row["office_id"], &row["rights"], &row["deleted"])).collect();
+        let [gone, held] = rights[..] else { panic!("{rights:?}") };
+        assert_eq!((gone.0, gone.2), (&json!("1"), &json!("1")));
+        assert_eq!(held, (&json!("2"), &json!("employees,tags"), &json!("0")));
+        let appointments = table(&world, "appointments", "office_id=2").await;
+        assert_eq!(appointments, [json!({"employee_id": "1000", "office_id": "2", "manager": "0"})]);
+        let second_factors = table(&world, "accounts", "role=operator").await;
+        assert!(!second_factors.is_empty() && second_factors.iter().all(|row| row["second_factor"] == "0"));
+        assert_eq!(table(&world, "webhooks", "").await[0]["state"], "removed");
+        let revoked = table(&world, "machine-keys", "").await;
+        assert!(revoked[0]["revoked_at"] != "" && revoked[1]["revoked_at"] == "", "{revoked:?}");
         world.close().await;
     }
 

@@ -166,6 +166,14 @@ const SHEET_NAMES: &[&str] = &[
     "partners",
     "employees",
     "approvals",
+    "levels",
+    "tags",
+    "offices",
+    "appointments",
+    "accounts",
+    "machine-keys",
+    "partner-keys",
+    "webhooks",
 ];
 
 /// Every sheet's routes, and those of jobs. The tables that are made here live as long as the program.
