@@ -10,6 +10,7 @@ use std::fmt;
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 use tower::Service;
@@ -207,12 +209,30 @@ impl Call<'_> {
 }
 
 fn with_tls(http: HttpConnector<Resolver>) -> HttpsConnector<HttpConnector<Resolver>> {
-    // Named, because the default is whichever the whole program has, and none where it has two.
-    let provider = rustls::crypto::ring::default_provider();
-    #[expect(clippy::expect_used, reason = "it fails for a provider without a version of TLS; ring has both")]
-    let builder = HttpsConnectorBuilder::new().with_provider_and_webpki_roots(provider).expect("TLS of ring");
-    builder.https_or_http().enable_http1().wrap_connector(http)
+    HttpsConnectorBuilder::new()
+        .with_tls_config(TLS.clone())
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(http)
 }
+
+/// Certificates are checked against Mozilla's roots, which are in the binary, and against those of the machine, or of
+/// `SSL_CERT_FILE` and `SSL_CERT_DIR` where they are set: a merchant's own systems are often signed for by himself.
+static TLS: LazyLock<ClientConfig> = LazyLock::new(|| {
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let machine = rustls_native_certs::load_native_certs();
+    for error in machine.errors {
+        tracing::warn!(%error, "certificates of the machine cannot be read");
+    }
+    roots.add_parsable_certificates(machine.certs);
+    // Named, because the default is whichever the whole program has, and none where it has two.
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    #[expect(clippy::expect_used, reason = "it fails for a provider without a version of TLS; ring has both")]
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("TLS of ring");
+    builder.with_root_certificates(roots).with_no_client_auth()
+});
 
 /// Looks a name up, and lets nobody connect to it where one of its addresses may not be reached: a name that stands for one of
 /// those beside others is no mistake.

@@ -82,6 +82,7 @@ mod tidy;
 mod time;
 mod tlog;
 mod tlog_crash;
+mod tls;
 mod v1;
 mod verify;
 mod webhooks;

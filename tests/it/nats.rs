@@ -17,6 +17,7 @@ use tokio::process::{Child, Command};
 
 use crate::harness::{Home, Server, World};
 use crate::outside::{Api, PATIENCE, count, until};
+use crate::tls::{CERTIFICATE, KEY, STRANGER};
 
 const STREAM: &str = "COUPON_LEDGER";
 
@@ -25,20 +26,30 @@ struct Nats {
     folder: TempDir,
     port: u16,
     child: Child,
+    tls: bool,
 }
 
 impl Nats {
     async fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let folder = tempfile::tempdir().unwrap();
-        let child = Self::launch(&folder, port).await;
-        Self { folder, port, child }
+        Self::speaking(false).await
     }
 
-    async fn launch(folder: &TempDir, port: u16) -> Child {
+    /// One that speaks TLS alone, or none.
+    async fn speaking(tls: bool) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let folder = tempfile::tempdir().unwrap();
+        let child = Self::launch(&folder, port, tls).await;
+        Self { folder, port, child, tls }
+    }
+
+    async fn launch(folder: &TempDir, port: u16, tls: bool) -> Child {
         let path = format!("{}:/usr/sbin:/usr/local/sbin", std::env::var("PATH").unwrap_or_default());
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
-        let child = Command::new("nats-server")
+        let mut command = Command::new("nats-server");
+        if tls {
+            command.args(["--tls", "--tlscert", CERTIFICATE, "--tlskey", KEY]);
+        }
+        let child = command
             .env("PATH", path)
             .args([
                 "-js",
@@ -68,11 +79,12 @@ impl Nats {
     }
 
     async fn start_again(&mut self) {
-        self.child = Self::launch(&self.folder, self.port).await;
+        self.child = Self::launch(&self.folder, self.port, self.tls).await;
     }
 
     fn url(&self) -> String {
-        format!("nats://ledger:s3cret@127.0.0.1:{}", self.port)
+        let scheme = if self.tls { "tls" } else { "nats" };
+        format!("{scheme}://ledger:s3cret@127.0.0.1:{}", self.port)
     }
 
     fn options(&self) -> NatsOptions {
@@ -81,7 +93,7 @@ impl Nats {
             stream: STREAM.to_owned(),
             subject: "coupon_ledger.events".to_owned(),
             creds_file: None,
-            ca_file: None,
+            ca_file: self.tls.then(|| CERTIFICATE.into()),
         }
     }
 
@@ -90,7 +102,10 @@ impl Nats {
     }
 
     async fn context(&self) -> Context {
-        let connect = ConnectOptions::with_user_and_password("ledger".to_owned(), "s3cret".to_owned());
+        let mut connect = ConnectOptions::with_user_and_password("ledger".to_owned(), "s3cret".to_owned());
+        if self.tls {
+            connect = connect.add_root_certificates(CERTIFICATE.into()).require_tls(true);
+        }
         jetstream::new(connect.connect(format!("127.0.0.1:{}", self.port)).await.unwrap())
     }
 
@@ -221,6 +236,19 @@ on_both_engines! {
         until("all is published", async || followers::checkpoint(world.store(), &NATS).await.unwrap() == head).await;
         publishing.abort();
         let _ = publishing.await;
+        nats.assert_holds_all_of(&world).await;
+        world.close().await;
+    }
+
+    async fn over_tls_a_server_must_show_a_certificate_that_is_trusted(engine: Engine) {
+        let world = World::with_people(engine).await;
+        let nats = Nats::speaking(true).await;
+        let stranger = NatsOptions { ca_file: Some(STRANGER.into()), ..nats.options() };
+        for options in [NatsOptions { ca_file: None, ..nats.options() }, stranger] {
+            let refused = Publisher::new(options).step(&world.ledger).await.unwrap_err().to_string();
+            assert!(refused.starts_with("NATS: ") && !refused.contains("s3cret"), "{refused}");
+        }
+        publish(&world, &mut nats.publisher()).await;
         nats.assert_holds_all_of(&world).await;
         world.close().await;
     }

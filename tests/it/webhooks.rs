@@ -66,14 +66,14 @@ impl Came {
 
 /// Whoever is sent events. What it answers to an event of a stream, and otherwise, can be changed.
 #[derive(Default)]
-struct Receiver {
+pub struct Receiver {
     came: Mutex<Vec<Came>>,
     answers: Mutex<HashMap<String, Answer>>,
 }
 
 impl Receiver {
     /// One that listens at an address of its own, and takes everything.
-    async fn new() -> (Arc<Self>, SocketAddr) {
+    pub async fn new() -> (Arc<Self>, SocketAddr) {
         let receiver = Arc::new(Self::default());
         let address = receiver.listen("127.0.0.1:0").await;
         (receiver, address)
@@ -96,7 +96,7 @@ impl Receiver {
         self.came.lock().unwrap().clone()
     }
 
-    fn positions(&self) -> Vec<i64> {
+    pub fn positions(&self) -> Vec<i64> {
         self.came().iter().map(Came::position).collect()
     }
 
