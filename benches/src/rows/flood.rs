@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use crate::client::Pace;
 use crate::measure::{Goal, Rounds, Row, number};
 use crate::rows::Settings;
+use crate::rows::statistics::caught_up;
 use crate::work::Redeems;
 use crate::world::World;
 
@@ -33,6 +34,7 @@ pub async fn flood(world: &mut World, settings: &Settings, connections: usize) -
     ensure!(open_files() > DRIBBLERS + 500, "this process may not open enough files");
     world.stock_up((HONEST * settings.all_rounds().as_secs_f64() * 2.2) as usize + connections).await?;
     world.serve(1).await?;
+    caught_up(world).await?;
     let (mut alone, mut beside) = (Rounds::default(), Rounds::default());
     let mut least = DRIBBLERS;
     for _ in 0..settings.rounds {

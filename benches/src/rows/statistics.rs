@@ -156,7 +156,8 @@ async fn reached(look: &Store) -> anyhow::Result<i64> {
     Ok(rows.first().map_or(0, |row| row.int(0)))
 }
 
-async fn caught_up(world: &World) -> anyhow::Result<()> {
+/// Waits until the statistics have counted what is there: what is measured then is not beside that.
+pub async fn caught_up(world: &World) -> anyhow::Result<()> {
     let began = Instant::now();
     while reached(world.look()).await? < world.head().await? {
         ensure!(began.elapsed() < CATCH_UP, "the statistics do not catch up");
