@@ -31,7 +31,7 @@ pub static ORDERS: LiveTable = LiveTable {
         Text("issued"),
     ],
     key_columns: 1,
-    indexed: &["member_id", "placed_at_ms"],
+    indexed: &["member_id"],
 };
 
 /// The one live row of an order.
@@ -146,18 +146,6 @@ macro_rules! orders {
     };
 }
 
-/// A list's statement: which index it walks, and then all that is asked of every order.
-macro_rules! matching {
-    ($walked:literal, $order:literal) => {
-        orders!(
-            $walked,
-            " AND placed_at_ms >= $5 AND placed_at_ms < $6 AND ($7 = 0 OR shop_id = $7)",
-            $order,
-            " LIMIT $3 OFFSET $4"
-        )
-    };
-}
-
 /// An order by its id.
 pub async fn order(store: &Store, id: i64) -> Result<Option<OrderRow>, StoreError> {
     let sql = orders!(" AND order_id = $2");
@@ -183,14 +171,17 @@ pub async fn orders(store: &Store, filter: OrderFilter, slice: Slice) -> Result<
     let mut parameters = vec![BUCKET.into()];
     parameters.extend(slice.parameters());
     parameters.extend([filter.from_ms, filter.until_ms, filter.shop_id].map(Cell::from));
-    let sql = if filter.member_id != 0 {
-        parameters.push(filter.member_id.into());
-        matching!(" AND order_id < $2 AND member_id = $8", " ORDER BY order_id DESC")
-    } else if filter.from_ms > 0 || filter.until_ms < i64::MAX {
-        // The plus: SQLite would look for the days among all orders, because they lie in the order of ids.
-        matching!(" AND +order_id < $2", " ORDER BY +order_id DESC")
+    let sql = if filter.member_id == 0 {
+        orders!(
+            " AND order_id < $2 AND placed_at_ms >= $5 AND placed_at_ms < $6 AND ($7 = 0 OR shop_id = $7)",
+            " ORDER BY order_id DESC LIMIT $3 OFFSET $4"
+        )
     } else {
-        matching!(" AND order_id < $2", " ORDER BY order_id DESC")
+        parameters.push(filter.member_id.into());
+        orders!(
+            " AND order_id < $2 AND placed_at_ms >= $5 AND placed_at_ms < $6 AND ($7 = 0 OR shop_id = $7)",
+            " AND member_id = $8 ORDER BY order_id DESC LIMIT $3 OFFSET $4"
+        )
     };
     let rows = store.query(Statement::new(sql, parameters)).await?;
     Ok(rows.into_iter().map(OrderRow::read).collect())

@@ -63,12 +63,13 @@ on_both_engines! {
         let added = reqwest::Client::new().post(url).bearer_auth(&operator).send().await.unwrap();
         assert_eq!(added.status(), 200);
         let failing = async |server: &Server| -> Value {
-            let (_, text) = Api::new(&home, server).get(Caller::Auditor, "/v1/webhooks").await;
-            serde_json::from_str::<Value>(&text).unwrap()["webhooks"][0]["failing"]["error"].clone()
+            let (status, text) = Api::new(&home, server).get(Caller::Auditor, "/v1/webhooks").await;
+            assert_eq!(status, 200, "{text}");
+            serde_json::from_str::<Value>(&text).unwrap()["webhooks"][0]["failing"].clone()
         };
-        until("its certificate is refused", async || failing(&server).await.is_string()).await;
+        until("its certificate is refused", async || failing(&server).await.is_object()).await;
         let said = failing(&server).await;
-        assert!(said.as_str().unwrap().contains("invalid peer certificate: UnknownIssuer"), "{said}");
+        assert!(said["error"].as_str().unwrap().contains("invalid peer certificate: UnknownIssuer"), "{said}");
         assert_eq!(receiver.positions(), Vec::<i64>::new());
         server.kill().await;
 

@@ -72,7 +72,7 @@ const OF_JOBS: &[Resource] = &[
         path: "/v1/exports",
         about: "Asks for a file of any size, which is made in the background; the sheet's own filters stand in the query as well. \
                 All rows are as of one position: what is written meanwhile changes none. The same `Idempotency-Key` asks once. \
-                With the right to export alone: sheets with personal data need theirs besides",
+                With the right to export alone: sheets with personal data need theirs besides, and accounts, keys and webhooks are for operators and auditors",
         parts: &[],
         query: &[
             required("sheet", Holds::OneOf(SHEET_NAMES), "which list"),
