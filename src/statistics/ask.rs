@@ -307,20 +307,23 @@ pub struct Table {
     pub columns: Vec<&'static str>,
 }
 
-/// Every table of statistics.
-pub async fn tables(store: &Store) -> Result<Vec<Table>, StoreError> {
-    let sql = "SELECT name, value FROM checkpoints WHERE bucket = $1".to_owned();
+/// Every table of statistics, and the point of the log that all of them have come to.
+pub async fn tables(store: &Store) -> Result<(AsOf, Vec<Table>), StoreError> {
+    let sql = format!("{REACHED} WHERE c.bucket = $1");
     let rows = store.look(vec![Look { sql, parameters: vec![BUCKET.into()] }]).await?;
-    let position = |table: &str| {
-        let mut rows = rows.iter().flatten();
-        rows.find(|row| row.text(0) == table).map(|row| row.int(1))
-    };
+    let rows: Vec<&Row> = rows.iter().flatten().collect();
+    let reached = |table: &str| rows.iter().find(|row| row.text(0) == table);
     let table = |statistic: &Statistic| Table {
         name: statistic.name,
-        position: position(statistic.table),
+        position: reached(statistic.table).map(|row| row.int(1)),
         columns: statistic.columns.iter().map(|column| column.name).collect(),
     };
-    Ok(all().iter().map(table).collect())
+    let all_have =
+        all().iter().map(|statistic| reached(statistic.table)).min_by_key(|row| row.map(|row| row.int(1)));
+    let as_of = all_have
+        .flatten()
+        .map_or_else(AsOf::default, |row| AsOf { position: row.int(1), recorded_at_ms: row.int(2) });
+    Ok((as_of, all().iter().map(table).collect()))
 }
 
 /// Lines in the making: their sums by name, by period and key.
@@ -392,12 +395,13 @@ pub async fn ask(store: &Store, question: &Question) -> Result<Answer, AskError>
 }
 
 fn refuse_what_has_no_meaning(question: &Question) -> Result<(), AskError> {
-    let of_both =
-        question.measures.iter().any(|one| matches!(one, Measure::Level(_) | Measure::RedemptionRate));
+    let of_both = question.measures.iter().any(|one| {
+        matches!(one, Measure::Level(_) | Measure::RedemptionRate | Measure::Sum("expired" | "expired_cents"))
+    });
     let mut told_apart = question.by.iter().chain(question.only.iter().map(|(column, _)| column));
     match told_apart.find(|column| of_both && OF_ONE_SIDE.contains(*column)) {
         Some(column) => Err(AskError::NotKept(format!(
-            "a coupon is issued at no shop: what is outstanding and redemption_rate are not told by {column}"
+            "a coupon is issued at no shop and expires at none: what is outstanding, what expired and redemption_rate are not told by {column}"
         ))),
         None => Ok(()),
     }
@@ -544,6 +548,11 @@ fn value(measure: Measure, sums: &BTreeMap<&'static str, i64>) -> Value {
     }
 }
 
+/// How far tables are: name, position, and when the event there was recorded.
+const REACHED: &str = "SELECT c.name, c.value,
+    COALESCE((SELECT recorded_at_ms FROM events AS e WHERE e.bucket = c.bucket AND e.position = c.value), 0)
+  FROM checkpoints AS c";
+
 /// What these statements answer, and the position that all of their tables are at.
 pub(super) async fn look(
     store: &Store,
@@ -553,12 +562,7 @@ pub(super) async fn look(
     let places: Vec<String> = (2..2 + tables.len()).map(|place| format!("${place}")).collect();
     let names = tables.iter().map(|table| Cell::from(*table));
     looks.push(Look {
-        sql: format!(
-            "SELECT c.name, c.value,
-                    COALESCE((SELECT recorded_at_ms FROM events AS e WHERE e.bucket = c.bucket AND e.position = c.value), 0)
-             FROM checkpoints AS c WHERE c.bucket = $1 AND c.name IN ({})",
-            places.join(", ")
-        ),
+        sql: format!("{REACHED} WHERE c.bucket = $1 AND c.name IN ({})", places.join(", ")),
         parameters: std::iter::once(BUCKET.into()).chain(names).collect(),
     });
     let mut rows = store.look(looks).await?;

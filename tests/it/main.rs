@@ -33,6 +33,7 @@ mod docs;
 mod erasure;
 mod everything;
 mod export;
+mod figures;
 mod followers;
 mod full_disk;
 mod gate;

@@ -566,6 +566,10 @@ on_both_engines! {
             ("figures?by=day", "nothing is told apart by day"),
             ("figures?grain=minute", "grain"),
             ("figures?measures=outstanding&by=shop_id", "is issued at no shop"),
+            ("figures?measures=expired&by=employee_id", "expires at none"),
+            ("cohorts?start=2026-11-23&until=2026-11-01", "until"),
+            ("cohorts?start=2026-11-23&until=2026-11-31", "until"),
+            ("funnel?start=2026-11-30&end=2026-11-01", "end"),
             ("figures?measures=redemption_rate&only=employee_id:1000", "is issued at no shop"),
             ("figures?measures=seen&by=shop_id", "no statistic has"),
             ("figures?grain=day&start=1900-01-01", "more than 1000 periods"),
@@ -598,19 +602,26 @@ on_both_engines! {
         let world = World::with_people(engine).await;
         count_all(&world).await;
         let bearer = format!("Bearer {}", world.token(Caller::Auditor));
-        let first = world.get(Caller::Auditor, "/v1/statistics/figures").await;
-        let tag = first.headers["etag"].to_str().unwrap().to_owned();
-        let ask = async || {
-            let headers = [("authorization", bearer.as_str()), ("if-none-match", &tag)];
-            world.raw("GET", "/v1/statistics/figures", &headers, Vec::new()).await
+        let ask = async |path: &str, tag: &str| {
+            let headers = [("authorization", bearer.as_str()), ("if-none-match", tag)];
+            world.raw("GET", path, &headers, Vec::new()).await
         };
-        let same = ask().await;
-        assert_eq!((same.status.as_u16(), same.body.as_str()), (304, Some("")));
-        assert_eq!(same.headers["etag"], tag.as_str());
+        let mut tags = Vec::new();
+        for path in ["/v1/statistics", "/v1/statistics/figures", "/v1/statistics/cohorts", "/v1/statistics/funnel"] {
+            let first = world.get(Caller::Auditor, path).await;
+            assert_eq!(first.body["as_of"]["position"], world.store().head().await.unwrap(), "{path}");
+            let tag = first.headers["etag"].to_str().unwrap().to_owned();
+            let same = ask(path, &tag).await;
+            assert_eq!((same.status.as_u16(), same.body.as_str()), (304, Some("")), "{path}");
+            assert_eq!(same.headers["etag"], tag.as_str());
+            tags.push((path, tag));
+        }
         let definition = world.define(json!({})).await;
         world.issue(definition, 439).await;
         count_all(&world).await;
-        assert_eq!(ask().await.status, 200);
+        for (path, tag) in tags {
+            assert_eq!(ask(path, &tag).await.status, 200, "{path}");
+        }
     }
 
     async fn an_employee_sees_the_figures_of_his_own_shop(engine: Engine) {

@@ -106,7 +106,7 @@ pub(super) const RESOURCES: &[Resource] = &[
         "/v1/statistics",
         "What can be asked of the statistics: measures, what they are told apart by, grains, and how far each table is",
         &[],
-        r#"{"measures":["issued","redeemed"],"by":["definition_id","shop_id"],"grains":["day","week"],"tables":[{"name":"stats_days","position":1200,"columns":["day","issued"]}]}"#,
+        r#"{"as_of":{"position":1200,"recorded_at_ms":1543294087000},"measures":["issued","redeemed"],"by":["definition_id","shop_id"],"grains":["day","week"],"tables":[{"name":"stats_days","position":1200,"columns":["day","issued"]}]}"#,
         Statistics::Catalogue,
     ),
     resource(
@@ -148,9 +148,10 @@ pub(super) async fn run(which: Statistics, ask: Ask) -> Result<Page, Failure> {
 
 async fn catalogue(mut ask: Ask) -> Result<Page, Failure> {
     ask.checked()?;
-    let tables = ask::tables(ask.app.ledger.store()).await?;
+    let (as_of, tables) = ask::tables(ask.app.ledger.store()).await?;
     let table = |table: &ask::Table| json!({"name": table.name, "position": table.position, "columns": table.columns});
-    Page::json(&json!({
+    tagged(&json!({
+        "as_of": as_of,
         "measures": Measure::names(),
         "by": ask::dimensions(),
         "grains": Grain::NAMES,
@@ -347,10 +348,13 @@ async fn find_cohorts(ask: &mut Ask) -> Result<(Cohorts, Told, ask::AsOf, Vec<co
     let used = form.one_of("used", Grain::NAMES).unwrap_or("week");
     let filter = form.optional_text("only", LIST as usize).unwrap_or_default();
     let today = ask.app.ledger.now().day;
-    let until = ask.form.optional_day("until").unwrap_or(today);
+    let until = ask.form.optional_day("until");
     let (start, end) = days(ask);
+    if until.is_some_and(|until| until < start) {
+        ask.form.wrong("until", Wrong::EndBeforeStart);
+    }
     ask.checked()?;
-    let until = until.max(start);
+    let until = until.unwrap_or(today.max(start));
     let grain = |name| Grain::named(name).unwrap_or_default();
     let question = Cohorts {
         issued: cut((start, end), grain(issued))?,
