@@ -31,7 +31,7 @@ struct Use {
 struct Review {
     dims: Dims,
     day: NaiveDate,
-    score: i64,
+    score: i32,
 }
 
 /// Everything that was used and reviewed, event by event.
@@ -82,7 +82,7 @@ impl Counted {
                 }
                 CouponEvent::Evaluated { score, at_ms, .. } => {
                     let dims = counted.uses[last_use[&coupon_id]].dims.clone();
-                    counted.reviews.push(Review { dims, day: day(at_ms), score: i64::from(score) });
+                    counted.reviews.push(Review { dims, day: day(at_ms), score: i32::from(score) });
                 }
                 _ => {}
             }
@@ -107,14 +107,14 @@ impl Counted {
         };
         let mut ages: Vec<i64> = stand.iter().map(|used| used.age).collect();
         ages.sort_unstable();
-        let scores: Vec<i64> = self
+        let scores: Vec<i32> = self
             .reviews
             .iter()
             .filter(|one| is_of(&one.dims) && within(one.day))
             .map(|one| one.score)
             .collect();
         let cents = |uses: &[&Use]| uses.iter().map(|used| used.cents).sum::<i64>();
-        let mean = scores.iter().sum::<i64>() as f64 / scores.len() as f64;
+        let mean = f64::from(scores.iter().sum::<i32>()) / f64::from(scores.len() as u32);
         json!({
             "redeemed": redeemed.len(),
             "reversed": reversed.len(),
