@@ -3,7 +3,7 @@
 //! A [`Sheet`] says what a file holds: its name and its typed columns in three languages, what it can be filtered by, and
 //! where its rows come from. Whoever adds one to [`SHEETS`] gets it in every format, at once and as a job. Rows are folded
 //! from the log up to one position, so that what is written meanwhile changes none of them and a job that was cut off goes
-//! on with the same rows; only members, who are not in the log, are read as they are. Must never hold all rows of a job in
+//! on with the same rows; only what the directory keeps, which is not in the log, is read as it is. Must never hold all rows of a job in
 //! memory, keep a read transaction open between two batches, nor leave half a file under its name.
 
 mod csv_file;
