@@ -1,5 +1,5 @@
--- Every use as of the statistics' position, one row each, kept after it was taken back. Read by /statistics/auditcoupon,
--- and to count the members who used coupons and those who came again.
+-- Every use as of the statistics' position, one row each, kept after it was taken back. Read by /statistics/auditcoupon, and
+-- for the members of what stats_visits does not tell apart.
 CREATE TABLE stats_uses_v2 (
   bucket         BIGINT NOT NULL,
   redemption_id  BIGINT NOT NULL,
@@ -23,8 +23,6 @@ CREATE TABLE stats_uses_v2 (
 )
 -- sqlite: STRICT, WITHOUT ROWID
 ;
--- Whether a member had come before.
-CREATE INDEX stats_uses_v2_by_member ON stats_uses_v2 (bucket, member_id, day);
 -- fold:
 SELECT redemption_id, use_day AS day, used_at_ms, coupon_id, definition_id, kind, source, partner_id, shop_id,
   employee_id, member_id, issue_day, age_days, value_cents,

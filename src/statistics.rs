@@ -8,6 +8,9 @@ pub mod ask;
 pub mod cohorts;
 pub mod facts;
 mod follow;
+mod members;
 pub mod period;
+pub mod uses;
+mod visits;
 
 pub use follow::{Statistics, StatisticsError, zone_counted};

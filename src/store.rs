@@ -633,9 +633,26 @@ impl Store {
 
     /// The rows of statements whose texts are made at run time, all as of one instant; for pages that add up.
     pub async fn look(&self, looks: Vec<Look>) -> Result<Vec<Vec<Row>>, StoreError> {
+        let none = vec![Vec::new(); looks.len()];
+        let keep = |found: &mut Vec<Vec<Row>>, look: usize, row: Row| {
+            if let Some(rows) = found.get_mut(look) {
+                rows.push(row);
+            }
+            Ok(())
+        };
+        self.look_at_each(looks, none, keep).await
+    }
+
+    /// The same, each row given to `take` with the place of its statement as it comes, and what it is gathered in.
+    pub async fn look_at_each<T: Send + 'static>(
+        &self,
+        looks: Vec<Look>,
+        gathered: T,
+        take: fn(&mut T, usize, Row) -> Result<(), StoreError>,
+    ) -> Result<T, StoreError> {
         match self {
-            Self::Sqlite(store) => store.look(looks).await,
-            Self::Postgres(store) => store.look(&looks).await,
+            Self::Sqlite(store) => store.look_at_each(looks, gathered, take).await,
+            Self::Postgres(store) => store.look_at_each(&looks, gathered, take).await,
         }
     }
 

@@ -14,8 +14,9 @@ use crate::clock::day_number;
 use crate::read_model::pages::{self, Slice};
 use crate::read_model::partners;
 use crate::refusal::Wrong;
-use crate::statistics::ask::{self, Line, Measure, Question, UsesOf, Value};
+use crate::statistics::ask::{self, Line, Measure, Question, Value};
 use crate::statistics::period::Period;
+use crate::statistics::uses::{self, Use, UsesOf};
 use crate::store::{Store, StoreError};
 use crate::value::{MAX_ID, money_text};
 
@@ -235,7 +236,7 @@ async fn uses(mut call: Call) -> Result<Answer, Failure> {
     let shops = shops(&call, shop_id, partners).await?;
     let ledger = &call.app.ledger;
     let of = UsesOf { definition_id, shops, period, slice };
-    let (as_of, uses) = ask::uses(ledger.store(), &of).await?;
+    let (as_of, uses) = uses::uses(ledger.store(), &of).await?;
     let title = pages::definition(ledger.store(), definition_id).await?.map(|definition| definition.title);
     let ids: BTreeSet<i64> = uses.iter().map(|used| used.shop_id).collect();
     let mut names = HashMap::new();
@@ -243,7 +244,7 @@ async fn uses(mut call: Call) -> Result<Answer, Failure> {
         let place = pages::place(ledger.store(), id).await?;
         names.insert(id, place.map(|place| place.name).unwrap_or_default());
     }
-    let row = |used: &ask::Use| {
+    let row = |used: &Use| {
         json!({
             "id": used.redemption_id,
             "mem_coupon_id": used.coupon_id,

@@ -6,8 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::period::{Period, values};
-use crate::read_model::pages::Slice;
+use super::members::Members;
+use super::period::{Parts as Times, Period, values};
+use super::visits;
 use crate::store::statistics::{Statistic, statistics};
 use crate::store::{BUCKET, Cell, Look, Row, Store, StoreError};
 
@@ -68,8 +69,8 @@ const LEVELS: [&str; 2] = ["outstanding", "outstanding_cents"];
 const OF_ONE_SIDE: [&str; 2] = ["shop_id", "employee_id"];
 
 /// Columns that nothing is told apart by: there are as many as there are uses, or they are days.
-const NO_DIMENSIONS: [&str; 7] =
-    ["day", "issue_day", "redemption_id", "coupon_id", "used_at_ms", "value_cents", "member_id"];
+const NO_DIMENSIONS: [&str; 8] =
+    ["day", "month", "issue_day", "redemption_id", "coupon_id", "used_at_ms", "value_cents", "member_id"];
 
 impl Measure {
     /// The one with a name.
@@ -115,8 +116,13 @@ fn all() -> &'static [Statistic] {
     statistics().unwrap_or_default()
 }
 
+/// Those that are asked by their columns.
+fn summed() -> impl Iterator<Item = &'static Statistic> {
+    all().iter().filter(|statistic| statistic.is_summed())
+}
+
 fn columns(sum: bool) -> impl Iterator<Item = &'static str> {
-    let columns = all().iter().flat_map(|statistic| &statistic.columns);
+    let columns = summed().flat_map(|statistic| &statistic.columns);
     columns.filter(move |column| column.is_sum == sum).map(|column| column.name)
 }
 
@@ -194,16 +200,16 @@ pub enum AskError {
     BeingCounted(&'static str),
 }
 
-/// The statistic with the fewest columns that has all of these.
-fn with_columns(needed: &BTreeSet<&str>) -> Option<&'static Statistic> {
+/// The statistic with the fewest columns that has all of these, and what happened in a time: `day` or `month`.
+fn with_columns(needed: &BTreeSet<&str>, time: &str) -> Option<&'static Statistic> {
     let names = |statistic: &'static Statistic| statistic.columns.iter().map(|column| column.name);
     let names_rows =
         |statistic: &&Statistic| statistic.columns.iter().filter(|column| !column.is_sum).count();
     let fits = |statistic: &&'static Statistic| {
         let names: BTreeSet<&str> = names(statistic).collect();
-        needed.is_subset(&names)
+        names.contains(time) && needed.is_subset(&names)
     };
-    all().iter().filter(fits).min_by_key(names_rows)
+    summed().filter(fits).min_by_key(names_rows)
 }
 
 /// The parts of one answer, and which of the statements' rows is whose.
@@ -216,51 +222,73 @@ struct Plan<'a> {
 /// Where the rows of one part are.
 type Place = usize;
 
+/// The tables that have what is needed.
+#[derive(Clone, Copy)]
+struct Tables {
+    /// By day.
+    days: &'static str,
+    /// By month; None = months are the sums of their days.
+    months: Option<&'static str>,
+}
+
 impl Plan<'_> {
-    fn table(&mut self, needed: &[&'static str]) -> Result<&'static str, AskError> {
+    fn tables(&self, needed: &[&'static str]) -> Result<Tables, AskError> {
         let question = self.question;
         let told_apart = question.by.iter().chain(question.only.iter().map(|(column, _)| column));
         let columns: BTreeSet<&str> = needed.iter().chain(told_apart).copied().collect();
-        let statistic = with_columns(&columns).ok_or_else(|| {
-            AskError::NotKept(format!("no statistic has {} together", Vec::from_iter(columns).join(", ")))
+        let days = with_columns(&columns, "day").ok_or_else(|| {
+            AskError::NotKept(format!(
+                "no statistic has {} together",
+                columns.iter().copied().collect::<Vec<_>>().join(", ")
+            ))
         })?;
-        self.tables.insert(statistic.table);
-        Ok(statistic.table)
+        let months = with_columns(&columns, "month").map(|statistic| statistic.table);
+        Ok(Tables { days: days.table, months })
     }
 
-    /// A statement over the rows of each period: its start, the columns of `by`, and what is selected besides.
-    fn of_periods(&mut self, table: &str, (select, besides, group): (&str, &str, &str)) -> Place {
-        let by = self.by();
-        let sql = format!(
-            "WITH periods (starts, ends) AS (VALUES {}) SELECT p.starts{by}{select} FROM periods AS p CROSS JOIN {table} AS t
-             WHERE t.bucket = $1 AND t.day >= p.starts AND t.day <= p.ends{}{}{besides} GROUP BY p.starts{by}{group} LIMIT {}",
-            values(&self.question.periods),
-            self.only(),
-            self.walked(table),
-            MAX_GROUPS + 1,
-        );
-        self.look(sql)
-    }
-
-    /// What lets a table whose key begins with the definition be walked by days where all definitions are meant.
-    fn walked(&self, table: &str) -> &'static str {
-        let begins_with_it = all()
-            .iter()
-            .any(|statistic| statistic.table == table && statistic.key.first() == Some(&"definition_id"));
-        let is_meant = self.question.only.iter().any(|(column, _)| *column == "definition_id");
-        if begins_with_it && !is_meant {
-            " AND t.definition_id IN (SELECT definition_id FROM definitions_v1 WHERE bucket = $1)"
-        } else {
-            ""
+    /// Statements over the rows of each period, its whole months and its other days: its start, the columns of `by`, and what
+    /// is selected besides.
+    fn of_periods(&mut self, tables: Tables, what: (&str, &str, &str)) -> Vec<Place> {
+        let (mut days, mut months) = (Vec::new(), Vec::new());
+        for period in &self.question.periods {
+            let parts = match tables.months {
+                Some(_) => period.parts(),
+                None => Times { days: vec![(period.start, period.end)], months: None },
+            };
+            days.extend(parts.days.into_iter().map(|(first, last)| [period.start, first, last]));
+            months.extend(parts.months.map(|(first, last)| [period.start, first, last]));
         }
+        self.of_times(tables, (days, months), what)
+    }
+
+    /// Statements over rows of some days and months, each with what it is told as.
+    fn of_times(
+        &mut self,
+        tables: Tables,
+        (days, months): (Vec<[i64; 3]>, Vec<[i64; 3]>),
+        (select, besides, group): (&str, &str, &str),
+    ) -> Vec<Place> {
+        let by = self.by();
+        let mut places = Vec::new();
+        for (table, time, times) in [(Some(tables.days), "day", days), (tables.months, "month", months)] {
+            let Some(table) = table.filter(|_| !times.is_empty()) else { continue };
+            self.tables.insert(table);
+            let sql = format!(
+                "WITH times (starts, first, last) AS (VALUES {})
+                 SELECT p.starts{by}{select} FROM times AS p CROSS JOIN {table} AS t
+                 WHERE t.bucket = $1 AND t.{time} >= p.first AND t.{time} <= p.last{}{besides}
+                 GROUP BY p.starts{by}{group} LIMIT {}",
+                values(times),
+                only_text(&self.question.only),
+                MAX_GROUPS + 1,
+            );
+            places.push(self.look(sql));
+        }
+        places
     }
 
     fn by(&self) -> String {
         self.question.by.iter().fold(String::new(), |by, column| by + ", t." + column)
-    }
-
-    fn only(&self) -> String {
-        only_text(&self.question.only)
     }
 
     fn look(&mut self, sql: String) -> Place {
@@ -274,7 +302,7 @@ fn added(sums: &[&str]) -> String {
     sums.iter().fold(String::new(), |select, name| select + ", CAST(SUM(t." + name + ") AS BIGINT)")
 }
 
-fn only_text(only: &[(&'static str, Vec<i64>)]) -> String {
+pub(super) fn only_text(only: &[(&'static str, Vec<i64>)]) -> String {
     let one = |(column, numbers): &(&str, Vec<i64>)| {
         let numbers: Vec<String> = numbers.iter().map(i64::to_string).collect();
         let list = if numbers.is_empty() { "NULL".to_owned() } else { numbers.join(", ") };
@@ -336,7 +364,7 @@ impl Lines {
     }
 
     /// Puts what a statement of each period answered.
-    fn put(&mut self, rows: &[Row], question: &Question, names: &[&'static str]) {
+    fn put(&mut self, rows: &[&Row], question: &Question, names: &[&'static str]) {
         for row in rows {
             let Some((period, key)) = whose(row, question) else { continue };
             let sums = self.entry(period, key);
@@ -348,8 +376,8 @@ impl Lines {
 }
 
 /// Which line a row of a statement of each period belongs to.
-fn whose(row: &Row, question: &Question) -> Option<(usize, Vec<i64>)> {
-    let period = question.periods.iter().position(|period| period.start == row.int(0))?;
+pub(super) fn whose(row: &Row, question: &Question) -> Option<(usize, Vec<i64>)> {
+    let period = question.periods.binary_search_by_key(&row.int(0), |period| period.start).ok()?;
     Some((period, (1..=question.by.len()).map(|place| row.int(place)).collect()))
 }
 
@@ -360,29 +388,32 @@ struct Parts {
     sums: Vec<&'static str>,
     /// Those of them that are levels.
     levels: Vec<&'static str>,
-    summed: Option<Place>,
-    opening: Option<Place>,
-    median: Option<Place>,
-    members: Option<Place>,
+    summed: Vec<Place>,
+    opening: Vec<Place>,
+    median: Vec<Place>,
+    members: Option<Members>,
 }
 
 /// Answers a question.
 pub async fn ask(store: &Store, question: &Question) -> Result<Answer, AskError> {
     refuse_what_has_no_meaning(question)?;
     let mut plan = Plan { question, looks: Vec::new(), tables: BTreeSet::new() };
-    let parts = plan.parts()?;
+    let mut parts = plan.parts()?;
     let Plan { looks, tables, .. } = plan;
-    let (as_of, rows) = look(store, &tables, looks).await?;
+    let (as_of, Gathered { rows, members }) = gather(store, &tables, looks, parts.members.take()).await?;
     if rows.iter().any(|rows| rows.len() > MAX_GROUPS) {
         return Err(AskError::TooMany);
     }
-    let of =
-        |place: Option<Place>| place.and_then(|place| rows.get(place)).map(Vec::as_slice).unwrap_or_default();
+    let of = |places: &[Place]| -> Vec<&Row> {
+        places.iter().filter_map(|place| rows.get(*place)).flatten().collect()
+    };
     let mut lines = Lines::default();
-    lines.put(of(parts.summed), question, &parts.sums);
-    raise_levels(&mut lines, of(parts.opening), question, &parts.levels)?;
-    lines.put(of(parts.members), question, &["members", "returning_members"]);
-    put_medians(&mut lines, of(parts.median), question);
+    lines.put(&of(&parts.summed), question, &parts.sums);
+    raise_levels(&mut lines, &of(&parts.opening), question, &parts.levels)?;
+    for ((period, key), found) in members.into_iter().flat_map(Members::found) {
+        lines.entry(period, key).extend(["members", "returning_members"].into_iter().zip(found));
+    }
+    put_medians(&mut lines, &of(&parts.median), question);
     if lines.0.len() > MAX_GROUPS {
         return Err(AskError::TooMany);
     }
@@ -425,48 +456,40 @@ impl Plan<'_> {
         }
         parts.sums = sums.into_iter().collect();
         if !parts.sums.is_empty() {
-            let table = self.table(&parts.sums)?;
-            parts.summed = Some(self.of_periods(table, (&added(&parts.sums), "", "")));
-            parts.opening = (!parts.levels.is_empty()).then(|| self.opening(table, &parts.levels));
+            let tables = self.tables(&parts.sums)?;
+            parts.summed = self.of_periods(tables, (&added(&parts.sums), "", ""));
+            if !parts.levels.is_empty() {
+                parts.opening = self.opening(tables, &parts.levels);
+            }
         }
         if measures.contains(&Measure::MedianDays) {
-            let table = self.table(&["age_days", "used"])?;
+            let tables = self.tables(&["age_days", "used"])?;
             let select = format!(", t.age_days{}", added(&["used"]));
-            parts.median = Some(self.of_periods(table, (&select, " AND t.used <> 0", ", t.age_days")));
+            parts.median = self.of_periods(tables, (&select, " AND t.used <> 0", ", t.age_days"));
         }
         if measures.contains(&Measure::Members) || measures.contains(&Measure::ReturningMembers) {
-            let table = self.table(&["member_id", "used", "redemption_id"])?;
-            let select = format!(
-                ", COUNT(DISTINCT t.member_id), COUNT(DISTINCT CASE WHEN
-                   EXISTS (SELECT 1 FROM {table} AS b WHERE b.bucket = t.bucket AND b.member_id = t.member_id
-                           AND b.day < t.day AND b.used > 0)
-                   THEN t.member_id END)"
-            );
-            parts.members = Some(self.of_periods(table, (&select, " AND t.used > 0", "")));
+            let uses = self.tables(&["member_id", "used", "redemption_id"])?.days;
+            self.tables.extend([visits::TABLE, uses]);
+            parts.members = Some(Members::new(self.question, uses));
         }
         Ok(parts)
     }
 
     /// What levels came to before the first period.
-    fn opening(&mut self, table: &str, levels: &[&'static str]) -> Place {
-        let select = added(levels);
+    fn opening(&mut self, tables: Tables, levels: &[&'static str]) -> Vec<Place> {
         let first = self.question.periods.first().map_or(0, |period| period.start);
-        let by = self.by();
-        let group =
-            if by.is_empty() { String::new() } else { format!(" GROUP BY {}", by.trim_start_matches(", ")) };
-        let sql = format!(
-            "SELECT CAST({first} AS BIGINT){by}{select} FROM {table} AS t WHERE t.bucket = $1 AND t.day < {first}{}{group} LIMIT {}",
-            self.only(),
-            MAX_GROUPS + 1,
-        );
-        self.look(sql)
+        let (days, months) = match tables.months {
+            Some(_) => ([first, first / 100 * 100, first - 1], vec![[first, 0, first / 100 - 1]]),
+            None => ([first, 0, first - 1], Vec::new()),
+        };
+        self.of_times(tables, (vec![days], months), (&added(levels), "", ""))
     }
 }
 
 /// Makes of what each period changed what there is at its end.
 fn raise_levels(
     lines: &mut Lines,
-    opening: &[Row],
+    opening: &[&Row],
     question: &Question,
     levels: &[&'static str],
 ) -> Result<(), AskError> {
@@ -477,7 +500,10 @@ fn raise_levels(
     let mut reached: BTreeMap<Vec<i64>, Vec<i64>> = BTreeMap::new();
     for row in opening {
         let key = (1..=by).map(|place| row.int(place)).collect();
-        reached.insert(key, (by + 1..=by + levels.len()).map(|place| row.int(place)).collect());
+        let level = reached.entry(key).or_insert_with(|| vec![0; levels.len()]);
+        for (level, place) in level.iter_mut().zip(by + 1..) {
+            *level += row.int(place);
+        }
     }
     for (_, key) in lines.0.keys() {
         reached.entry(key.clone()).or_insert_with(|| vec![0; levels.len()]);
@@ -502,7 +528,7 @@ fn raise_levels(
 }
 
 /// The lower of the two in the middle, where two are.
-fn put_medians(lines: &mut Lines, rows: &[Row], question: &Question) {
+fn put_medians(lines: &mut Lines, rows: &[&Row], question: &Question) {
     let mut ages: BTreeMap<(usize, Vec<i64>), BTreeMap<i64, i64>> = BTreeMap::new();
     let place = question.by.len() + 1;
     for row in rows {
@@ -557,16 +583,47 @@ const REACHED: &str = "SELECT c.name, c.value,
 pub(super) async fn look(
     store: &Store,
     tables: &BTreeSet<&'static str>,
-    mut looks: Vec<Look>,
+    looks: Vec<Look>,
 ) -> Result<(AsOf, Vec<Vec<Row>>), AskError> {
+    let (as_of, gathered) = gather(store, tables, looks, None).await?;
+    Ok((as_of, gathered.rows))
+}
+
+/// What an answer's rows are gathered in: each statement's own, and of members only who they are.
+struct Gathered {
+    rows: Vec<Vec<Row>>,
+    members: Option<Members>,
+}
+
+impl Gathered {
+    fn take(&mut self, place: Place, row: Row) -> Result<(), StoreError> {
+        let behind = self.rows.len();
+        match (self.rows.get_mut(place), &mut self.members) {
+            (Some(rows), _) => rows.push(row),
+            (None, Some(members)) => members.take(place - behind, &row)?,
+            (None, None) => {}
+        }
+        Ok(())
+    }
+}
+
+async fn gather(
+    store: &Store,
+    tables: &BTreeSet<&'static str>,
+    mut looks: Vec<Look>,
+    members: Option<Members>,
+) -> Result<(AsOf, Gathered), AskError> {
     let places: Vec<String> = (2..2 + tables.len()).map(|place| format!("${place}")).collect();
     let names = tables.iter().map(|table| Cell::from(*table));
     looks.push(Look {
         sql: format!("{REACHED} WHERE c.bucket = $1 AND c.name IN ({})", places.join(", ")),
         parameters: std::iter::once(BUCKET.into()).chain(names).collect(),
     });
-    let mut rows = store.look(looks).await?;
-    let reached = rows.pop().unwrap_or_default();
+    let rows = vec![Vec::new(); looks.len()];
+    let of_members = members.as_ref().map(Members::statements).unwrap_or_default();
+    looks.extend(of_members.into_iter().map(|sql| Look { sql, parameters: vec![BUCKET.into()] }));
+    let mut gathered = store.look_at_each(looks, Gathered { rows, members }, Gathered::take).await?;
+    let reached = gathered.rows.pop().unwrap_or_default();
     let position = reached.iter().map(|row| row.int(1)).min().unwrap_or_default();
     let behind = tables.iter().find(|table| {
         !reached.iter().any(|row| row.text(0) == **table)
@@ -577,74 +634,11 @@ pub(super) async fn look(
         return Err(AskError::BeingCounted(table));
     }
     let recorded_at_ms = reached.first().map_or(0, |row| row.int(2));
-    Ok((AsOf { position, recorded_at_ms }, rows))
+    Ok((AsOf { position, recorded_at_ms }, gathered))
 }
 
 /// The figures of what nothing happened to.
 #[must_use]
 pub fn nothing(question: &Question) -> Vec<Value> {
     question.measures.iter().map(|measure| value(*measure, &BTreeMap::new())).collect()
-}
-
-/// Which uses are meant.
-#[derive(Clone, Debug)]
-pub struct UsesOf {
-    /// Of coupons of this definition.
-    pub definition_id: i64,
-    /// In these shops.
-    pub shops: Vec<i64>,
-    /// On these days.
-    pub period: Period,
-    /// Which part of them, newest first.
-    pub slice: Slice,
-}
-
-/// A use that stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Use {
-    /// Its id.
-    pub redemption_id: i64,
-    /// The coupon.
-    pub coupon_id: i64,
-    /// When, Unix milliseconds.
-    pub used_at_ms: i64,
-    /// Where.
-    pub shop_id: i64,
-    /// Who redeemed it, 0 = the member himself.
-    pub employee_id: i64,
-    /// Whose it was.
-    pub member_id: i64,
-    /// How the coupon was born.
-    pub source: i64,
-    /// What it took off.
-    pub value_cents: i64,
-}
-
-/// Uses that stand, as of where the statistics are: as many as the figures count.
-pub async fn uses(store: &Store, of: &UsesOf) -> Result<(AsOf, Vec<Use>), AskError> {
-    let shops: Vec<String> = of.shops.iter().map(i64::to_string).collect();
-    let shops = if shops.is_empty() { "NULL".to_owned() } else { shops.join(", ") };
-    let sql = format!(
-        "SELECT redemption_id, coupon_id, used_at_ms, shop_id, employee_id, member_id, source, value_cents
-         FROM stats_uses_v2
-         WHERE bucket = $1 AND definition_id = $5 AND day >= $6 AND day <= $7 AND used > 0 AND shop_id IN ({shops})
-           AND redemption_id < $2
-         ORDER BY redemption_id DESC LIMIT $3 OFFSET $4"
-    );
-    let mut parameters = vec![BUCKET.into()];
-    parameters.extend(of.slice.parameters());
-    parameters.extend([of.definition_id, of.period.start, of.period.end].map(Cell::from));
-    let tables = BTreeSet::from(["stats_uses_v2"]);
-    let (as_of, rows) = look(store, &tables, vec![Look { sql, parameters }]).await?;
-    let used = |row: &Row| Use {
-        redemption_id: row.int(0),
-        coupon_id: row.int(1),
-        used_at_ms: row.int(2),
-        shop_id: row.int(3),
-        employee_id: row.int(4),
-        member_id: row.int(5),
-        source: row.int(6),
-        value_cents: row.int(7),
-    };
-    Ok((as_of, rows.first().map(|rows| rows.iter().map(used).collect()).unwrap_or_default()))
 }

@@ -76,7 +76,7 @@ pub async fn cohorts(store: &Store, question: &Cohorts) -> Result<(AsOf, Vec<Coh
          FROM periods AS p CROSS JOIN {TABLE} AS t
          WHERE t.bucket = $1 AND t.issue_day >= p.starts AND t.issue_day <= p.ends AND +t.day <= $2{}
          GROUP BY p.starts, t.day",
-        values(&question.issued),
+        values(question.issued.iter().map(|period| [period.start, period.end])),
         only_sql(&question.only, TABLE)?,
     );
     let looks = if cohorts.is_empty() {

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use sha2::{Digest as _, Sha256};
 
 use super::facts::{COLUMNS, Fact, Life};
+use super::visits;
 use crate::allotment::{Allotment, AllotmentEvent};
 use crate::clock::Zone;
 use crate::coupon::{Coupon, CouponEvent, Source};
@@ -155,7 +156,7 @@ impl Statistics {
         let to = last.position;
         // What it knows is further than the tables from here on, and is kept only where they come along.
         let mut known = std::mem::take(&mut self.known);
-        let added = added(&mut known, log, (from, self.zone), &group, events).await?;
+        let added = added(&mut known, (log, store), (from, self.zone), &group, events).await?;
         let checkpoints = group.iter().map(|one| {
             let sql = "UPDATE checkpoints SET value = $3 WHERE bucket = $1 AND name = $2 AND value = $4
                        RETURNING value";
@@ -203,7 +204,7 @@ impl Statistics {
 /// What a range adds to each of these statistics. What is known is then as of the range's end.
 async fn added(
     known: &mut Known,
-    log: &Store,
+    (log, tables): (&Store, &Store),
     (from, zone): (i64, Zone),
     group: &[&'static Statistic],
     events: Vec<StoredEvent>,
@@ -230,12 +231,21 @@ async fn added(
             ..fact
         }));
     }
+    let visits = group.iter().position(|one| one.table == visits::TABLE);
+    let visited = match visits {
+        Some(_) => visits::changed(tables, &facts).await?,
+        None => Vec::new(),
+    };
     let group = group.to_vec();
     let folding = tokio::task::spawn_blocking(move || {
         let facts: Vec<Vec<Cell>> = facts.iter().map(Fact::cells).collect();
         fold(&group, &COLUMNS, &facts)
     });
-    Ok(folding.await.map_err(|_| StatisticsError::Ended)??)
+    let mut added = folding.await.map_err(|_| StatisticsError::Ended)??;
+    if let Some(rows) = visits.and_then(|place| added.get_mut(place)) {
+        *rows = visited;
+    }
+    Ok(added)
 }
 
 /// The zone that days were counted in; None = none was counted yet, or in one that nobody knows.

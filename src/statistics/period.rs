@@ -92,10 +92,44 @@ pub(super) fn days_between(first: i64, last: i64) -> usize {
     usize::try_from(days).unwrap_or_default()
 }
 
-/// Periods as the rows of a VALUES; PostgreSQL takes its type from the casts.
-pub(super) fn values(periods: &[Period]) -> String {
-    let row = |period: &Period| format!("(CAST({} AS BIGINT), CAST({} AS BIGINT))", period.start, period.end);
-    periods.iter().map(row).collect::<Vec<_>>().join(", ")
+/// A period as whole months, the first and the last of them as 202611, and the days before and behind them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Parts {
+    pub days: Vec<(i64, i64)>,
+    pub months: Option<(i64, i64)>,
+}
+
+impl Period {
+    pub(super) fn parts(self) -> Parts {
+        let Self { start, end } = self;
+        let first = if start % 100 == 1 { start / 100 } else { next_month(start / 100) };
+        let behind = if is_last_of_month(end) { next_month(end / 100) } else { end / 100 };
+        if first >= behind {
+            return Parts { days: vec![(start, end)], months: None };
+        }
+        // Beyond every day there is of a month, so that no day need be reckoned.
+        let around = [(start, first * 100), (behind * 100, end)];
+        let days = around.into_iter().filter(|(first, last)| first <= last).collect();
+        let last = if behind % 100 == 1 { behind - 89 } else { behind - 1 };
+        Parts { days, months: Some((first, last)) }
+    }
+}
+
+fn next_month(month: i64) -> i64 {
+    if month % 100 == 12 { month + 89 } else { month + 1 }
+}
+
+/// Whether a day, given as 20261130, is its month's last.
+fn is_last_of_month(day: i64) -> bool {
+    day_numbered(day).is_some_and(|day| day.succ_opt().is_none_or(|next| next.day() == 1))
+}
+
+/// Numbers as the rows of a VALUES; PostgreSQL takes its type from the casts.
+pub(super) fn values<const COLUMNS: usize>(rows: impl IntoIterator<Item = [i64; COLUMNS]>) -> String {
+    let row = |numbers: [i64; COLUMNS]| {
+        format!("({})", numbers.map(|number| format!("CAST({number} AS BIGINT)")).join(", "))
+    };
+    rows.into_iter().map(row).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -122,5 +156,25 @@ mod tests {
         assert_eq!(told("2026-11-29", "2026-11-28", Grain::Day), Some(Vec::new()));
         assert_eq!(told("2026-01-01", "2027-01-01", Grain::Day), None);
         assert_eq!(periods((day("2026-11-28"), NaiveDate::MAX), Grain::All, 1).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_period_is_whole_months_and_the_days_around_them() {
+        let told = |start: i64, end: i64| {
+            let Parts { days, months } = Period { start, end }.parts();
+            (days, months)
+        };
+        assert_eq!(told(20_261_102, 20_261_130), (vec![(20_261_102, 20_261_130)], None));
+        assert_eq!(told(20_261_115, 20_261_215), (vec![(20_261_115, 20_261_215)], None));
+        assert_eq!(told(20_261_101, 20_261_130), (vec![], Some((202_611, 202_611))));
+        assert_eq!(
+            told(20_261_115, 20_270_210),
+            (vec![(20_261_115, 20_261_200), (20_270_200, 20_270_210)], Some((202_612, 202_701)))
+        );
+        assert_eq!(told(20_251_201, 20_260_115), (vec![(20_260_100, 20_260_115)], Some((202_512, 202_512))));
+        assert_eq!(told(20_240_201, 20_240_229), (vec![], Some((202_402, 202_402))));
+        assert_eq!(told(20_240_201, 20_240_228), (vec![(20_240_201, 20_240_228)], None));
+        let (days, months) = told(10_101, 99_991_231);
+        assert_eq!((days, months), (vec![], Some((101, 999_912))), "all that can be asked for");
     }
 }

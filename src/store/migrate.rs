@@ -72,6 +72,7 @@ const STEPS: &[Step] = &[
     both!("webhooks_v1", "../../projections/webhooks.sql"),
     both!("0020_webhook_lanes", "../../migrations/0020_webhook_lanes.sql"),
     both!("0021_exports", "../../migrations/0021_exports.sql"),
+    both!("0022_visits", "../../migrations/0022_visits.sql"),
 ];
 
 /// The number of the last step.

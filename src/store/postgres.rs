@@ -15,6 +15,7 @@ use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::TryStreamExt as _;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
 use sqlx::{Connection as _, Executor as _, PgConnection, PgPool, Row as _};
 
@@ -181,7 +182,12 @@ impl PostgresStore {
         rows.iter().map(|row| read_row(row, 0)).collect()
     }
 
-    pub(super) async fn look(&self, looks: &[Look]) -> Result<Vec<Vec<Row>>, StoreError> {
+    pub(super) async fn look_at_each<T>(
+        &self,
+        looks: &[Look],
+        mut gathered: T,
+        take: fn(&mut T, usize, Row) -> Result<(), StoreError>,
+    ) -> Result<T, StoreError> {
         let mut transaction = on_live_connection(&self.inner.pool, || self.inner.pool.begin()).await?;
         // Rows are added up here, not found one by one: any plan may be the best.
         transaction
@@ -191,14 +197,15 @@ impl PostgresStore {
                  SET LOCAL plan_cache_mode = auto",
             )
             .await?;
-        let mut answers = Vec::with_capacity(looks.len());
-        for Look { sql, parameters } in looks {
+        for (place, Look { sql, parameters }) in looks.iter().enumerate() {
             // Their texts are many: none of them is kept prepared.
-            let rows = bound(sql, parameters).persistent(false).fetch_all(&mut *transaction).await?;
-            answers.push(rows.iter().map(|row| read_row(row, 0)).collect::<Result<_, _>>()?);
+            let mut rows = bound(sql, parameters).persistent(false).fetch(&mut *transaction);
+            while let Some(row) = rows.try_next().await? {
+                take(&mut gathered, place, read_row(&row, 0)?)?;
+            }
         }
         transaction.rollback().await?;
-        Ok(answers)
+        Ok(gathered)
     }
 
     pub(super) async fn write(&self, statements: &[Statement]) -> Result<Vec<Vec<Row>>, StoreError> {

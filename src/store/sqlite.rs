@@ -172,11 +172,18 @@ impl SqliteStore {
         self.inner.readers.run(false, each).await?
     }
 
-    pub(super) async fn look(&self, looks: Vec<Look>) -> Result<Vec<Vec<Row>>, StoreError> {
+    pub(super) async fn look_at_each<T: Send + 'static>(
+        &self,
+        looks: Vec<Look>,
+        mut gathered: T,
+        take: fn(&mut T, usize, Row) -> Result<(), StoreError>,
+    ) -> Result<T, StoreError> {
         let look = move |connection: &mut Connection| {
             let transaction = connection.transaction()?;
-            let each = |Look { sql, parameters }: &Look| rows(&transaction, sql, parameters);
-            looks.iter().map(each).collect()
+            for (place, Look { sql, parameters }) in looks.iter().enumerate() {
+                each_row(&transaction, sql, parameters, |row| take(&mut gathered, place, row))?;
+            }
+            Ok(gathered)
         };
         self.inner.readers.run(false, look).await?
     }
@@ -603,6 +610,20 @@ fn bind(statement: &mut CachedStatement<'_>, first: usize, cells: &[Cell]) -> Re
 }
 
 fn rows(connection: &Connection, sql: &str, parameters: &[Cell]) -> Result<Vec<Row>, StoreError> {
+    let mut rows = Vec::new();
+    each_row(connection, sql, parameters, |row| {
+        rows.push(row);
+        Ok(())
+    })?;
+    Ok(rows)
+}
+
+fn each_row(
+    connection: &Connection,
+    sql: &str,
+    parameters: &[Cell],
+    mut take: impl FnMut(Row) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
     let mut prepared = connection.prepare_cached(sql)?;
     // $1, $2 … are names to SQLite: their numbers follow the order of appearance, so they are bound by name.
     for (place, cell) in (1..).zip(parameters) {
@@ -612,11 +633,10 @@ fn rows(connection: &Connection, sql: &str, parameters: &[Cell]) -> Result<Vec<R
     }
     let columns = prepared.column_count();
     let mut found = prepared.raw_query();
-    let mut rows = Vec::new();
     while let Some(row) = found.next()? {
-        rows.push(read_row(row, columns, sql)?);
+        take(read_row(row, columns, sql)?)?;
     }
-    Ok(rows)
+    Ok(())
 }
 
 fn read_row(row: &rusqlite::Row<'_>, columns: usize, sql: &str) -> Result<Row, StoreError> {

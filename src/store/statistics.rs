@@ -7,6 +7,8 @@
 //!
 //! A column with `DEFAULT 0` is a sum, to which is added; the others say of what. Whoever changes what a statistic means
 //! gives its table a new version: it is then made from the log's beginning, beside the old one.
+//!
+//! What no sum can say, which members came, a program folds: behind `-- fold:` such a file names it instead.
 
 use std::sync::LazyLock;
 
@@ -39,8 +41,9 @@ pub struct Statistic {
     pub key: Vec<&'static str>,
     /// What makes it, for both engines.
     create: &'static str,
-    fold: &'static str,
-    /// How rows are added, so many at a time.
+    /// What some facts add to it; None = a program says what its rows become.
+    fold: Option<&'static str>,
+    /// How rows are added, or put in the place of what they were, so many at a time.
     add: [&'static str; ROWS_AT_A_TIME.len()],
     /// How some of its rows are removed, as long as it has not begun.
     pub(crate) clear: &'static str,
@@ -53,6 +56,8 @@ pub struct StatisticColumn {
     pub name: &'static str,
     /// Whether it is added to; the others name the row.
     pub is_sum: bool,
+    /// Whether it is a text, as only what a program folds may have.
+    pub is_text: bool,
 }
 
 /// Why a file makes no statistic.
@@ -97,26 +102,29 @@ impl Statistic {
         let (columns, key) = body.split_once("PRIMARY KEY (").ok_or_else(|| bad("no PRIMARY KEY"))?;
         let key = key.split_once(')').map(|(key, _)| key).unwrap_or_default();
         let key: Vec<&str> = key.split(',').map(str::trim).collect();
+        let fold = Some(fold).filter(|fold| !fold.starts_with("--"));
         let mut found = Vec::new();
         for column in columns.split(',').map(str::trim).filter(|column| !column.is_empty()) {
             let words: Vec<&str> = column.split_whitespace().collect();
-            let (column, is_sum) = match words.as_slice() {
-                [column, "BIGINT", "NOT", "NULL"] => (*column, false),
-                [column, "BIGINT", "NOT", "NULL", "DEFAULT", "0"] => (*column, true),
+            let (column, is_sum, is_text) = match words.as_slice() {
+                [column, "BIGINT", "NOT", "NULL"] => (*column, false, false),
+                [column, "BIGINT", "NOT", "NULL", "DEFAULT", "0"] => (*column, true, false),
+                [column, "TEXT", "NOT", "NULL", "DEFAULT", "''"] if fold.is_none() => (*column, false, true),
                 _ => return Err(bad(&format!("every column is BIGINT NOT NULL, a sum DEFAULT 0: {column}"))),
             };
-            found.push(StatisticColumn { name: kept(column.to_owned()), is_sum });
+            found.push(StatisticColumn { name: kept(column.to_owned()), is_sum, is_text });
         }
         if found.first().is_none_or(|column| column.name != "bucket") || key.first() != Some(&"bucket") {
             return Err(bad("its first column, and the first of its key, is bucket"));
         }
         let columns = found.split_off(1);
         let key = key.get(1..).unwrap_or_default();
-        let names_a_row = |name: &&str| columns.iter().any(|column| column.name == *name && !column.is_sum);
+        let names_a_row =
+            |name: &&str| columns.iter().any(|one| one.name == *name && !one.is_sum && !one.is_text);
         if key.is_empty() || !key.iter().all(names_a_row) {
             return Err(bad("its key must be of columns that are no sums"));
         }
-        let add = ROWS_AT_A_TIME.map(|rows| kept(add_rows(table, &columns, key, rows)));
+        let add = ROWS_AT_A_TIME.map(|rows| kept(add_rows(table, &columns, key, (rows, fold.is_some()))));
         let key_text = key.join(", ");
         let clear = format!(
             "DELETE FROM {table} WHERE bucket = $1 AND ({key_text}) IN
@@ -129,8 +137,15 @@ impl Statistic {
 
     /// Whether its fold adds up what a range adds to another one.
     fn reads(&self, other: &Self) -> bool {
-        let mut words = self.fold.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
-        words.any(|word| word == other.name)
+        let fold = self.fold.unwrap_or_default();
+        fold.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_')
+            .any(|word| word == other.name)
+    }
+
+    /// Whether its file says in SQL what facts add to it, so that it can be asked by its columns.
+    #[must_use]
+    pub fn is_summed(&self) -> bool {
+        self.fold.is_some()
     }
 
     /// What makes the table and the view over it, before either engine's words are chosen. Empty it is as of position 0.
@@ -147,7 +162,7 @@ impl Statistic {
         )
     }
 
-    /// The statements that add some rows, each with its columns in order.
+    /// The statements that add some rows, each with its columns in order; of what a program folds, that put them.
     #[must_use]
     pub fn add(&self, rows: &[Row]) -> Vec<Statement> {
         let mut statements = Vec::new();
@@ -164,15 +179,24 @@ impl Statistic {
     }
 }
 
-fn add_rows(table: &str, columns: &[StatisticColumn], key: &[&str], rows: usize) -> String {
+fn add_rows(
+    table: &str,
+    columns: &[StatisticColumn],
+    key: &[&str],
+    (rows, is_summed): (usize, bool),
+) -> String {
     let names: Vec<&str> = columns.iter().map(|column| column.name).collect();
     let row = |row: usize| {
         let places = (0..columns.len()).map(|column| format!("${}", 2 + row * columns.len() + column));
         format!("($1, {})", places.collect::<Vec<_>>().join(", "))
     };
     let rows: Vec<String> = (0..rows).map(row).collect();
-    let sums = columns.iter().filter(|column| column.is_sum).map(|column| column.name);
-    let sums: Vec<String> = sums.map(|name| format!("{name} = {table}.{name} + excluded.{name}")).collect();
+    let sums = columns.iter().filter(|column| column.is_sum || column.is_text).map(|column| column.name);
+    let sum = |name: &str| {
+        let before = if is_summed { format!("{table}.{name} + ") } else { String::new() };
+        format!("{name} = {before}excluded.{name}")
+    };
+    let sums: Vec<String> = sums.map(sum).collect();
     let then = if sums.is_empty() { "NOTHING".to_owned() } else { format!("UPDATE SET {}", sums.join(", ")) };
     format!(
         "INSERT INTO {table} (bucket, {}) VALUES {} ON CONFLICT (bucket, {}) DO {then}",
@@ -213,15 +237,16 @@ pub fn fold(
     let known = self::statistics().unwrap_or_default();
     let lent = known.iter().filter(|one| statistics.iter().any(|other| other.reads(one)));
     let mut made = Vec::new();
-    for one in lent {
-        memory.execute_batch(&format!("CREATE TABLE {} AS {}", one.name, one.fold))?;
+    for (one, fold) in lent.filter_map(|one| Some(one).zip(one.fold)) {
+        memory.execute_batch(&format!("CREATE TABLE {} AS {fold}", one.name))?;
         made.push(one.name);
     }
-    let rows = |statistic: &&Statistic| {
-        if made.contains(&statistic.name) {
-            return added(&memory, statistic, &format!("SELECT * FROM {}", statistic.name));
+    let rows = |statistic: &&Statistic| match statistic.fold {
+        Some(_) if made.contains(&statistic.name) => {
+            added(&memory, statistic, &format!("SELECT * FROM {}", statistic.name))
         }
-        added(&memory, statistic, statistic.fold)
+        Some(fold) => added(&memory, statistic, fold),
+        None => Ok(Vec::new()),
     };
     statistics.iter().map(rows).collect()
 }

@@ -46,7 +46,16 @@ async fn the_reports_role_reads_the_views_and_nothing_else() {
     let grants = block.split("```").next().unwrap().lines().filter(|line| !line.contains("ON DATABASE"));
     owner.sql(&grants.collect::<Vec<_>>().join("\n").replace("coupon_reports", &role)).await.unwrap();
     let jobs = owner.beside(owner.database_url.clone().unwrap().replace("postgres@", &format!("{role}@")));
-    for view in ["stats_days", "stats_definitions", "stats_cohorts", "stats_uses", "checkpoints"] {
+    for view in [
+        "stats_days",
+        "stats_definitions",
+        "stats_months",
+        "stats_cohorts",
+        "stats_ages",
+        "stats_uses",
+        "stats_visits",
+        "checkpoints",
+    ] {
         jobs.sql(&format!("SELECT * FROM {view} LIMIT 1")).await.unwrap();
     }
     for table in ["events", "members", "wallet_v1", "stats_days_v1", "exports", "sessions"] {

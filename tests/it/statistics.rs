@@ -47,11 +47,12 @@ async fn begin_anew(store: &Store) {
 }
 
 async fn table(store: &Store, statistic: &Statistic) -> Table {
-    let columns: Vec<&str> = statistic.columns.iter().map(|column| column.name).collect();
+    let numbers: Vec<_> = statistic.columns.iter().filter(|column| !column.is_text).collect();
+    let columns: Vec<&str> = numbers.iter().map(|column| column.name).collect();
     let sql = format!("SELECT {} FROM {}", columns.join(", "), statistic.name);
     let rows = store.look(vec![Look { sql, parameters: Vec::new() }]).await.unwrap().remove(0);
     let split = |sum: bool, cells: &[Cell]| {
-        let cells = statistic.columns.iter().zip(cells).filter(|(column, _)| column.is_sum == sum);
+        let cells = numbers.iter().zip(cells).filter(|(column, _)| column.is_sum == sum);
         cells.map(|(_, cell)| if let Cell::Int(number) = cell { *number } else { panic!("a text") }).collect()
     };
     let rows: Table = rows.iter().map(|row| (split(false, &row.0), split(true, &row.0))).collect();
@@ -76,13 +77,14 @@ async fn computed(store: &Store, zone: Zone) -> BTreeMap<&'static str, Table> {
             streams.entry(event.aggregate_id.parse().unwrap()).or_default().push(event);
         }
     }
-    let mut naive = Naive { zone, tables: BTreeMap::new() };
+    let mut naive = Naive { zone, tables: BTreeMap::new(), uses: Vec::new() };
     for statistic in statistics().unwrap() {
         naive.tables.insert(statistic.name, Table::new());
     }
     for (id, events) in streams {
         naive.coupon(store, id, &events).await;
     }
+    naive.visits();
     let mut tables = naive.tables;
     for rows in tables.values_mut() {
         rows.retain(|_, sums| sums.iter().any(|sum| *sum != 0));
@@ -93,6 +95,16 @@ async fn computed(store: &Store, zone: Zone) -> BTreeMap<&'static str, Table> {
 struct Naive {
     zone: Zone,
     tables: BTreeMap<&'static str, Table>,
+    uses: Vec<Visit>,
+}
+
+/// A use.
+struct Visit {
+    day: i64,
+    definition_id: i64,
+    shop_id: i64,
+    member_id: i64,
+    stands: bool,
 }
 
 /// Of one coupon, the same for all of its rows.
@@ -128,6 +140,7 @@ impl Naive {
             sums,
         );
         self.add("stats_definitions", vec![day, definition_id, kind], sums);
+        self.add("stats_months", vec![day / 100, definition_id, kind], sums);
     }
 
     async fn coupon(&mut self, store: &Store, id: i64, events: &[StoredEvent]) {
@@ -270,7 +283,10 @@ impl Naive {
         for used in &coupon.redemptions {
             let day = self.day(used.at_ms);
             let stands = i64::from(used.reversed_at_ms == 0);
-            self.add("stats_cohorts", cohort(day), &[("used", stands), ("used_cents", stands * cents)]);
+            let used_and_cents = [("used", stands), ("used_cents", stands * cents)];
+            self.add("stats_cohorts", cohort(day), &used_and_cents);
+            let ages = vec![day / 100, definition_id, kind, source, partner_id, age(day)];
+            self.add("stats_ages", ages, &used_and_cents);
             let key = vec![
                 used.id,
                 day,
@@ -289,6 +305,42 @@ impl Naive {
             ];
             let sums = [("used", stands), ("reversed_at_ms", used.reversed_at_ms)];
             self.add("stats_uses", key, &sums);
+            self.uses.push(Visit {
+                day,
+                definition_id,
+                shop_id: used.shop_id,
+                member_id: used.member_id,
+                stands: stands == 1,
+            });
+        }
+    }
+
+    /// Who came on which days, and who of them had come before.
+    fn visits(&mut self) {
+        let open = self.uses.iter().map(|one| one.day).max().unwrap_or_default() / 100 * 100;
+        let mut came: BTreeMap<Vec<i64>, [BTreeSet<i64>; 2]> = BTreeMap::new();
+        for one in self.uses.iter().filter(|one| one.stands) {
+            let first = self.uses.iter().filter(|other| other.stands && other.member_id == one.member_id);
+            let again = first.map(|other| other.day).min().unwrap() < one.day;
+            let part = one.member_id / 262_144 % 64;
+            let mut put = |key: [i64; 4], again: bool| {
+                let [members, returned] = came.entry([key.as_slice(), &[part]].concat()).or_default();
+                members.insert(one.member_id);
+                if again {
+                    returned.insert(one.member_id);
+                }
+            };
+            put([0, 3, 0, 0], false);
+            for (what, id) in [(0, 0), (1, one.definition_id), (2, one.shop_id)] {
+                put([what, 1, one.day, id], again);
+                if one.day < open {
+                    put([what, 2, one.day / 100 * 100, id], again);
+                }
+            }
+        }
+        for (key, [members, returned]) in came {
+            let sums = [("members", members.len() as i64), ("again", returned.len() as i64)];
+            self.add("stats_visits", key, &sums);
         }
     }
 }
@@ -299,13 +351,22 @@ pub async fn hold_against_states(store: &Store, zone: Zone, pieces: &[i64]) {
     fold(store, &mut [Statistics::new(zone).unwrap()]).await;
     let whole = tables(store).await;
     assert_eq!(whole, expected);
+    let members = sets(store).await;
     for piece in pieces {
         begin_anew(store).await;
         // Two at once, each of which forgets now and then what it knew.
         let follower = |range: i64| Statistics::new(zone).unwrap().with_range(range);
         fold(store, &mut [follower(*piece), follower(piece + 1)]).await;
         assert_eq!(tables(store).await, expected, "{piece} at a time");
+        assert_eq!(sets(store).await, members, "{piece} at a time");
     }
+}
+
+/// The sets of members.
+async fn sets(store: &Store) -> Vec<coupon_ledger::store::Row> {
+    let sql = "SELECT what, grain, day, id, part, member_set, again_set FROM stats_visits WHERE members <> 0
+               ORDER BY what, grain, day, id, part";
+    store.query(Statement::new(sql, [])).await.unwrap()
 }
 
 /// Lets the statistics come to the log's end.
@@ -394,6 +455,8 @@ on_both_engines! {
             ("DELETE FROM stats_uses_v2 WHERE redemption_id = 2", "redemption_id 2: it is missing as of position"),
             ("INSERT INTO stats_definitions_v1 (bucket, day, definition_id, kind, issued) VALUES (0, 20260101, 99, 1, 5)",
              "definition_id 99, kind 1: no event up to position"),
+            ("UPDATE stats_visits_v1 SET again = again + 1 WHERE what = 1", "again is 1, and the events up to position"),
+            ("UPDATE stats_visits_v1 SET member_set = again_set WHERE grain = 3", "grain 3, day 0, id 0, part 0: member_set is not what the events up to position"),
             ("UPDATE checkpoints SET value = value + 1000 WHERE name = 'stats_days_v1'", "and the log ends at"),
             ("UPDATE checkpoints SET value = 1 WHERE name = 'stats_cohorts_v1'", "no event up to position 1 gives it"),
         ] {
@@ -432,6 +495,42 @@ on_both_engines! {
         let world = World::with_people(engine).await;
         months(&world).await;
         hold_against_states(world.store(), world.ledger.zone(), &[3, 20]).await;
+    }
+
+    async fn uses_that_are_heard_of_late_are_told_on_their_days(engine: Engine) {
+        let zone = Zone::default();
+        let start = zone.day_starts_at_ms(chrono::NaiveDate::from_ymd_opt(2026, 11, 1).unwrap());
+        let world = World::at(engine, start + 11 * HOUR, zone).await;
+        world.add_people().await;
+        world.define(json!({"num": 100})).await;
+        let import = async |uses: &[(i64, i64, &str)]| {
+            let header = "id,coupon_id,member_id,start_date,end_date,state,use_date,shop_id\n".to_owned();
+            let row = |(id, member, date): &(i64, i64, &str)| {
+                format!("{id},1,{member},2026-01-01,2027-12-31,used,{date},1\n")
+            };
+            let file = header + &uses.iter().map(row).collect::<String>();
+            let bearer = format!("Bearer {}", world.token(Caller::Operator));
+            let headers = [("authorization", bearer.as_str()), ("content-type", "text/csv")];
+            world.raw("POST", "/elecoupons/import?dry_run=0", &headers, file.into()).await.ok();
+            hold_against_states(world.store(), zone, &[1, 2, 5]).await;
+        };
+        import(&[(5001, 439, "2026-10-31 13:00:00"), (5002, 442, "2026-10-31 14:00:00"), (5003, 439, "2026-11-01 10:00:00")]).await;
+        // Of a month that is over, and his first.
+        let first = world.home.sql("SELECT CAST(redemption_id AS TEXT) FROM redemptions_v1 WHERE coupon_id = 5001").await.unwrap();
+        let reverse = json!({"id": first[0], "reason": "按錯了"});
+        world.operator("/user/reverseelecoupon", reverse).await.ok();
+        hold_against_states(world.store(), zone, &[1]).await;
+        import(&[(5004, 439, "2026-03-02"), (5005, 442, "2026-03-01"), (5006, 439, "2026-01-15"), (5007, 442, "2026-02-28")]).await;
+        let figures = figures(&world, "measures=members,returning_members&grain=month&start=2026-01-01&end=2026-11-30").await;
+        let month = |start: &str, end: &str, members: i64, again: i64| json!({"start": start, "end": end, "members": members, "returning_members": again});
+        assert_eq!(figures, json!([
+            month("2026-01-01", "2026-01-31", 1, 0),
+            month("2026-02-01", "2026-02-28", 1, 0),
+            month("2026-03-01", "2026-03-31", 2, 2),
+            month("2026-10-01", "2026-10-31", 1, 1),
+            month("2026-11-01", "2026-11-30", 1, 1),
+        ]));
+        world.close().await;
     }
 
     async fn days_are_the_merchants_where_clocks_are_moved(engine: Engine) {

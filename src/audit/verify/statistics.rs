@@ -10,14 +10,19 @@ use crate::statistics::{Statistics, StatisticsError, zone_counted};
 use crate::store::statistics::{Statistic, statistics};
 use crate::store::{BUCKET, Cell, Look, OpenError, Row, Scratch, Store, StoreError};
 
-/// Rows of one read.
+/// Rows of one read, and of one that has texts, which may be long.
 const ROWS: usize = 2_000;
+const ROWS_WITH_TEXTS: usize = 100;
 
 /// How often a table may go back to an earlier position while it is looked at: each time is a beginning.
 const BEGINNINGS: usize = 3;
 
 /// Rows by their keys.
-type Rows = BTreeMap<Vec<i64>, Vec<i64>>;
+type Rows = BTreeMap<Vec<i64>, Vec<Cell>>;
+
+fn rows_of_one_read(statistic: &Statistic) -> usize {
+    if statistic.columns.iter().any(|column| column.is_text) { ROWS_WITH_TEXTS } else { ROWS }
+}
 
 /// Holds every statistic against the events.
 pub(super) async fn check(store: &Store, totals: &mut Totals) -> Result<(), VerifyError> {
@@ -109,7 +114,9 @@ async fn check_with(scratch: &Scratch, store: &Store, totals: &mut Totals) -> Re
             counting.count_until(store, &again, position).await?;
             counted = position;
             let (_, ours) = part(&again, statistic, behind.as_deref()).await?;
-            let end = [&theirs, &ours].into_iter().filter_map(last_of_many).min().cloned();
+            let many = rows_of_one_read(statistic);
+            let last = |rows| last_of_many(rows, many);
+            let end = [&theirs, &ours].into_iter().filter_map(last).min().cloned();
             compare(statistic, position, (&theirs, &ours), end.as_deref(), totals);
             if end.is_none() {
                 break;
@@ -121,8 +128,8 @@ async fn check_with(scratch: &Scratch, store: &Store, totals: &mut Totals) -> Re
 }
 
 /// The last key of as many rows as one read has: there may be more behind it.
-fn last_of_many(rows: &Rows) -> Option<&Vec<i64>> {
-    (rows.len() >= ROWS).then(|| rows.keys().next_back()).flatten()
+fn last_of_many(rows: &Rows, many: usize) -> Option<&Vec<i64>> {
+    (rows.len() >= many).then(|| rows.keys().next_back()).flatten()
 }
 
 /// The first rows of a statistic behind a key, and the position that it is as of.
@@ -141,7 +148,7 @@ async fn part(
             names.join(", "),
             statistic.table
         ),
-        parameters: [BUCKET.into(), Cell::from(ROWS as i64)]
+        parameters: [BUCKET.into(), Cell::from(rows_of_one_read(statistic) as i64)]
             .into_iter()
             .chain(behind.into_iter().flatten().map(|id| Cell::from(*id)))
             .collect(),
@@ -152,10 +159,12 @@ async fn part(
     };
     let mut answers = store.look(vec![rows, position]).await?.into_iter();
     let (rows, position) = (answers.next().unwrap_or_default(), answers.next().unwrap_or_default());
-    let numbers = |row: &Row, from: usize, until: usize| (from..until).map(|place| row.int(place)).collect();
-    let (keys, all) = (statistic.key.len(), statistic.key.len() + statistic.columns.len());
-    let rows = rows.iter().map(|row| (numbers(row, 0, keys), numbers(row, keys, all)));
-    Ok((position.first().map(|row| row.int(0)), rows.collect()))
+    let keys = statistic.key.len();
+    let row = |mut row: Row| {
+        let cells = row.0.split_off(keys);
+        ((0..keys).map(|place| row.int(place)).collect(), cells)
+    };
+    Ok((position.first().map(|row| row.int(0)), rows.into_iter().map(row).collect()))
 }
 
 /// Holds some rows against what the events give, up to a key.
@@ -171,9 +180,9 @@ fn compare(
         let named = statistic.key.iter().zip(key).map(|(name, id)| format!("{name} {id}"));
         named.collect::<Vec<_>>().join(", ")
     };
-    let says_something = |cells: &[i64]| {
+    let says_something = |cells: &[Cell]| {
         let mut sums = statistic.columns.iter().zip(cells).filter(|(column, _)| column.is_sum);
-        sums.any(|(_, sum)| *sum != 0)
+        sums.any(|(_, sum)| *sum != Cell::Int(0))
     };
     totals.rows += theirs.keys().filter(within).count() as u64;
     for (key, expected) in ours.iter().filter(|(key, _)| within(key)) {
@@ -186,10 +195,13 @@ fn compare(
         };
         let cells = statistic.columns.iter().zip(found.iter().zip(expected));
         for (column, (found, expected)) in cells.filter(|(_, (found, expected))| found != expected) {
-            let what = format!(
-                "{} is {found}, and the events up to position {position} give {expected}",
-                column.name
-            );
+            let what = match (found, expected) {
+                (Cell::Int(found), Cell::Int(expected)) => format!(
+                    "{} is {found}, and the events up to position {position} give {expected}",
+                    column.name
+                ),
+                _ => format!("{} is not what the events up to position {position} give", column.name),
+            };
             totals.find(Finding::new(0, statistic.table, row(key), what));
         }
     }

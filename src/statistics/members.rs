@@ -1,0 +1,159 @@
+//! How many members used coupons in some days, and how many of them had come before.
+//!
+//! No number of members can be added to another: the sets of `stats_visits` are put together, those of whole months where
+//! months are over. What they are not kept of is asked of the uses themselves, which takes longer.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use roaring::RoaringTreemap;
+
+use super::ask::{MAX_GROUPS, Question, only_text, whose};
+use super::period::values;
+use super::visits::{Grain, TABLE, Visits, What};
+use crate::store::{Row, StoreError};
+
+/// Where members are counted.
+#[derive(Clone, Copy)]
+enum Of {
+    /// In the sets that are kept of this.
+    Visits(What),
+    /// Among the uses, with the sets of who came again: their statement is the first.
+    Uses,
+}
+
+/// Members of a line.
+#[derive(Default)]
+struct Came {
+    members: RoaringTreemap,
+    again: RoaringTreemap,
+}
+
+/// The members of every line, in the making.
+pub(super) struct Members {
+    question: Question,
+    of: Of,
+    /// The uses' table.
+    uses: &'static str,
+    /// Who came again, by day.
+    again: HashMap<i64, RoaringTreemap>,
+    lines: BTreeMap<(usize, Vec<i64>), Came>,
+}
+
+impl Members {
+    pub(super) fn new(question: &Question, uses: &'static str) -> Self {
+        let only = question.only.iter().map(|(column, _)| *column);
+        let told_apart: BTreeSet<&str> = question.by.iter().copied().chain(only).collect();
+        let of = match Vec::from_iter(told_apart).as_slice() {
+            [] => Of::Visits(What::Anything),
+            ["definition_id"] => Of::Visits(What::Definition),
+            ["shop_id"] => Of::Visits(What::Shop),
+            _ => Of::Uses,
+        };
+        Self { question: question.clone(), of, uses, again: HashMap::new(), lines: BTreeMap::new() }
+    }
+
+    /// The statements whose rows [`Members::take`] understands, in their order.
+    pub(super) fn statements(&self) -> Vec<String> {
+        match self.of {
+            Of::Visits(what) => vec![of_visits(&self.question, what)],
+            Of::Uses => of_uses(&self.question, self.uses).to_vec(),
+        }
+    }
+
+    /// Takes a row of the statement with this place.
+    pub(super) fn take(&mut self, statement: usize, row: &Row) -> Result<(), StoreError> {
+        let by = self.question.by.len();
+        if let (Of::Uses, 0) = (self.of, statement) {
+            *self.again.entry(row.int(0)).or_default() |= Visits::read("", row.text(1))?.into_sets().1;
+            return Ok(());
+        }
+        let Some(line) = whose(row, &self.question) else { return Ok(()) };
+        // What was taken back leaves a row of nobody.
+        if row.text(by + 1).is_empty() {
+            return Ok(());
+        }
+        // One more than is answered is enough to say so.
+        if self.lines.len() > MAX_GROUPS && !self.lines.contains_key(&line) {
+            return Ok(());
+        }
+        let (came, again) = match self.of {
+            Of::Visits(_) => Visits::read(first_set(row.text(by + 1)), row.text(by + 2))?.into_sets(),
+            Of::Uses => {
+                let ids = row.text(by + 1).split(',').filter_map(|id| id.parse::<u64>().ok());
+                let came = ids.collect::<RoaringTreemap>();
+                let again = self.again.get(&row.int(by + 2));
+                let again = again.map(|again| again & &came).unwrap_or_default();
+                (came, again)
+            }
+        };
+        let line = self.lines.entry(line).or_default();
+        line.members |= came;
+        line.again |= again;
+        Ok(())
+    }
+
+    /// What was found: each line's members, and those who came again.
+    pub(super) fn found(self) -> impl Iterator<Item = ((usize, Vec<i64>), [i64; 2])> {
+        self.lines.into_iter().map(|(key, came)| (key, [came.members.len() as i64, came.again.len() as i64]))
+    }
+}
+
+/// Those with one use at least, before those with more.
+fn first_set(member_set: &str) -> &str {
+    member_set.split('.').next().unwrap_or_default()
+}
+
+fn of_visits(question: &Question, what: What) -> String {
+    // First day of the period, grain, first and last day of the sets, whether only those of the month that is not over.
+    let mut spans: Vec<[i64; 5]> = Vec::new();
+    for period in &question.periods {
+        let parts = period.parts();
+        spans.extend(
+            parts.days.iter().map(|(first, last)| [period.start, Grain::Day as i64, *first, *last, 0]),
+        );
+        if let Some((first, last)) = parts.months.map(|(first, last)| (first * 100, last * 100 + 99)) {
+            spans.push([period.start, Grain::Month as i64, first, last, 0]);
+            // The newest day's month has no row of its own yet.
+            spans.push([period.start, Grain::Day as i64, first, last, 1]);
+        }
+    }
+    let only: Vec<_> = question.only.iter().map(|(_, ids)| ("id", ids.clone())).collect();
+    let by = if question.by.is_empty() { "" } else { ", t.id" };
+    format!(
+        "WITH spans (starts, grain, first, last, is_open) AS (VALUES {}),
+           newest (month) AS
+             (SELECT COALESCE(MAX(day), 0) / 100 * 100 FROM {TABLE} WHERE bucket = $1 AND what = 0 AND grain = 1)
+         SELECT s.starts{by}, t.member_set, t.again_set
+         FROM newest AS n CROSS JOIN spans AS s CROSS JOIN {TABLE} AS t
+         WHERE t.bucket = $1 AND t.what = {} AND t.grain = s.grain AND t.day <= s.last
+           AND t.day >= CASE WHEN s.is_open = 1 AND n.month > s.first THEN n.month ELSE s.first END{}",
+        values(spans),
+        what as i64,
+        only_text(&only),
+    )
+}
+
+fn of_uses(question: &Question, uses: &str) -> [String; 2] {
+    let first = question.periods.first().map_or(0, |period| period.start);
+    let last = question.periods.last().map_or(0, |period| period.end);
+    let again = format!(
+        "SELECT day, again_set FROM {TABLE}
+         WHERE bucket = $1 AND what = 0 AND grain = 1 AND day >= {first} AND day <= {last}"
+    );
+    let by = question.by.iter().fold(String::new(), |by, column| by + ", t." + column);
+    // Its key begins with the definition: where all are meant each one's days are walked.
+    let definitions = if question.only.iter().any(|(column, _)| *column == "definition_id") {
+        ""
+    } else {
+        " AND t.definition_id IN (SELECT definition_id FROM definitions_v1 WHERE bucket = $1)"
+    };
+    let came = format!(
+        "WITH periods (starts, ends) AS (VALUES {})
+         SELECT p.starts{by}, string_agg(CAST(t.member_id AS TEXT), ','), t.day FROM periods AS p CROSS JOIN {uses} AS t
+         WHERE t.bucket = $1 AND t.day >= p.starts AND t.day <= p.ends AND t.used > 0{}{definitions}
+         GROUP BY p.starts{by}, t.day",
+        values(question.periods.iter().map(|period| [period.start, period.end])),
+        only_text(&question.only),
+    );
+    [again, came]
+}

@@ -1,0 +1,581 @@
+//! Which members came on which day, and who of them had come before: sets, since no sum says how many members there are in
+//! some days together.
+//!
+//! `stats_visits` has one row for each part of the members, by day and by what they used: anything, a definition's coupons, a
+//! shop's. A use adds its member, one that is taken back removes him unless he has another of the same day; so the rows are a
+//! function of the uses that stand and of the newest day, whichever way the log is cut. A member came *again* on a day where
+//! his first use of all was on an earlier one. The sets of a month that is over stand in one row more, so that years are few
+//! rows. What a use changes lies on its own day but where a first day changes: then the days of that member are looked up.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use roaring::RoaringTreemap;
+
+use super::facts::Fact;
+use crate::store::{BUCKET, Cell, Row, Statement, Store, StoreError};
+
+/// The table.
+pub(super) const TABLE: &str = "stats_visits_v1";
+
+/// Members that follow one another have their sets in one row, and the next ones in the next: a use writes a small set anew.
+const MEMBERS_OF_A_PART: u64 = 1 << 18;
+
+/// Where ids are far apart, or very many, parts are shared.
+const PARTS: u64 = 64;
+
+/// Of what visits are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum What {
+    /// Any coupon, anywhere.
+    Anything = 0,
+    /// A definition's.
+    Definition = 1,
+    /// A shop's.
+    Shop = 2,
+}
+
+impl What {
+    const ALL: [Self; 3] = [Self::Anything, Self::Definition, Self::Shop];
+}
+
+/// Of which time a row is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Grain {
+    Day = 1,
+    Month = 2,
+    Ever = 3,
+}
+
+/// A row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    what: What,
+    grain: Grain,
+    day: i64,
+    id: i64,
+    part: i64,
+}
+
+impl Key {
+    fn of_all(day: i64, part: i64) -> Self {
+        Self { what: What::Anything, grain: Grain::Day, day, id: 0, part }
+    }
+
+    fn ever(part: i64) -> Self {
+        Self { grain: Grain::Ever, ..Self::of_all(0, part) }
+    }
+
+    fn month(self) -> Self {
+        Self { grain: Grain::Month, day: month_of(self.day), ..self }
+    }
+
+    fn cells(self) -> [i64; 5] {
+        [self.what as i64, self.grain as i64, self.day, self.id, self.part]
+    }
+}
+
+/// The month of a day, and what its row has for a day.
+fn month_of(day: i64) -> i64 {
+    day / 100 * 100
+}
+
+/// In which part a member is.
+fn part_of(member: u64) -> i64 {
+    (member / MEMBERS_OF_A_PART % PARTS) as i64
+}
+
+/// The members of a row.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Visits {
+    /// Those with one use at least, with two, with three … None is empty.
+    layers: Vec<RoaringTreemap>,
+    /// Those who came again.
+    again: RoaringTreemap,
+}
+
+impl Visits {
+    /// What a row says.
+    pub fn read(member_set: &str, again_set: &str) -> Result<Self, StoreError> {
+        Ok(Self { layers: sets(member_set)?, again: set(again_set)? })
+    }
+
+    /// Those who came, and those of them who came again.
+    pub fn into_sets(mut self) -> (RoaringTreemap, RoaringTreemap) {
+        let members = self.layers.drain(..).next().unwrap_or_default();
+        (members, self.again)
+    }
+
+    /// Those of some members who came.
+    fn among(&self, members: &RoaringTreemap) -> RoaringTreemap {
+        self.layers.first().map(|came| came & members).unwrap_or_default()
+    }
+
+    fn has(&self, member: u64) -> bool {
+        self.layers.first().is_some_and(|members| members.contains(member))
+    }
+
+    fn is_in(&self, other: &Self) -> bool {
+        let members = match (self.layers.first(), other.layers.first()) {
+            (Some(ours), Some(theirs)) => ours.is_subset(theirs),
+            (ours, _) => ours.is_none(),
+        };
+        members && self.again.is_subset(&other.again)
+    }
+
+    /// Adds uses of a member, or takes them away.
+    fn count(&mut self, member: u64, change: i64) {
+        for _ in 0..change {
+            match self.layers.iter_mut().find(|layer| !layer.contains(member)) {
+                Some(layer) => drop(layer.insert(member)),
+                None => self.layers.push(RoaringTreemap::from_iter([member])),
+            }
+        }
+        for _ in change..0 {
+            if let Some(layer) = self.layers.iter_mut().rev().find(|layer| layer.contains(member)) {
+                layer.remove(member);
+            }
+        }
+        self.layers.retain(|layer| !layer.is_empty());
+    }
+
+    fn put(&mut self, member: u64, is_in: bool) {
+        let has = self.has(member);
+        if has != is_in {
+            self.count(member, if is_in { 1 } else { -1 });
+        }
+    }
+
+    fn put_again(&mut self, member: u64, is_in: bool) {
+        if is_in {
+            self.again.insert(member);
+        } else {
+            self.again.remove(member);
+        }
+    }
+
+    /// Those of a day, added to those of its month.
+    fn join(&mut self, day: &Self) {
+        let Some(members) = day.layers.first() else { return };
+        match self.layers.first_mut() {
+            Some(all) => *all |= members,
+            None => self.layers.push(members.clone()),
+        }
+        self.again |= &day.again;
+    }
+
+    fn row(&self, key: Key) -> Row {
+        let members = self.layers.first().map_or(0, RoaringTreemap::len);
+        let numbers = key.cells().into_iter().chain([members as i64, self.again.len() as i64]);
+        let layers: Vec<String> = self.layers.iter().map(text).collect();
+        let texts = [layers.join("."), text(&self.again)];
+        Row(numbers.map(Cell::Int).chain(texts.map(Cell::Text)).collect())
+    }
+}
+
+fn text(set: &RoaringTreemap) -> String {
+    if set.is_empty() {
+        return String::new();
+    }
+    let mut bytes = Vec::with_capacity(set.serialized_size());
+    // Nothing that is written to memory fails.
+    let _ = set.serialize_into(&mut bytes);
+    STANDARD_NO_PAD.encode(bytes)
+}
+
+fn set(text: &str) -> Result<RoaringTreemap, StoreError> {
+    if text.is_empty() {
+        return Ok(RoaringTreemap::new());
+    }
+    let corrupt = |what: String| StoreError::Corrupt {
+        table: TABLE.to_owned(),
+        column: "a set of members".to_owned(),
+        what,
+    };
+    let bytes = STANDARD_NO_PAD.decode(text).map_err(|error| corrupt(error.to_string()))?;
+    RoaringTreemap::deserialize_from(bytes.as_slice()).map_err(|error| corrupt(error.to_string()))
+}
+
+fn sets(text: &str) -> Result<Vec<RoaringTreemap>, StoreError> {
+    text.split('.').filter(|text| !text.is_empty()).map(set).collect()
+}
+
+/// Whether a member came on a day.
+struct Move {
+    day: i64,
+    came: bool,
+}
+
+/// The rows that a range touches: as they are, and as they become.
+struct Book<'a> {
+    tables: &'a Store,
+    before: BTreeMap<Key, Visits>,
+    rows: BTreeMap<Key, Visits>,
+    /// The newest day that anything was used on, as of the range's beginning; 0 = nothing was.
+    newest: i64,
+}
+
+/// What the rows become by some facts, as of the range's end. The tables must be as of its beginning; where they are not,
+/// nothing of it may be written.
+pub(super) async fn changed(tables: &Store, facts: &[Fact]) -> Result<Vec<Row>, StoreError> {
+    let mut uses: BTreeMap<Key, BTreeMap<u64, i64>> = BTreeMap::new();
+    for fact in facts.iter().filter(|fact| matches!(fact.event, "redeemed" | "reversed")) {
+        let member = fact.member_id.unsigned_abs();
+        for what in What::ALL {
+            let id = match what {
+                What::Anything => 0,
+                What::Definition => fact.born.definition_id,
+                What::Shop => fact.shop_id,
+            };
+            let key = Key { what, id, ..Key::of_all(fact.use_day, part_of(member)) };
+            *uses.entry(key).or_default().entry(member).or_default() += fact.change.used;
+        }
+    }
+    let Some(newest) = uses.keys().map(|key| key.day).max() else { return Ok(Vec::new()) };
+    let mut book = Book::open(tables).await?;
+    let newest = newest.max(book.newest);
+    let parts: BTreeSet<i64> = uses.keys().map(|key| key.part).collect();
+    book.load(uses.keys().copied().chain(parts.iter().map(|part| Key::ever(*part)))).await?;
+    let mut moves: BTreeMap<(i64, u64), Vec<Move>> = BTreeMap::new();
+    for (key, uses) in &uses {
+        let row = book.row(*key);
+        for (member, change) in uses {
+            let had = row.has(*member);
+            row.count(*member, *change);
+            let came = row.has(*member);
+            if key.what == What::Anything && had != came {
+                moves.entry((key.part, *member)).or_default().push(Move { day: key.day, came });
+            }
+        }
+    }
+    book.move_members(moves).await?;
+    book.tell_again();
+    book.sum_months(newest).await?;
+    Ok(book.changes())
+}
+
+impl<'a> Book<'a> {
+    async fn open(tables: &'a Store) -> Result<Self, StoreError> {
+        let sql =
+            "SELECT COALESCE(MAX(day), 0) FROM stats_visits_v1 WHERE bucket = $1 AND what = 0 AND grain = 1";
+        let newest = tables.query(Statement::new(sql, [BUCKET.into()])).await?;
+        let newest = newest.first().map_or(0, |row| row.int(0));
+        Ok(Self { tables, before: BTreeMap::new(), rows: BTreeMap::new(), newest })
+    }
+
+    fn row(&mut self, key: Key) -> &mut Visits {
+        self.rows.entry(key).or_default()
+    }
+
+    /// Reads rows that are not here yet.
+    async fn load(&mut self, keys: impl IntoIterator<Item = Key>) -> Result<(), StoreError> {
+        let sql = "SELECT what, grain, day, id, part, member_set, again_set FROM stats_visits_v1
+                   WHERE bucket = $1 AND what = $2 AND grain = $3 AND day = $4 AND id = $5 AND part = $6";
+        let keys: Vec<Key> = keys.into_iter().filter(|key| !self.rows.contains_key(key)).collect();
+        self.read(sql, keys.iter().map(|key| key.cells()).collect()).await?;
+        for key in keys {
+            self.row(key);
+        }
+        Ok(())
+    }
+
+    /// Reads the rows of days: of each of these (what, first day, last day, id, part), where −1 is every id, or every part.
+    async fn load_days(&mut self, of: Vec<[i64; 5]>) -> Result<(), StoreError> {
+        let sql = "SELECT what, grain, day, id, part, member_set, again_set FROM stats_visits_v1
+                   WHERE bucket = $1 AND what = $2 AND grain = 1 AND day >= $3 AND day <= $4
+                     AND ($5 = -1 OR id = $5) AND ($6 = -1 OR part = $6)";
+        self.read(sql, of).await
+    }
+
+    async fn read(&mut self, sql: &'static str, of: Vec<[i64; 5]>) -> Result<(), StoreError> {
+        let cells =
+            |numbers: [i64; 5]| std::iter::once(BUCKET.into()).chain(numbers.map(Cell::Int)).collect();
+        for row in self.tables.query_each(sql, of.into_iter().map(cells).collect()).await?.iter().flatten() {
+            let Some(key) = key_of(row) else { continue };
+            if !self.rows.contains_key(&key) {
+                let visits = Visits::read(row.text(5), row.text(6))?;
+                self.before.insert(key, visits.clone());
+                self.rows.insert(key, visits);
+            }
+        }
+        Ok(())
+    }
+
+    /// Says of everybody who came on a day, or no more, whether he came again: on that day, and where his first day is
+    /// another now.
+    async fn move_members(&mut self, moves: BTreeMap<(i64, u64), Vec<Move>>) -> Result<(), StoreError> {
+        let mut others = BTreeMap::new();
+        for ((part, member), moves) in moves {
+            let ever = self.row(Key::ever(part));
+            match moves.as_slice() {
+                [Move { came: true, .. }] if !ever.has(member) => ever.put(member, true),
+                // He was not there on that day, and there is none behind it.
+                [Move { day, came: true }] if *day >= self.newest => {
+                    self.row(Key::of_all(*day, part)).put_again(member, true);
+                }
+                _ => drop(others.insert((part, member), moves)),
+            }
+        }
+        let parts: BTreeSet<i64> = others.keys().map(|(part, _)| *part).collect();
+        for part in parts {
+            let members: BTreeMap<u64, &Vec<Move>> = others
+                .iter()
+                .filter(|((of, _), _)| *of == part)
+                .map(|((_, member), moves)| (*member, moves))
+                .collect();
+            self.move_some(part, &members).await?;
+        }
+        Ok(())
+    }
+
+    async fn move_some(&mut self, part: i64, members: &BTreeMap<u64, &Vec<Move>>) -> Result<(), StoreError> {
+        let days = self.days_of(part, &members.keys().copied().collect()).await?;
+        let mut turned: BTreeMap<i64, Vec<(u64, bool)>> = BTreeMap::new();
+        for (member, moves) in members {
+            let before = days.get(member).cloned().unwrap_or_default();
+            let mut after = before.clone();
+            for Move { day, came } in *moves {
+                if *came {
+                    after.insert(*day)
+                } else {
+                    after.remove(day)
+                };
+            }
+            self.row(Key::ever(part)).put(*member, !after.is_empty());
+            let first = after.first().copied();
+            // His own days of this range, and the first ones of before and now.
+            let mut asked: BTreeSet<i64> = moves.iter().map(|one| one.day).collect();
+            asked.extend(before.first().into_iter().chain(first.as_ref()));
+            for day in asked {
+                turned.entry(day).or_default().push((*member, after.contains(&day) && Some(day) != first));
+            }
+        }
+        // Each row of such a day says it, those that nothing was added to as well.
+        let of_day = |day: &i64| What::ALL.map(|what| [what as i64, *day, *day, -1, part]);
+        self.load_days(turned.keys().flat_map(of_day).collect()).await?;
+        for (day, members) in turned {
+            let row = self.row(Key::of_all(day, part));
+            for (member, again) in members {
+                row.put_again(member, again);
+            }
+        }
+        Ok(())
+    }
+
+    /// The days on which some members came, as of the range's beginning.
+    async fn days_of(
+        &self,
+        part: i64,
+        members: &RoaringTreemap,
+    ) -> Result<HashMap<u64, BTreeSet<i64>>, StoreError> {
+        let sql = "SELECT day, member_set FROM stats_visits_v1
+                   WHERE bucket = $1 AND what = 0 AND grain = $2 AND id = 0 AND part = $3 AND day >= $4 AND day <= $5";
+        let ask = async |of: Vec<[i64; 4]>| {
+            let cells =
+                |numbers: [i64; 4]| std::iter::once(BUCKET.into()).chain(numbers.map(Cell::Int)).collect();
+            let rows = self.tables.query_each(sql, of.into_iter().map(cells).collect()).await?;
+            let day = |row: &Row| Ok((row.int(0), Visits::read(row.text(1), "")?.among(members)));
+            rows.iter().flatten().map(day).collect::<Result<Vec<_>, StoreError>>()
+        };
+        let open = month_of(self.newest);
+        let months = ask(vec![[Grain::Month as i64, part, 0, open]]).await?;
+        let months = months.into_iter().filter(|(_, came)| !came.is_empty()).map(|(month, _)| month);
+        let days = months.chain([open]).map(|month| [Grain::Day as i64, part, month, month + 31]);
+        let mut found: HashMap<u64, BTreeSet<i64>> = HashMap::new();
+        for (day, came) in ask(days.collect()).await? {
+            for member in came {
+                found.entry(member).or_default().insert(day);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Who came again on a day is so whatever he used and wherever.
+    fn tell_again(&mut self) {
+        let days = self.rows.iter().filter(|(key, _)| key.grain == Grain::Day);
+        let of_all = days.filter(|(key, _)| key.what == What::Anything);
+        let again: BTreeMap<Key, RoaringTreemap> =
+            of_all.map(|(key, row)| (*key, row.again.clone())).collect();
+        let days = self.rows.iter_mut().filter(|(key, _)| key.grain == Grain::Day);
+        for (key, row) in days.filter(|(key, _)| key.what != What::Anything) {
+            let again = again.get(&Key::of_all(key.day, key.part));
+            row.again = again.map(|again| row.among(again)).unwrap_or_default();
+        }
+    }
+
+    /// Brings the months that are over to what their days became.
+    async fn sum_months(&mut self, newest: i64) -> Result<(), StoreError> {
+        let (open, opens) = (month_of(self.newest), month_of(newest));
+        let is_over = |key: &&Key| key.grain == Grain::Day && key.day < opens;
+        let (older, ending): (Vec<Key>, Vec<Key>) =
+            self.rows.keys().filter(is_over).partition(|key| key.day < open);
+        // Of a month that ends here nothing is summed yet.
+        let mut anew: BTreeSet<Key> = ending.into_iter().map(Key::month).collect();
+        if opens > open {
+            self.load_days(What::ALL.map(|what| [what as i64, open, open + 31, -1, -1]).to_vec()).await?;
+            let days = self.rows.keys().filter(is_over).filter(|key| key.day > open);
+            anew.extend(days.map(|key| key.month()));
+        }
+        // An older one is added to, or summed once more where somebody is there no longer.
+        self.load(older.iter().map(|key| key.month())).await?;
+        for key in older {
+            let day = self.rows.get(&key).cloned().unwrap_or_default();
+            if self.before.get(&key).is_none_or(|before| before.is_in(&day)) {
+                self.row(key.month()).join(&day);
+            } else {
+                anew.insert(key.month());
+            }
+        }
+        let of_month = |key: &Key| [key.what as i64, key.day, key.day + 31, key.id, key.part];
+        self.load_days(anew.iter().filter(|key| key.day < open).map(of_month).collect()).await?;
+        let mut months: BTreeMap<Key, Visits> =
+            anew.into_iter().map(|key| (key, Visits::default())).collect();
+        for (key, day) in self.rows.iter().filter(|(key, _)| key.grain == Grain::Day) {
+            if let Some(month) = months.get_mut(&key.month()) {
+                month.join(day);
+            }
+        }
+        self.rows.extend(months);
+        Ok(())
+    }
+
+    /// The rows that are not what they were, and those that are new.
+    fn changes(self) -> Vec<Row> {
+        let Self { before, rows, .. } = self;
+        let changed = rows.iter().filter(|(key, row)| before.get(key) != Some(row));
+        changed.map(|(key, row)| row.row(*key)).collect()
+    }
+}
+
+fn key_of(row: &Row) -> Option<Key> {
+    let what = What::ALL.into_iter().find(|what| *what as i64 == row.int(0))?;
+    let grain =
+        [Grain::Day, Grain::Month, Grain::Ever].into_iter().find(|grain| *grain as i64 == row.int(1))?;
+    Some(Key { what, grain, day: row.int(2), id: row.int(3), part: row.int(4) })
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::StdRng;
+    use rand::{Rng as _, SeedableRng as _};
+
+    use super::*;
+    use crate::statistics::facts::{Born, Count};
+    use crate::store::Scratch;
+    use crate::store::statistics::statistics;
+
+    #[derive(Clone)]
+    struct Use {
+        day: i64,
+        definition_id: i64,
+        shop_id: i64,
+        member: u64,
+        stands: bool,
+    }
+
+    impl Use {
+        fn fact(&self, event: &'static str, change: i64) -> Fact {
+            Fact {
+                event,
+                born: Born { definition_id: self.definition_id, ..Born::default() },
+                shop_id: self.shop_id,
+                member_id: self.member as i64,
+                use_day: self.day,
+                change: Count { used: change, ..Count::default() },
+                ..Fact::default()
+            }
+        }
+    }
+
+    /// What the rows must be, by a look at every use for each use.
+    fn computed(uses: &[Use]) -> BTreeMap<Key, Visits> {
+        let open = uses.iter().map(|one| month_of(one.day)).max().unwrap_or_default();
+        let mut rows: BTreeMap<Key, Visits> = BTreeMap::new();
+        for one in uses.iter().filter(|one| one.stands) {
+            let part = part_of(one.member);
+            let his = uses.iter().filter(|other| other.stands && other.member == one.member);
+            let again = his.map(|other| other.day).min() < Some(one.day);
+            for (what, id) in
+                [(What::Anything, 0), (What::Definition, one.definition_id), (What::Shop, one.shop_id)]
+            {
+                let key = Key { what, id, ..Key::of_all(one.day, part) };
+                let day = rows.entry(key).or_default();
+                day.count(one.member, 1);
+                day.put_again(one.member, again);
+                if one.day < open {
+                    let month = rows.entry(key.month()).or_default();
+                    month.put(one.member, true);
+                    if again {
+                        month.put_again(one.member, true);
+                    }
+                }
+            }
+            rows.entry(Key::ever(part)).or_default().put(one.member, true);
+        }
+        rows
+    }
+
+    /// Some use of one of a few members on one of a few days of five months.
+    fn some_use(random: &mut StdRng) -> Use {
+        let members = [1, 2, 262_143, 262_144, 65 * 262_144, 9_007_199_254_740_991];
+        let days = [20_251_231, 20_260_101, 20_260_102, 20_260_131, 20_260_201, 20_260_315, 20_260_401];
+        Use {
+            day: days[random.random_range(0..days.len())],
+            definition_id: random.random_range(1..3),
+            shop_id: random.random_range(1..3),
+            member: members[random.random_range(0..members.len())],
+            stands: true,
+        }
+    }
+
+    #[tokio::test]
+    async fn rows_are_those_of_the_uses_that_stand_in_whatever_order_days_come() {
+        let statistic = statistics().unwrap().iter().find(|one| one.table == TABLE).unwrap();
+        for seed in 0..30 {
+            let mut random = StdRng::seed_from_u64(seed);
+            let scratch = Scratch::in_memory().await.unwrap();
+            let store = scratch.store();
+            let mut uses: Vec<Use> = Vec::new();
+            for _ in 0..25 {
+                let mut facts = Vec::new();
+                for _ in 0..random.random_range(1..6) {
+                    let stands: Vec<usize> = (0..uses.len()).filter(|place| uses[*place].stands).collect();
+                    if stands.is_empty() || random.random_bool(0.7) {
+                        let used = some_use(&mut random);
+                        facts.push(used.fact("redeemed", 1));
+                        uses.push(used);
+                    } else {
+                        let back = stands[random.random_range(0..stands.len())];
+                        uses[back].stands = false;
+                        facts.push(uses[back].fact("reversed", -1));
+                    }
+                    facts.push(Fact { event: "voided", ..uses[0].fact("voided", 0) });
+                }
+                let rows = changed(&store, &facts).await.unwrap();
+                store.write(statistic.add(&rows)).await.unwrap();
+                let sql = "SELECT what, grain, day, id, part, members, again, member_set, again_set FROM stats_visits
+                           WHERE members <> 0 ORDER BY what, grain, day, id, part";
+                let found = store.query(Statement::new(sql, [])).await.unwrap();
+                let expected: Vec<Row> = computed(&uses).iter().map(|(key, row)| row.row(*key)).collect();
+                assert_eq!(found, expected, "seed {seed}");
+            }
+            scratch.close().await;
+        }
+    }
+
+    #[test]
+    fn a_set_is_its_text_however_it_came_about() {
+        let mut set = (0..10_000).collect::<RoaringTreemap>();
+        set.insert(9_007_199_254_740_991);
+        set.remove(9_007_199_254_740_991);
+        set.remove_range(5..);
+        assert_eq!(text(&set), text(&(0..5).collect()));
+        assert_eq!(super::set(&text(&set)).unwrap(), set);
+        assert_eq!(text(&(set & RoaringTreemap::from_iter([7]))), "");
+        for bad in ["?", "AAAA", "AQAAAAAAAAAAAAAA"] {
+            let error = sets(bad).unwrap_err();
+            assert!(error.to_string().contains(TABLE), "{bad}: {error}");
+        }
+    }
+}
