@@ -19,5 +19,5 @@ SELECT day / 100 AS month, definition_id, kind, source, partner_id, age_days,
   SUM(used) AS used,
   SUM(used_cents) AS used_cents
 FROM stats_cohorts
-WHERE used <> 0
+WHERE used <> 0 OR used_cents <> 0
 GROUP BY 1, definition_id, kind, source, partner_id, age_days

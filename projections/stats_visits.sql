@@ -10,14 +10,14 @@ CREATE TABLE stats_visits_v1 (
   part       BIGINT NOT NULL,           -- member_id / 262144 % 64
   members    BIGINT NOT NULL DEFAULT 0, -- members with a use that stands
   again      BIGINT NOT NULL DEFAULT 0, -- those of them whose first one, of anything anywhere, was on an earlier day
-  member_set TEXT   NOT NULL DEFAULT '', -- which; of a day, then those with two uses at least, with three …
+  member_set TEXT   NOT NULL DEFAULT '', -- which; of a day, then the bits of how many more uses than one each has
   again_set  TEXT   NOT NULL DEFAULT '',
   -- The days of a range are one walk, of one definition or of all.
   PRIMARY KEY (bucket, what, grain, day, id, part)
 )
 -- sqlite: STRICT, WITHOUT ROWID
 ;
--- They are as small as they get.
+-- Hardly anything is gained by compressing them.
 -- postgres: ALTER TABLE stats_visits_v1 ALTER member_set SET STORAGE EXTERNAL, ALTER again_set SET STORAGE EXTERNAL;
 -- fold:
 -- by src/statistics/visits.rs

@@ -7,8 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::members::Members;
-use super::period::{Parts as Times, Period, values};
-use super::visits;
+use super::period::{Period, Split, values};
 use crate::store::statistics::{Statistic, statistics};
 use crate::store::{BUCKET, Cell, Look, Row, Store, StoreError};
 
@@ -251,12 +250,12 @@ impl Plan<'_> {
     fn of_periods(&mut self, tables: Tables, what: (&str, &str, &str)) -> Vec<Place> {
         let (mut days, mut months) = (Vec::new(), Vec::new());
         for period in &self.question.periods {
-            let parts = match tables.months {
-                Some(_) => period.parts(),
-                None => Times { days: vec![(period.start, period.end)], months: None },
+            let split = match tables.months {
+                Some(_) => period.split(),
+                None => Split { days: vec![(period.start, period.end)], months: None },
             };
-            days.extend(parts.days.into_iter().map(|(first, last)| [period.start, first, last]));
-            months.extend(parts.months.map(|(first, last)| [period.start, first, last]));
+            days.extend(split.days.into_iter().map(|(first, last)| [period.start, first, last]));
+            months.extend(split.months.map(|(first, last)| [period.start, first, last]));
         }
         self.of_times(tables, (days, months), what)
     }
@@ -273,10 +272,11 @@ impl Plan<'_> {
         for (table, time, times) in [(Some(tables.days), "day", days), (tables.months, "month", months)] {
             let Some(table) = table.filter(|_| !times.is_empty()) else { continue };
             self.tables.insert(table);
+            let walked = walked(table, self.question);
             let sql = format!(
                 "WITH times (starts, first, last) AS (VALUES {})
                  SELECT p.starts{by}{select} FROM times AS p CROSS JOIN {table} AS t
-                 WHERE t.bucket = $1 AND t.{time} >= p.first AND t.{time} <= p.last{}{besides}
+                 WHERE t.bucket = $1 AND t.{time} >= p.first AND t.{time} <= p.last{}{walked}{besides}
                  GROUP BY p.starts{by}{group} LIMIT {}",
                 values(times),
                 only_text(&self.question.only),
@@ -294,6 +294,17 @@ impl Plan<'_> {
     fn look(&mut self, sql: String) -> Place {
         self.looks.push(Look { sql, parameters: vec![BUCKET.into()] });
         self.looks.len() - 1
+    }
+}
+
+/// What lets a table whose key begins with the definition be walked by days where all definitions are meant.
+pub(super) fn walked(table: &str, question: &Question) -> &'static str {
+    let begins_with_it =
+        summed().any(|statistic| statistic.table == table && statistic.key.first() == Some(&"definition_id"));
+    if begins_with_it && !question.only.iter().any(|(column, _)| *column == "definition_id") {
+        " AND t.definition_id IN (SELECT definition_id FROM definitions_v1 WHERE bucket = $1)"
+    } else {
+        ""
     }
 }
 
@@ -469,8 +480,9 @@ impl Plan<'_> {
         }
         if measures.contains(&Measure::Members) || measures.contains(&Measure::ReturningMembers) {
             let uses = self.tables(&["member_id", "used", "redemption_id"])?.days;
-            self.tables.extend([visits::TABLE, uses]);
-            parts.members = Some(Members::new(self.question, uses));
+            let members = Members::new(self.question, uses);
+            self.tables.extend(members.tables());
+            parts.members = Some(members);
         }
         Ok(parts)
     }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use roaring::RoaringTreemap;
 
-use super::ask::{MAX_GROUPS, Question, only_text, whose};
+use super::ask::{MAX_GROUPS, Question, only_text, walked, whose};
 use super::period::values;
 use super::visits::{Grain, TABLE, Visits, What};
 use crate::store::{Row, StoreError};
@@ -52,10 +52,18 @@ impl Members {
         Self { question: question.clone(), of, uses, again: HashMap::new(), lines: BTreeMap::new() }
     }
 
+    /// What is read.
+    pub(super) fn tables(&self) -> Vec<&'static str> {
+        match self.of {
+            Of::Visits(_) => vec![TABLE],
+            Of::Uses => vec![TABLE, self.uses],
+        }
+    }
+
     /// The statements whose rows [`Members::take`] understands, in their order.
     pub(super) fn statements(&self) -> Vec<String> {
         match self.of {
-            Of::Visits(what) => vec![of_visits(&self.question, what)],
+            Of::Visits(what) => of_visits(&self.question, what),
             Of::Uses => of_uses(&self.question, self.uses).to_vec(),
         }
     }
@@ -77,7 +85,7 @@ impl Members {
             return Ok(());
         }
         let (came, again) = match self.of {
-            Of::Visits(_) => Visits::read(first_set(row.text(by + 1)), row.text(by + 2))?.into_sets(),
+            Of::Visits(_) => Visits::read(row.text(by + 1), row.text(by + 2))?.into_sets(),
             Of::Uses => {
                 let ids = row.text(by + 1).split(',').filter_map(|id| id.parse::<u64>().ok());
                 let came = ids.collect::<RoaringTreemap>();
@@ -98,39 +106,37 @@ impl Members {
     }
 }
 
-/// Those with one use at least, before those with more.
-fn first_set(member_set: &str) -> &str {
-    member_set.split('.').next().unwrap_or_default()
-}
-
-fn of_visits(question: &Question, what: What) -> String {
-    // First day of the period, grain, first and last day of the sets, whether only those of the month that is not over.
-    let mut spans: Vec<[i64; 5]> = Vec::new();
+fn of_visits(question: &Question, what: What) -> Vec<String> {
+    // First day of the period, first and last day of the sets, whether only those of the month that is not over.
+    let (mut days, mut months): (Vec<[i64; 4]>, Vec<[i64; 4]>) = (Vec::new(), Vec::new());
     for period in &question.periods {
-        let parts = period.parts();
-        spans.extend(
-            parts.days.iter().map(|(first, last)| [period.start, Grain::Day as i64, *first, *last, 0]),
-        );
-        if let Some((first, last)) = parts.months.map(|(first, last)| (first * 100, last * 100 + 99)) {
-            spans.push([period.start, Grain::Month as i64, first, last, 0]);
+        let split = period.split();
+        days.extend(split.days.iter().map(|(first, last)| [period.start, *first, *last, 0]));
+        if let Some((first, last)) = split.months.map(|(first, last)| (first * 100, last * 100 + 99)) {
+            months.push([period.start, first, last, 0]);
             // The newest day's month has no row of its own yet.
-            spans.push([period.start, Grain::Day as i64, first, last, 1]);
+            days.push([period.start, first, last, 1]);
         }
     }
     let only: Vec<_> = question.only.iter().map(|(_, ids)| ("id", ids.clone())).collect();
     let by = if question.by.is_empty() { "" } else { ", t.id" };
-    format!(
-        "WITH spans (starts, grain, first, last, is_open) AS (VALUES {}),
-           newest (month) AS
-             (SELECT COALESCE(MAX(day), 0) / 100 * 100 FROM {TABLE} WHERE bucket = $1 AND what = 0 AND grain = 1)
-         SELECT s.starts{by}, t.member_set, t.again_set
-         FROM newest AS n CROSS JOIN spans AS s CROSS JOIN {TABLE} AS t
-         WHERE t.bucket = $1 AND t.what = {} AND t.grain = s.grain AND t.day <= s.last
-           AND t.day >= CASE WHEN s.is_open = 1 AND n.month > s.first THEN n.month ELSE s.first END{}",
-        values(spans),
-        what as i64,
-        only_text(&only),
-    )
+    let (what, only) = (what as i64, only_text(&only));
+    // Each grain by itself: joined by it, PostgreSQL would read the whole table.
+    let statement = |(grain, spans): (Grain, Vec<[i64; 4]>)| {
+        format!(
+            "WITH spans (starts, first, last, is_open) AS (VALUES {}),
+               newest (month) AS
+                 (SELECT COALESCE(MAX(day), 0) / 100 * 100 FROM {TABLE} WHERE bucket = $1 AND what = 0 AND grain = 1)
+             SELECT s.starts{by}, t.member_set, t.again_set
+             FROM newest AS n CROSS JOIN spans AS s CROSS JOIN {TABLE} AS t
+             WHERE t.bucket = $1 AND t.what = {what} AND t.grain = {} AND t.day <= s.last
+               AND t.day >= CASE WHEN s.is_open = 1 AND n.month > s.first THEN n.month ELSE s.first END{only}",
+            values(spans),
+            grain as i64,
+        )
+    };
+    let of_grains = [(Grain::Day, days), (Grain::Month, months)].into_iter();
+    of_grains.filter(|(_, spans)| !spans.is_empty()).map(statement).collect()
 }
 
 fn of_uses(question: &Question, uses: &str) -> [String; 2] {
@@ -141,16 +147,11 @@ fn of_uses(question: &Question, uses: &str) -> [String; 2] {
          WHERE bucket = $1 AND what = 0 AND grain = 1 AND day >= {first} AND day <= {last}"
     );
     let by = question.by.iter().fold(String::new(), |by, column| by + ", t." + column);
-    // Its key begins with the definition: where all are meant each one's days are walked.
-    let definitions = if question.only.iter().any(|(column, _)| *column == "definition_id") {
-        ""
-    } else {
-        " AND t.definition_id IN (SELECT definition_id FROM definitions_v1 WHERE bucket = $1)"
-    };
+    let walked = walked(uses, question);
     let came = format!(
         "WITH periods (starts, ends) AS (VALUES {})
          SELECT p.starts{by}, string_agg(CAST(t.member_id AS TEXT), ','), t.day FROM periods AS p CROSS JOIN {uses} AS t
-         WHERE t.bucket = $1 AND t.day >= p.starts AND t.day <= p.ends AND t.used > 0{}{definitions}
+         WHERE t.bucket = $1 AND t.day >= p.starts AND t.day <= p.ends AND t.used > 0{}{walked}
          GROUP BY p.starts{by}, t.day",
         values(question.periods.iter().map(|period| [period.start, period.end])),
         only_text(&question.only),

@@ -94,24 +94,24 @@ pub(super) fn days_between(first: i64, last: i64) -> usize {
 
 /// A period as whole months, the first and the last of them as 202611, and the days before and behind them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Parts {
+pub(super) struct Split {
     pub days: Vec<(i64, i64)>,
     pub months: Option<(i64, i64)>,
 }
 
 impl Period {
-    pub(super) fn parts(self) -> Parts {
+    pub(super) fn split(self) -> Split {
         let Self { start, end } = self;
         let first = if start % 100 == 1 { start / 100 } else { next_month(start / 100) };
         let behind = if is_last_of_month(end) { next_month(end / 100) } else { end / 100 };
         if first >= behind {
-            return Parts { days: vec![(start, end)], months: None };
+            return Split { days: vec![(start, end)], months: None };
         }
-        // Beyond every day there is of a month, so that no day need be reckoned.
+        // No month has a day 0: it stands for the end of the month before, and for the beginning of its own.
         let around = [(start, first * 100), (behind * 100, end)];
         let days = around.into_iter().filter(|(first, last)| first <= last).collect();
         let last = if behind % 100 == 1 { behind - 89 } else { behind - 1 };
-        Parts { days, months: Some((first, last)) }
+        Split { days, months: Some((first, last)) }
     }
 }
 
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn a_period_is_whole_months_and_the_days_around_them() {
         let told = |start: i64, end: i64| {
-            let Parts { days, months } = Period { start, end }.parts();
+            let Split { days, months } = Period { start, end }.split();
             (days, months)
         };
         assert_eq!(told(20_261_102, 20_261_130), (vec![(20_261_102, 20_261_130)], None));

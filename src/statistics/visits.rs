@@ -89,7 +89,7 @@ fn part_of(member: u64) -> i64 {
 /// The members of a row.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Visits {
-    /// Those with one use at least, with two, with three … None is empty.
+    /// Those who came; then, bit by bit, how many more uses than one each has. The last is not empty.
     layers: Vec<RoaringTreemap>,
     /// Those who came again.
     again: RoaringTreemap,
@@ -127,17 +127,46 @@ impl Visits {
     /// Adds uses of a member, or takes them away.
     fn count(&mut self, member: u64, change: i64) {
         for _ in 0..change {
-            match self.layers.iter_mut().find(|layer| !layer.contains(member)) {
-                Some(layer) => drop(layer.insert(member)),
-                None => self.layers.push(RoaringTreemap::from_iter([member])),
-            }
+            self.add_one(member);
         }
         for _ in change..0 {
-            if let Some(layer) = self.layers.iter_mut().rev().find(|layer| layer.contains(member)) {
-                layer.remove(member);
-            }
+            self.take_one(member);
         }
-        self.layers.retain(|layer| !layer.is_empty());
+        while self.layers.last().is_some_and(RoaringTreemap::is_empty) {
+            self.layers.pop();
+        }
+    }
+
+    fn add_one(&mut self, member: u64) {
+        if self.layers.is_empty() {
+            self.layers.push(RoaringTreemap::new());
+        }
+        let Some((members, more)) = self.layers.split_first_mut() else { return };
+        if members.insert(member) {
+            return;
+        }
+        for bit in more {
+            if bit.insert(member) {
+                return;
+            }
+            bit.remove(member);
+        }
+        self.layers.push(RoaringTreemap::from_iter([member]));
+    }
+
+    fn take_one(&mut self, member: u64) {
+        let Some((members, more)) = self.layers.split_first_mut() else { return };
+        let Some(lowest) = more.iter().position(|bit| bit.contains(member)) else {
+            members.remove(member);
+            return;
+        };
+        for (place, bit) in more.iter_mut().take(lowest + 1).enumerate() {
+            if place == lowest {
+                bit.remove(member)
+            } else {
+                bit.insert(member)
+            };
+        }
     }
 
     fn put(&mut self, member: u64, is_in: bool) {
@@ -198,7 +227,7 @@ fn set(text: &str) -> Result<RoaringTreemap, StoreError> {
 }
 
 fn sets(text: &str) -> Result<Vec<RoaringTreemap>, StoreError> {
-    text.split('.').filter(|text| !text.is_empty()).map(set).collect()
+    if text.is_empty() { Ok(Vec::new()) } else { text.split('.').map(set).collect() }
 }
 
 /// Whether a member came on a day.
@@ -332,6 +361,7 @@ impl<'a> Book<'a> {
     async fn move_some(&mut self, part: i64, members: &BTreeMap<u64, &Vec<Move>>) -> Result<(), StoreError> {
         let days = self.days_of(part, &members.keys().copied().collect()).await?;
         let mut turned: BTreeMap<i64, Vec<(u64, bool)>> = BTreeMap::new();
+        let mut firsts: BTreeSet<i64> = BTreeSet::new();
         for (member, moves) in members {
             let before = days.get(member).cloned().unwrap_or_default();
             let mut after = before.clone();
@@ -343,17 +373,20 @@ impl<'a> Book<'a> {
                 };
             }
             self.row(Key::ever(part)).put(*member, !after.is_empty());
-            let first = after.first().copied();
-            // His own days of this range, and the first ones of before and now.
+            let (was_first, first) = (before.first(), after.first());
             let mut asked: BTreeSet<i64> = moves.iter().map(|one| one.day).collect();
-            asked.extend(before.first().into_iter().chain(first.as_ref()));
+            if was_first != first {
+                // He came on them whatever he used, and nothing of this range need be about that.
+                firsts.extend(was_first.into_iter().chain(first).filter(|day| before.contains(*day)));
+                asked.extend(was_first.into_iter().chain(first));
+            }
             for day in asked {
-                turned.entry(day).or_default().push((*member, after.contains(&day) && Some(day) != first));
+                let again = after.contains(&day) && Some(&day) != first;
+                turned.entry(day).or_default().push((*member, again));
             }
         }
-        // Each row of such a day says it, those that nothing was added to as well.
         let of_day = |day: &i64| What::ALL.map(|what| [what as i64, *day, *day, -1, part]);
-        self.load_days(turned.keys().flat_map(of_day).collect()).await?;
+        self.load_days(firsts.iter().flat_map(of_day).collect()).await?;
         for (day, members) in turned {
             let row = self.row(Key::of_all(day, part));
             for (member, again) in members {
@@ -418,6 +451,8 @@ impl<'a> Book<'a> {
             anew.extend(days.map(|key| key.month()));
         }
         // An older one is added to, or summed once more where somebody is there no longer.
+        let older: Vec<Key> =
+            older.into_iter().filter(|key| self.before.get(key) != self.rows.get(key)).collect();
         self.load(older.iter().map(|key| key.month())).await?;
         for key in older {
             let day = self.rows.get(&key).cloned().unwrap_or_default();
@@ -518,7 +553,7 @@ mod tests {
 
     /// Some use of one of a few members on one of a few days of five months.
     fn some_use(random: &mut StdRng) -> Use {
-        let members = [1, 2, 262_143, 262_144, 65 * 262_144, 9_007_199_254_740_991];
+        let members = [1, 4_294_967_297, 262_143, 262_144, 65 * 262_144, 9_007_199_254_740_991];
         let days = [20_251_231, 20_260_101, 20_260_102, 20_260_131, 20_260_201, 20_260_315, 20_260_401];
         Use {
             day: days[random.random_range(0..days.len())],
@@ -562,6 +597,30 @@ mod tests {
             }
             scratch.close().await;
         }
+    }
+
+    #[test]
+    fn many_uses_of_a_day_are_counted_one_by_one() {
+        let mut day = Visits::default();
+        day.count(2, 3);
+        let of_another = day.clone();
+        let steps: Vec<Visits> = (0..20)
+            .map(|_| {
+                let before = day.clone();
+                day.count(1, 1);
+                before
+            })
+            .collect();
+        let row = |visits: &Visits| visits.row(Key::of_all(20_260_101, 0));
+        assert_eq!(sets(row(&day).text(7)).unwrap(), day.layers);
+        assert_eq!(day.layers.len(), 6, "20 is 1 and 19 more, five bits");
+        for before in steps.iter().rev() {
+            day.count(1, -1);
+            assert_eq!((&day, row(&day)), (before, row(before)));
+        }
+        assert_eq!(day, of_another);
+        day.count(2, -3);
+        assert_eq!((day.has(2), row(&day).text(7)), (false, ""));
     }
 
     #[test]

@@ -497,6 +497,26 @@ on_both_engines! {
         hold_against_states(world.store(), world.ledger.zone(), &[3, 20]).await;
     }
 
+    async fn uses_of_another_value_that_make_up_for_others_are_added_up_all_the_same(engine: Engine) {
+        let world = World::with_people(engine).await;
+        let definition = world.define(json!({"deduction": "5.00"})).await;
+        let first = world.issue(definition, 439).await;
+        let edited = crate::harness::definition(json!({"id": definition, "deduction": "3.00"}));
+        world.operator("/elecoupons/edit", edited).await.ok();
+        let second = world.issue(definition, 439).await;
+        let redeem = async |coupon: i64| {
+            let body = json!({"mem_coupon_id": coupon, "shop_id": 1});
+            world.call(MEMBER, "/client/auditcoupon", body).await.ok()["id"].clone()
+        };
+        let taken_back = redeem(first).await;
+        redeem(second).await;
+        world.operator("/user/reverseelecoupon", json!({"id": taken_back, "reason": "按錯了"})).await.ok();
+        hold_against_states(world.store(), world.ledger.zone(), &[1, 2, 3]).await;
+        let cents = world.home.sql("SELECT CAST(used_cents AS TEXT) FROM stats_ages").await.unwrap();
+        assert_eq!(cents, ["300"]);
+        world.close().await;
+    }
+
     async fn uses_that_are_heard_of_late_are_told_on_their_days(engine: Engine) {
         let zone = Zone::default();
         let start = zone.day_starts_at_ms(chrono::NaiveDate::from_ymd_opt(2026, 11, 1).unwrap());
