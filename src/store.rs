@@ -322,20 +322,33 @@ const LOAD: &str = "SELECT position, sequence, event_type, event_version, CAST(p
                            recorded_at_ms
                     FROM events WHERE aggregate_type = $1 AND aggregate_id = $2 AND bucket = $3 ORDER BY sequence";
 
-/// The same without what only those who read metadata need.
-const LOAD_BARE: &str = "SELECT position, sequence, event_type, event_version, CAST(payload AS TEXT), CAST('' AS TEXT),
+/// The same up to a position, without what only those who read metadata need.
+const LOAD_BARE: &str =
+    "SELECT position, sequence, event_type, event_version, CAST(payload AS TEXT), CAST('' AS TEXT),
                                 recorded_at_ms
-                         FROM events WHERE aggregate_type = $1 AND aggregate_id = $2 AND bucket = $3 ORDER BY sequence";
+                         FROM events
+                         WHERE aggregate_type = $1 AND aggregate_id = $2 AND bucket = $3 AND +position <= $4
+                         ORDER BY sequence";
+
+/// A walk along the log, without metadata.
+const BARE_AFTER: &str =
+    "SELECT position, sequence, event_type, event_version, CAST(payload AS TEXT), CAST('' AS TEXT),
+                                 recorded_at_ms, aggregate_type, aggregate_id
+                          FROM events WHERE bucket = $1 AND position > $2 ORDER BY position LIMIT $3";
 
 fn load_parameters(stream: StreamId) -> [Cell; 3] {
     [stream.kind.into(), stream.id.to_string().into(), BUCKET.into()]
 }
 
-fn stored_event(stream: StreamId, mut row: Row) -> StoredEvent {
+fn event_of(stream: StreamId, row: Row) -> StoredEvent {
+    stored_event(stream.kind.to_owned(), stream.id.to_string(), row)
+}
+
+fn stored_event(aggregate_type: String, aggregate_id: String, mut row: Row) -> StoredEvent {
     StoredEvent {
         position: row.int(0),
-        aggregate_type: stream.kind.to_owned(),
-        aggregate_id: stream.id.to_string(),
+        aggregate_type,
+        aggregate_id,
         sequence: row.int(1),
         event_type: row.take_text(2),
         event_version: row.take_text(3),
@@ -397,30 +410,36 @@ impl Store {
             Self::Sqlite(store) => store.query_first(load).await?,
             Self::Postgres(store) => store.query(load).await?,
         };
-        Ok(rows.into_iter().map(|row| stored_event(stream, row)).collect())
+        Ok(rows.into_iter().map(|row| event_of(stream, row)).collect())
     }
 
     /// The events of each of these streams.
     pub async fn load(&self, streams: &[StreamId]) -> Result<Vec<Vec<StoredEvent>>, StoreError> {
-        self.load_by(LOAD, streams).await
+        self.load_by(LOAD, streams, None).await
     }
 
     async fn load_by(
         &self,
         sql: &'static str,
         streams: &[StreamId],
+        until: Option<i64>,
     ) -> Result<Vec<Vec<StoredEvent>>, StoreError> {
-        let sets = streams.iter().map(|stream| load_parameters(*stream).into()).collect();
-        let found = self.query_each(sql, sets).await?;
+        let parameters =
+            |stream: &StreamId| load_parameters(*stream).into_iter().chain(until.map(Cell::Int)).collect();
+        let found = self.query_each(sql, streams.iter().map(parameters).collect()).await?;
         let of_stream = |(stream, rows): (&StreamId, Vec<Row>)| {
-            rows.into_iter().map(|row| stored_event(*stream, row)).collect()
+            rows.into_iter().map(|row| event_of(*stream, row)).collect()
         };
         Ok(streams.iter().zip(found).map(of_stream).collect())
     }
 
-    /// The same without their metadata.
-    pub async fn load_bare(&self, streams: &[StreamId]) -> Result<Vec<Vec<StoredEvent>>, StoreError> {
-        self.load_by(LOAD_BARE, streams).await
+    /// The same as of a position, without their metadata.
+    pub async fn load_bare(
+        &self,
+        streams: &[StreamId],
+        position: i64,
+    ) -> Result<Vec<Vec<StoredEvent>>, StoreError> {
+        self.load_by(LOAD_BARE, streams, Some(position)).await
     }
 
     /// Up to `limit` events behind a position, in order.
@@ -429,6 +448,13 @@ impl Store {
             Self::Sqlite(store) => store.events_after(position, limit).await,
             Self::Postgres(store) => store.events_after(position, limit).await,
         }
+    }
+
+    /// The same without their metadata.
+    pub async fn bare_events_after(&self, position: i64, limit: i64) -> Result<Vec<StoredEvent>, StoreError> {
+        let rows = self.query(Statement::new(BARE_AFTER, [BUCKET, position, limit].map(Cell::Int))).await?;
+        let event = |mut row: Row| stored_event(row.take_text(7), row.take_text(8), row);
+        Ok(rows.into_iter().map(event).collect())
     }
 
     /// Someone who appends one batch after the other. On PostgreSQL it has a connection of its own, which lives on the

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use sha2::{Digest as _, Sha256};
+use tokio::runtime::Handle;
 
 use super::facts::{COLUMNS, Fact, Life};
 use super::visits;
@@ -16,8 +17,11 @@ use crate::ledger::Ledger;
 use crate::store::statistics::{BadStatistic, Statistic, fold, statistics};
 use crate::store::{BUCKET, Cell, Row, Statement, Store, StoreError, StoredEvent, StreamId};
 
-/// Events of one transaction: what they add is written within the time that a command may wait for.
+/// Events of one transaction where all is written by one: what they add is written within the time that a command may wait.
 const RANGE: i64 = 2_000;
+
+/// The same where commands do not wait for it: rows that many ranges touch are then written less often.
+const RANGE_BESIDE: i64 = 8_000;
 
 /// Streams of one read.
 const STREAMS: usize = 500;
@@ -70,7 +74,8 @@ pub enum StatisticsError {
 pub struct Statistics {
     folded: Vec<&'static Statistic>,
     zone: Zone,
-    range: i64,
+    /// Events of one transaction; None = as many as the engine can do with.
+    range: Option<i64>,
     known: Known,
 }
 
@@ -82,6 +87,7 @@ struct Known {
     /// The generation before: what is met of it again is taken over, the rest forgotten.
     older: HashMap<i64, Life>,
     partners: HashMap<i64, i64>,
+    visits: visits::Remembered,
 }
 
 /// How far each table is.
@@ -101,13 +107,13 @@ impl Statistics {
     /// These only.
     #[must_use]
     pub fn of(statistics: Vec<&'static Statistic>, zone: Zone) -> Self {
-        Self { folded: statistics, zone, range: RANGE, known: Known::default() }
+        Self { folded: statistics, zone, range: None, known: Known::default() }
     }
 
     /// The same, so many events at a time.
     #[must_use]
     pub fn with_range(self, range: i64) -> Self {
-        Self { range, ..self }
+        Self { range: Some(range), ..self }
     }
 
     /// Folds the next range, in one transaction; whether there may be more at once.
@@ -145,13 +151,14 @@ impl Statistics {
         self.keep_zone(store, counted).await?;
         // Those that are further wait for the ones behind.
         let ahead = self.folded.iter().map(at).filter(|position| *position > from).min();
-        let until = ahead.unwrap_or(i64::MAX).min(from.saturating_add(self.range)).min(reached.head);
+        let range = self.range.unwrap_or(if store.is_shared() { RANGE_BESIDE } else { RANGE });
+        let until = ahead.unwrap_or(i64::MAX).min(from.saturating_add(range)).min(reached.head);
         let group: Vec<&'static Statistic> =
             self.folded.iter().copied().filter(|one| at(one) == from).collect();
         if reached.head <= from {
             return Ok(false);
         }
-        let events = log.events_after(from, until - from).await?;
+        let events = log.bare_events_after(from, until - from).await?;
         let Some(last) = events.last() else { return Ok(false) };
         let to = last.position;
         // What it knows is further than the tables from here on, and is kept only where they come along.
@@ -231,20 +238,21 @@ async fn added(
             ..fact
         }));
     }
-    let visits = group.iter().position(|one| one.table == visits::TABLE);
-    let visited = match visits {
-        Some(_) => visits::changed(tables, &facts).await?,
-        None => Vec::new(),
-    };
-    let group = group.to_vec();
-    let folding = tokio::task::spawn_blocking(move || {
-        let facts: Vec<Vec<Cell>> = facts.iter().map(Fact::cells).collect();
-        fold(&group, &COLUMNS, &facts)
+    let (group, tables) = (group.to_vec(), tables.clone());
+    // What visits remember is as of the range before only where they had a part in that.
+    let mut visits = std::mem::take(&mut known.visits);
+    let runtime = Handle::current();
+    let folding = tokio::task::spawn_blocking(move || -> Result<_, StoreError> {
+        let cells: Vec<Vec<Cell>> = facts.iter().map(Fact::cells).collect();
+        let mut added = fold(&group, &COLUMNS, &cells)?;
+        match group.iter().position(|one| one.table == visits::TABLE).and_then(|place| added.get_mut(place)) {
+            Some(rows) => *rows = runtime.block_on(visits::changed(&tables, &mut visits, &facts))?,
+            None => visits = visits::Remembered::default(),
+        }
+        Ok((added, visits))
     });
-    let mut added = folding.await.map_err(|_| StatisticsError::Ended)??;
-    if let Some(rows) = visits.and_then(|place| added.get_mut(place)) {
-        *rows = visited;
-    }
+    let (added, visits) = folding.await.map_err(|_| StatisticsError::Ended)??;
+    known.visits = visits;
     Ok(added)
 }
 
@@ -337,9 +345,8 @@ impl Known {
         let missing: Vec<i64> = missing.into_iter().collect();
         for ids in missing.chunks(STREAMS) {
             let streams: Vec<StreamId> = ids.iter().map(|id| StreamId { kind: "coupon", id: *id }).collect();
-            for (id, events) in ids.iter().zip(store.load_bare(&streams).await?) {
-                let past = events.iter().filter(|event| event.position <= from).map(decode::<Coupon>);
-                pasts.push((*id, past.collect::<Result<_, _>>()?));
+            for (id, past) in ids.iter().zip(store.load_bare(&streams, from).await?) {
+                pasts.push((*id, past.iter().map(decode::<Coupon>).collect::<Result<_, _>>()?));
             }
         }
         let births = pasts.iter().flat_map(|(_, past)| past).chain(happened.iter().map(|(.., event)| event));

@@ -121,16 +121,17 @@ fn of_visits(question: &Question, what: What) -> Vec<String> {
     let only: Vec<_> = question.only.iter().map(|(_, ids)| ("id", ids.clone())).collect();
     let by = if question.by.is_empty() { "" } else { ", t.id" };
     let (what, only) = (what as i64, only_text(&only));
-    // Each grain by itself: joined by it, PostgreSQL would read the whole table.
+    // Each grain by itself, and the spans before the rows: joined by either, PostgreSQL would read the whole table.
     let statement = |(grain, spans): (Grain, Vec<[i64; 4]>)| {
         format!(
-            "WITH spans (starts, first, last, is_open) AS (VALUES {}),
+            "WITH asked (starts, first, last, is_open) AS (VALUES {}),
                newest (month) AS
-                 (SELECT COALESCE(MAX(day), 0) / 100 * 100 FROM {TABLE} WHERE bucket = $1 AND what = 0 AND grain = 1)
-             SELECT s.starts{by}, t.member_set, t.again_set
-             FROM newest AS n CROSS JOIN spans AS s CROSS JOIN {TABLE} AS t
-             WHERE t.bucket = $1 AND t.what = {what} AND t.grain = {} AND t.day <= s.last
-               AND t.day >= CASE WHEN s.is_open = 1 AND n.month > s.first THEN n.month ELSE s.first END{only}",
+                 (SELECT COALESCE(MAX(day), 0) / 100 * 100 FROM {TABLE} WHERE bucket = $1 AND what = 0 AND grain = 1),
+               spans (starts, first, last) AS MATERIALIZED
+                 (SELECT starts, CASE WHEN is_open = 1 AND month > first THEN month ELSE first END, last
+                  FROM newest CROSS JOIN asked)
+             SELECT s.starts{by}, t.member_set, t.again_set FROM spans AS s CROSS JOIN {TABLE} AS t
+             WHERE t.bucket = $1 AND t.what = {what} AND t.grain = {} AND t.day >= s.first AND t.day <= s.last{only}",
             values(spans),
             grain as i64,
         )

@@ -16,8 +16,44 @@ use roaring::RoaringTreemap;
 use super::facts::Fact;
 use crate::store::{BUCKET, Cell, Row, Statement, Store, StoreError};
 
+/// The table, as statements name it.
+macro_rules! table {
+    () => {
+        "stats_visits_v1"
+    };
+}
+
 /// The table.
-pub(super) const TABLE: &str = "stats_visits_v1";
+pub(super) const TABLE: &str = table!();
+
+const NEWEST: &str =
+    concat!("SELECT COALESCE(MAX(day), 0) FROM ", table!(), " WHERE bucket = $1 AND what = 0 AND grain = 1",);
+
+const ROW: &str = concat!(
+    "SELECT what, grain, day, id, part, member_set, again_set FROM ",
+    table!(),
+    " WHERE bucket = $1 AND what = $2 AND grain = $3 AND day = $4 AND id = $5 AND part = $6",
+);
+
+/// Days of one id and part; −1 is every one.
+const DAYS: &str = concat!(
+    "SELECT what, grain, day, id, part, member_set, again_set FROM ",
+    table!(),
+    " WHERE bucket = $1 AND what = $2 AND grain = 1 AND day >= $3 AND day <= $4
+        AND ($5 = -1 OR id = $5) AND ($6 = -1 OR part = $6)",
+);
+
+const PARTS_OF_DAYS: &str = concat!(
+    "SELECT DISTINCT part FROM ",
+    table!(),
+    " WHERE bucket = $1 AND what = 0 AND grain = 1 AND day >= $2 AND day <= $3 ORDER BY part",
+);
+
+const CAME: &str = concat!(
+    "SELECT day, member_set FROM ",
+    table!(),
+    " WHERE bucket = $1 AND what = 0 AND grain = $2 AND id = 0 AND part = $3 AND day >= $4 AND day <= $5",
+);
 
 /// Members that follow one another have their sets in one row, and the next ones in the next: a use writes a small set anew.
 const MEMBERS_OF_A_PART: u64 = 1 << 18;
@@ -236,18 +272,31 @@ struct Move {
     came: bool,
 }
 
+/// The rows that the last range touched, as of its end: the next one often touches the same.
+#[derive(Default)]
+pub(super) struct Remembered {
+    rows: BTreeMap<Key, Visits>,
+    /// The newest day that anything was used on; None = it is not remembered.
+    newest: Option<i64>,
+}
+
 /// The rows that a range touches: as they are, and as they become.
 struct Book<'a> {
     tables: &'a Store,
+    remembered: BTreeMap<Key, Visits>,
     before: BTreeMap<Key, Visits>,
     rows: BTreeMap<Key, Visits>,
     /// The newest day that anything was used on, as of the range's beginning; 0 = nothing was.
     newest: i64,
 }
 
-/// What the rows become by some facts, as of the range's end. The tables must be as of its beginning; where they are not,
-/// nothing of it may be written.
-pub(super) async fn changed(tables: &Store, facts: &[Fact]) -> Result<Vec<Row>, StoreError> {
+/// What the rows become by some facts, as of the range's end. The tables, and what is remembered of them, must be as of its
+/// beginning; where they are not, nothing of it may be written or remembered.
+pub(super) async fn changed(
+    tables: &Store,
+    remembered: &mut Remembered,
+    facts: &[Fact],
+) -> Result<Vec<Row>, StoreError> {
     let mut uses: BTreeMap<Key, BTreeMap<u64, i64>> = BTreeMap::new();
     for fact in facts.iter().filter(|fact| matches!(fact.event, "redeemed" | "reversed")) {
         let member = fact.member_id.unsigned_abs();
@@ -262,7 +311,7 @@ pub(super) async fn changed(tables: &Store, facts: &[Fact]) -> Result<Vec<Row>, 
         }
     }
     let Some(newest) = uses.keys().map(|key| key.day).max() else { return Ok(Vec::new()) };
-    let mut book = Book::open(tables).await?;
+    let mut book = Book::open(tables, std::mem::take(remembered)).await?;
     let newest = newest.max(book.newest);
     let parts: BTreeSet<i64> = uses.keys().map(|key| key.part).collect();
     book.load(uses.keys().copied().chain(parts.iter().map(|part| Key::ever(*part)))).await?;
@@ -281,51 +330,55 @@ pub(super) async fn changed(tables: &Store, facts: &[Fact]) -> Result<Vec<Row>, 
     book.move_members(moves).await?;
     book.tell_again();
     book.sum_months(newest).await?;
-    Ok(book.changes())
+    let changes = book.changes();
+    book.rows.retain(|key, _| uses.contains_key(key) || key.grain == Grain::Ever);
+    *remembered = Remembered { rows: book.rows, newest: Some(newest) };
+    Ok(changes)
 }
 
 impl<'a> Book<'a> {
-    async fn open(tables: &'a Store) -> Result<Self, StoreError> {
-        let sql =
-            "SELECT COALESCE(MAX(day), 0) FROM stats_visits_v1 WHERE bucket = $1 AND what = 0 AND grain = 1";
-        let newest = tables.query(Statement::new(sql, [BUCKET.into()])).await?;
-        let newest = newest.first().map_or(0, |row| row.int(0));
-        Ok(Self { tables, before: BTreeMap::new(), rows: BTreeMap::new(), newest })
+    async fn open(tables: &'a Store, remembered: Remembered) -> Result<Self, StoreError> {
+        let Remembered { rows: remembered, newest } = remembered;
+        let newest = match newest {
+            Some(newest) => newest,
+            None => {
+                tables.query(Statement::new(NEWEST, cells([]))).await?.first().map_or(0, |row| row.int(0))
+            }
+        };
+        Ok(Self { tables, remembered, before: BTreeMap::new(), rows: BTreeMap::new(), newest })
     }
 
     fn row(&mut self, key: Key) -> &mut Visits {
         self.rows.entry(key).or_default()
     }
 
-    /// Reads rows that are not here yet.
+    /// Has these rows here, as they are.
     async fn load(&mut self, keys: impl IntoIterator<Item = Key>) -> Result<(), StoreError> {
-        let sql = "SELECT what, grain, day, id, part, member_set, again_set FROM stats_visits_v1
-                   WHERE bucket = $1 AND what = $2 AND grain = $3 AND day = $4 AND id = $5 AND part = $6";
-        let keys: Vec<Key> = keys.into_iter().filter(|key| !self.rows.contains_key(key)).collect();
-        self.read(sql, keys.iter().map(|key| key.cells()).collect()).await?;
+        let mut unknown = Vec::new();
         for key in keys {
+            match self.remembered.remove(&key) {
+                _ if self.rows.contains_key(&key) => {}
+                Some(visits) => self.keep(key, visits),
+                None => unknown.push(key),
+            }
+        }
+        self.read(ROW, unknown.iter().map(|key| key.cells()).collect()).await?;
+        for key in unknown {
             self.row(key);
         }
         Ok(())
     }
 
-    /// Reads the rows of days: of each of these (what, first day, last day, id, part), where −1 is every id, or every part.
-    async fn load_days(&mut self, of: Vec<[i64; 5]>) -> Result<(), StoreError> {
-        let sql = "SELECT what, grain, day, id, part, member_set, again_set FROM stats_visits_v1
-                   WHERE bucket = $1 AND what = $2 AND grain = 1 AND day >= $3 AND day <= $4
-                     AND ($5 = -1 OR id = $5) AND ($6 = -1 OR part = $6)";
-        self.read(sql, of).await
+    fn keep(&mut self, key: Key, visits: Visits) {
+        self.before.insert(key, visits.clone());
+        self.rows.insert(key, visits);
     }
 
     async fn read(&mut self, sql: &'static str, of: Vec<[i64; 5]>) -> Result<(), StoreError> {
-        let cells =
-            |numbers: [i64; 5]| std::iter::once(BUCKET.into()).chain(numbers.map(Cell::Int)).collect();
         for row in self.tables.query_each(sql, of.into_iter().map(cells).collect()).await?.iter().flatten() {
             let Some(key) = key_of(row) else { continue };
             if !self.rows.contains_key(&key) {
-                let visits = Visits::read(row.text(5), row.text(6))?;
-                self.before.insert(key, visits.clone());
-                self.rows.insert(key, visits);
+                self.keep(key, Visits::read(row.text(5), row.text(6))?);
             }
         }
         Ok(())
@@ -386,7 +439,7 @@ impl<'a> Book<'a> {
             }
         }
         let of_day = |day: &i64| What::ALL.map(|what| [what as i64, *day, *day, -1, part]);
-        self.load_days(firsts.iter().flat_map(of_day).collect()).await?;
+        self.read(DAYS, firsts.iter().flat_map(of_day).collect()).await?;
         for (day, members) in turned {
             let row = self.row(Key::of_all(day, part));
             for (member, again) in members {
@@ -402,12 +455,8 @@ impl<'a> Book<'a> {
         part: i64,
         members: &RoaringTreemap,
     ) -> Result<HashMap<u64, BTreeSet<i64>>, StoreError> {
-        let sql = "SELECT day, member_set FROM stats_visits_v1
-                   WHERE bucket = $1 AND what = 0 AND grain = $2 AND id = 0 AND part = $3 AND day >= $4 AND day <= $5";
         let ask = async |of: Vec<[i64; 4]>| {
-            let cells =
-                |numbers: [i64; 4]| std::iter::once(BUCKET.into()).chain(numbers.map(Cell::Int)).collect();
-            let rows = self.tables.query_each(sql, of.into_iter().map(cells).collect()).await?;
+            let rows = self.tables.query_each(CAME, of.into_iter().map(cells).collect()).await?;
             let day = |row: &Row| Ok((row.int(0), Visits::read(row.text(1), "")?.among(members)));
             rows.iter().flatten().map(day).collect::<Result<Vec<_>, StoreError>>()
         };
@@ -445,11 +494,6 @@ impl<'a> Book<'a> {
             self.rows.keys().filter(is_over).partition(|key| key.day < open);
         // Of a month that ends here nothing is summed yet.
         let mut anew: BTreeSet<Key> = ending.into_iter().map(Key::month).collect();
-        if opens > open {
-            self.load_days(What::ALL.map(|what| [what as i64, open, open + 31, -1, -1]).to_vec()).await?;
-            let days = self.rows.keys().filter(is_over).filter(|key| key.day > open);
-            anew.extend(days.map(|key| key.month()));
-        }
         // An older one is added to, or summed once more where somebody is there no longer.
         let older: Vec<Key> =
             older.into_iter().filter(|key| self.before.get(key) != self.rows.get(key)).collect();
@@ -462,25 +506,54 @@ impl<'a> Book<'a> {
                 anew.insert(key.month());
             }
         }
-        let of_month = |key: &Key| [key.what as i64, key.day, key.day + 31, key.id, key.part];
-        self.load_days(anew.iter().filter(|key| key.day < open).map(of_month).collect()).await?;
+        let older = anew.iter().filter(|key| key.day < open);
+        let mut days: Vec<[i64; 5]> =
+            older.map(|key| [key.what as i64, key.day, key.day + 31, key.id, key.part]).collect();
+        if opens > open {
+            let parts = Statement::new(PARTS_OF_DAYS, cells([open, open + 31]));
+            for part in self.tables.query(parts).await? {
+                days.extend(What::ALL.map(|what| [what as i64, open, open + 31, -1, part.int(0)]));
+            }
+        }
+        let months = self.sum_anew(anew, days).await?;
+        self.rows.extend(months);
+        Ok(())
+    }
+
+    /// These months, and those of some days, each summed from all of its days.
+    async fn sum_anew(
+        &self,
+        months: BTreeSet<Key>,
+        days: Vec<[i64; 5]>,
+    ) -> Result<BTreeMap<Key, Visits>, StoreError> {
         let mut months: BTreeMap<Key, Visits> =
-            anew.into_iter().map(|key| (key, Visits::default())).collect();
+            months.into_iter().map(|key| (key, Visits::default())).collect();
+        // One after the other: the days of all members together may be more than there is room for.
+        for of in days {
+            for row in self.tables.query(Statement::new(DAYS, cells(of))).await? {
+                let Some(key) = key_of(&row).filter(|key| !self.rows.contains_key(key)) else { continue };
+                let day = Visits::read(row.text(5), row.text(6))?;
+                months.entry(key.month()).or_default().join(&day);
+            }
+        }
         for (key, day) in self.rows.iter().filter(|(key, _)| key.grain == Grain::Day) {
             if let Some(month) = months.get_mut(&key.month()) {
                 month.join(day);
             }
         }
-        self.rows.extend(months);
-        Ok(())
+        Ok(months)
     }
 
     /// The rows that are not what they were, and those that are new.
-    fn changes(self) -> Vec<Row> {
-        let Self { before, rows, .. } = self;
-        let changed = rows.iter().filter(|(key, row)| before.get(key) != Some(row));
+    fn changes(&self) -> Vec<Row> {
+        let changed = self.rows.iter().filter(|(key, row)| self.before.get(key) != Some(row));
         changed.map(|(key, row)| row.row(*key)).collect()
     }
+}
+
+/// The parameters of a statement over one bucket.
+fn cells<const NUMBERS: usize>(numbers: [i64; NUMBERS]) -> Vec<Cell> {
+    std::iter::once(BUCKET.into()).chain(numbers.map(Cell::Int)).collect()
 }
 
 fn key_of(row: &Row) -> Option<Key> {
@@ -572,7 +645,12 @@ mod tests {
             let scratch = Scratch::in_memory().await.unwrap();
             let store = scratch.store();
             let mut uses: Vec<Use> = Vec::new();
+            let mut remembered = Remembered::default();
             for _ in 0..25 {
+                // A process that begins remembers nothing.
+                if random.random_bool(0.3) {
+                    remembered = Remembered::default();
+                }
                 let mut facts = Vec::new();
                 for _ in 0..random.random_range(1..6) {
                     let stands: Vec<usize> = (0..uses.len()).filter(|place| uses[*place].stands).collect();
@@ -587,7 +665,7 @@ mod tests {
                     }
                     facts.push(Fact { event: "voided", ..uses[0].fact("voided", 0) });
                 }
-                let rows = changed(&store, &facts).await.unwrap();
+                let rows = changed(&store, &mut remembered, &facts).await.unwrap();
                 store.write(statistic.add(&rows)).await.unwrap();
                 let sql = "SELECT what, grain, day, id, part, members, again, member_set, again_set FROM stats_visits
                            WHERE members <> 0 ORDER BY what, grain, day, id, part";

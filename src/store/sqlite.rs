@@ -683,12 +683,13 @@ mod tests {
         let latest = plan(LATEST_END, params![BUCKET, 439, 1]);
         assert!(latest.contains("(bucket=? AND member_id=?)"), "{latest}");
         for sql in [LOAD, LOAD_BARE] {
-            let found = plan(sql, params!["coupon", "1", BUCKET]);
-            assert!(found.contains("(aggregate_type=? AND aggregate_id=?)"), "{found}");
             let mut load = connection.prepare(sql).unwrap();
-            for id in 1..10 {
-                let stream = params!["coupon", id.to_string(), BUCKET];
-                assert!(load.query(stream).unwrap().next().unwrap().is_none());
+            let stream: [&dyn rusqlite::ToSql; 4] = [&"coupon", &"1", &BUCKET, &7];
+            let given = &stream[..load.parameter_count()];
+            let found = plan(sql, given);
+            assert!(found.contains("(aggregate_type=? AND aggregate_id=?)"), "{found}");
+            for _ in 1..10 {
+                assert!(load.query(given).unwrap().next().unwrap().is_none());
             }
             assert_eq!(load.get_status(rusqlite::StatementStatus::RePrepare), 0, "{sql}");
         }
