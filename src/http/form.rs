@@ -169,6 +169,11 @@ impl Form {
         })
     }
 
+    /// One of these words, which must be there.
+    pub fn word(&mut self, name: &'static str, words: &'static [&'static str]) -> &'static str {
+        self.required(name, |form| form.one_of(name, words)).unwrap_or_default()
+    }
+
     /// A day that need not be there, as [`day_number`] has it; 0 where it is there and empty.
     pub fn sent_day(&mut self, name: &'static str) -> Option<i64> {
         let read = |value: &Value| match value.as_str() {

@@ -312,24 +312,32 @@ fn settled_json(row: &SettledRow) -> Value {
     })
 }
 
-/// What was redeemed of a partner's allotments: the one answer for the merchant and for the partner.
-async fn settlement(call: &Call, partner_id: i64, (span, slice): (Span, Slice)) -> Result<Answer, Failure> {
+/// What was redeemed of a partner's allotments, and the position that it is as of: the one answer for the merchant and for the
+/// partner.
+async fn settlement(
+    call: &Call,
+    partner_id: i64,
+    (span, slice): (Span, Slice),
+) -> Result<(i64, Answer), Failure> {
     partner(call, partner_id).await?;
-    let rows = partners::settled(call.app.ledger.store(), partner_id, span, slice).await?;
-    Answer::new(&rows.iter().map(settled_json).collect::<Vec<_>>())
+    let (position, rows) = partners::settled(call.app.ledger.store(), partner_id, span, slice).await?;
+    Ok((position, Answer::new(&rows.iter().map(settled_json).collect::<Vec<_>>())?))
 }
 
 async fn home_audit_coupon(mut call: Call) -> Result<Answer, Failure> {
     let asked = read_span(&mut call);
     call.checked()?;
-    settlement(&call, own_id(&call), asked).await
+    // How much happens in the ledger is no partner's business.
+    let (_, answer) = settlement(&call, own_id(&call), asked).await?;
+    Ok(answer)
 }
 
 async fn statistics_attract(mut call: Call) -> Result<Answer, Failure> {
     let partner_id = call.form.id("business_id");
     let asked = read_span(&mut call);
     call.checked()?;
-    settlement(&call, partner_id, asked).await
+    let (position, answer) = settlement(&call, partner_id, asked).await?;
+    Ok(answer.counted_to(position))
 }
 
 async fn home_attract_coupon(mut call: Call) -> Result<Answer, Failure> {

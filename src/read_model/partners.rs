@@ -2,7 +2,7 @@
 
 use super::pages::{DefinitionRow, ShopRow, Slice, definition_columns, read_shop};
 use crate::clock::day_text;
-use crate::store::{BUCKET, Cell, Row, Statement, Store, StoreError};
+use crate::store::{BUCKET, Cell, Look, Row, Statement, Store, StoreError};
 
 /// A partner by his id.
 pub async fn partner(store: &Store, id: i64) -> Result<Option<ShopRow>, StoreError> {
@@ -274,13 +274,13 @@ pub struct Span {
 }
 
 /// Redemptions of what was taken from a partner's allotments, wherever it was redeemed, newest first: the list that both
-/// sides settle by.
+/// sides settle by, and the position that it is as of.
 pub async fn settled(
     store: &Store,
     partner_id: i64,
     span: Span,
     slice: Slice,
-) -> Result<Vec<SettledRow>, StoreError> {
+) -> Result<(i64, Vec<SettledRow>), StoreError> {
     let sql = "SELECT p.redemption_id, p.coupon_id, p.allotment_id, p.definition_id, p.title, p.deduction_cents,
                       p.used_at_ms, p.shop_id, p.member_id, p.employee_id,
                       COALESCE((SELECT s.name FROM shops_v1 s WHERE s.bucket = $1 AND s.shop_id = p.shop_id),
@@ -291,8 +291,12 @@ pub async fn settled(
                WHERE a.bucket = $1 AND a.partner_id = $2 AND p.redemption_id < $5
                ORDER BY p.used_at_ms DESC, p.redemption_id DESC LIMIT $6 OFFSET $7";
     let parameters = sliced([partner_id, span.from_ms, span.until_ms].map(Cell::from), slice);
-    let rows = store.query(Statement::new(sql, parameters)).await?;
-    Ok(rows.iter().map(read_settled).collect())
+    let head = "SELECT position FROM log_head WHERE bucket = $1".to_owned();
+    let looks =
+        vec![Look { sql: sql.to_owned(), parameters }, Look { sql: head, parameters: vec![BUCKET.into()] }];
+    let found = store.look(looks).await?;
+    let rows = |place: usize| found.get(place).into_iter().flatten();
+    Ok((rows(1).next().map_or(0, |row| row.int(0)), rows(0).map(read_settled).collect()))
 }
 
 /// Redemptions that stand at a partner, of one member or (0) of all, newest first.

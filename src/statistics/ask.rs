@@ -65,7 +65,7 @@ const DERIVED: [(&str, Measure); 7] = [
 const LEVELS: [&str; 2] = ["outstanding", "outstanding_cents"];
 
 /// What an issue and a use are not both told apart by: shares and what there is have no meaning there.
-const OF_ONE_SIDE: [&str; 2] = ["shop_id", "employee_id"];
+pub(super) const OF_ONE_SIDE: [&str; 2] = ["shop_id", "employee_id"];
 
 /// Columns that nothing is told apart by: there are as many as there are uses, or they are days.
 const NO_DIMENSIONS: [&str; 8] =
@@ -98,9 +98,12 @@ impl Measure {
         derived.chain(sums()).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
-    /// The sums of the period that it is computed from.
-    fn sums(self) -> &'static [&'static str] {
+    /// The sums of the period that it is computed from. No reversal is kept by the age of its use: told apart by it, a use that
+    /// was taken back is none on its own day.
+    fn sums(self, by_age: bool) -> &'static [&'static str] {
         match self {
+            Self::Used if by_age => &["used"],
+            Self::UsedCents if by_age => &["used_cents"],
             Self::Used => &["redeemed", "reversed"],
             Self::UsedCents => &["redeemed_cents", "reversed_cents"],
             Self::AverageScore => &["score", "reviewed"],
@@ -232,9 +235,7 @@ struct Tables {
 
 impl Plan<'_> {
     fn tables(&self, needed: &[&'static str]) -> Result<Tables, AskError> {
-        let question = self.question;
-        let told_apart = question.by.iter().chain(question.only.iter().map(|(column, _)| column));
-        let columns: BTreeSet<&str> = needed.iter().chain(told_apart).copied().collect();
+        let columns: BTreeSet<&str> = needed.iter().chain(self.question.told_apart()).copied().collect();
         let days = with_columns(&columns, "day").ok_or_else(|| {
             AskError::NotKept(format!(
                 "no statistic has {} together",
@@ -436,24 +437,41 @@ pub async fn ask(store: &Store, question: &Question) -> Result<Answer, AskError>
     Ok(Answer { as_of, lines: lines.0.into_iter().map(line).collect() })
 }
 
-fn refuse_what_has_no_meaning(question: &Question) -> Result<(), AskError> {
-    let of_both = question.measures.iter().any(|one| {
-        matches!(one, Measure::Level(_) | Measure::RedemptionRate | Measure::Sum("expired" | "expired_cents"))
-    });
-    let mut told_apart = question.by.iter().chain(question.only.iter().map(|(column, _)| column));
-    match told_apart.find(|column| of_both && OF_ONE_SIDE.contains(*column)) {
-        Some(column) => Err(AskError::NotKept(format!(
-            "a coupon is issued at no shop and expires at none: what is outstanding, what expired and redemption_rate are not told by {column}"
-        ))),
-        None => Ok(()),
+impl Question {
+    /// Every column that something is told apart by, or chosen by.
+    fn told_apart(&self) -> impl Iterator<Item = &&'static str> {
+        self.by.iter().chain(self.only.iter().map(|(column, _)| column))
     }
+
+    /// Whether a measure can be told so. What an issue and a use go into cannot be told by what only one of them has.
+    #[must_use]
+    pub fn has_meaning(&self, measure: Measure) -> bool {
+        let of_both = matches!(
+            measure,
+            Measure::Level(_) | Measure::RedemptionRate | Measure::Sum("expired" | "expired_cents")
+        );
+        !of_both || !self.told_apart().any(|column| OF_ONE_SIDE.contains(column))
+    }
+}
+
+fn refuse_what_has_no_meaning(question: &Question) -> Result<(), AskError> {
+    if question.measures.iter().all(|measure| question.has_meaning(*measure)) {
+        return Ok(());
+    }
+    let column = question.told_apart().find(|column| OF_ONE_SIDE.contains(*column)).copied();
+    Err(AskError::NotKept(format!(
+        "a coupon is issued at no shop and expires at none: what is outstanding, what expired and redemption_rate are not told by {}",
+        column.unwrap_or_default(),
+    )))
 }
 
 impl Plan<'_> {
     /// Plans what the measures need.
     fn parts(&mut self) -> Result<Parts, AskError> {
         let measures = &self.question.measures;
-        let mut sums: BTreeSet<&'static str> = measures.iter().flat_map(|one| one.sums()).copied().collect();
+        let by_age = self.question.told_apart().any(|column| *column == "age_days");
+        let mut sums: BTreeSet<&'static str> =
+            measures.iter().flat_map(|one| one.sums(by_age)).copied().collect();
         let mut parts = Parts::default();
         for measure in measures {
             match measure {
@@ -576,8 +594,9 @@ fn value(measure: Measure, sums: &BTreeMap<&'static str, i64>) -> Value {
     };
     match measure {
         Measure::Sum(name) | Measure::Level(name) => Value::Whole(sum(name)),
-        Measure::Used => Value::Whole(sum("redeemed") - sum("reversed")),
-        Measure::UsedCents => Value::Whole(sum("redeemed_cents") - sum("reversed_cents")),
+        // Of each there is the one or the other.
+        Measure::Used => Value::Whole(sum("redeemed") - sum("reversed") + sum("used")),
+        Measure::UsedCents => Value::Whole(sum("redeemed_cents") - sum("reversed_cents") + sum("used_cents")),
         Measure::AverageScore => part(sum("score"), sum("reviewed"), 2),
         Measure::RedemptionRate => part(sum("redeemed") - sum("reversed"), sum("issued"), 4),
         Measure::MedianDays => sums.get("median_days").map_or(Value::None, |days| Value::Whole(*days)),

@@ -2,18 +2,20 @@
 
 use std::collections::BTreeSet;
 
-use super::ask::{AsOf, AskError, look};
+use super::ask::{AsOf, AskError, look, only_text};
 use super::period::Period;
 use crate::read_model::pages::Slice;
 use crate::store::{BUCKET, Cell, Look, Row, Store};
+
+pub(super) const TABLE: &str = "stats_uses_v2";
 
 /// Which uses are meant.
 #[derive(Clone, Debug)]
 pub struct UsesOf {
     /// Of coupons of this definition.
     pub definition_id: i64,
-    /// In these shops.
-    pub shops: Vec<i64>,
+    /// Only those with one of these numbers in a column.
+    pub only: Vec<(&'static str, Vec<i64>)>,
     /// On these days.
     pub period: Period,
     /// Which part of them, newest first.
@@ -43,19 +45,17 @@ pub struct Use {
 
 /// Uses that stand, as of where the statistics are: as many as the figures count.
 pub async fn uses(store: &Store, of: &UsesOf) -> Result<(AsOf, Vec<Use>), AskError> {
-    let shops: Vec<String> = of.shops.iter().map(i64::to_string).collect();
-    let shops = if shops.is_empty() { "NULL".to_owned() } else { shops.join(", ") };
     let sql = format!(
         "SELECT redemption_id, coupon_id, used_at_ms, shop_id, employee_id, member_id, source, value_cents
-         FROM stats_uses_v2
-         WHERE bucket = $1 AND definition_id = $5 AND day >= $6 AND day <= $7 AND used > 0 AND shop_id IN ({shops})
-           AND redemption_id < $2
-         ORDER BY redemption_id DESC LIMIT $3 OFFSET $4"
+         FROM {TABLE} AS t
+         WHERE bucket = $1 AND definition_id = $5 AND day >= $6 AND day <= $7 AND used > 0 AND redemption_id < $2{}
+         ORDER BY redemption_id DESC LIMIT $3 OFFSET $4",
+        only_text(&of.only),
     );
     let mut parameters = vec![BUCKET.into()];
     parameters.extend(of.slice.parameters());
     parameters.extend([of.definition_id, of.period.start, of.period.end].map(Cell::from));
-    let tables = BTreeSet::from(["stats_uses_v2"]);
+    let tables = BTreeSet::from([TABLE]);
     let (as_of, rows) = look(store, &tables, vec![Look { sql, parameters }]).await?;
     let used = |row: &Row| Use {
         redemption_id: row.int(0),

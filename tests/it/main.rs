@@ -76,6 +76,7 @@ mod signatures;
 mod simulation;
 mod statements;
 mod statistics;
+mod statistics_pages;
 mod stream;
 mod sweep;
 mod tamper;

@@ -29,6 +29,8 @@ enum Is {
     OrNull,
     /// An integer or null.
     IntOrNull,
+    /// An integer, below 0 too, or null.
+    SignedOrNull,
     /// A number, with a fraction or without, or null.
     NumberOrNull,
     /// A text or null.
@@ -155,6 +157,27 @@ const TOLD: &[Told] = &[
         Is::IntOrNull,
         "how far it is behind, in seconds; of one that follows positions, in events; null = it has never begun",
     ),
+    beside(
+        "reversed",
+        "num",
+        Is::From(-MAX_ID),
+        "redeemed − reversed: below 0 where more was taken back than used",
+    ),
+    beside(
+        "redeemed",
+        "used",
+        Is::From(-MAX_ID),
+        "redeemed − reversed: below 0 where more was taken back than used",
+    ),
+    beside(
+        "redeemed",
+        "expired",
+        Is::SignedOrNull,
+        "below 0 where ends that had passed were moved; null where told by shop or employee",
+    ),
+    beside("redeemed", "expired_money", Is::OrNull, "null where told by shop or employee"),
+    beside("redeemed", "outstanding", Is::SignedOrNull, "null where told by shop or employee"),
+    beside("redeemed", "outstanding_money", Is::OrNull, "null where told by shop or employee"),
     told("average_score", Is::NumberOrNull, "null where nothing was reviewed"),
     told("redemption_rate", Is::NumberOrNull, "null where nothing was issued"),
     told("median_days", Is::IntOrNull, "null where nothing was used"),
@@ -425,6 +448,7 @@ fn field(all: &Map<String, Value>, name: &str, example: &Value) -> Value {
         Is::IntOrNull => {
             json!({"type": ["integer", "null"], "format": "int64", "minimum": 0, "maximum": MAX_ID})
         }
+        Is::SignedOrNull => or_null(&integer(-MAX_ID)),
         Is::NumberOrNull => json!({"type": ["number", "null"]}),
         Is::TextOrNull => json!({"type": ["string", "null"]}),
         Is::Open => json!({"type": "object", "additionalProperties": true}),

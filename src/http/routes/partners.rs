@@ -205,7 +205,7 @@ pub(super) const ROUTES: &[Route] = &[
     },
     Route {
         path: "/statistics/getattract",
-        about: "Settlement: redemptions that stand of coupons taken from a partner's allotments, newest first; the same rows as /businesshome/auditcoupon",
+        about: "Settlement: redemptions that stand of coupons taken from a partner's allotments, newest first; the same rows as /businesshome/auditcoupon, at once and not when they are counted. The header as-of-position says as of which event; business_id in the other pages of statistics adds them up",
         writes: false,
         fields: &[PAGE, LIMIT, BUSINESS, START, STRAR, END],
         refusals: &[2005],

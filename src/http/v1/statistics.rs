@@ -113,7 +113,8 @@ pub(super) const RESOURCES: &[Resource] = &[
         "/v1/statistics/figures",
         "Measures of the caller's choice, by what he chooses, for each period of some local days. Every answer says as of \
          which position it is, and has an ETag; null where there is nothing that a share or a median could be of. What \
-         nothing happened to has no line",
+         nothing happened to has no line. By shop_id, what happens at no shop (issues, claims, views, gifts, voids) is told \
+         under 0; used is redeemed less reversed, each on its own day, and by age_days the uses that stand, on theirs",
         FIGURES,
         r#"{"as_of":{"position":1200,"recorded_at_ms":1543294087000},"start":"2018-11-01","end":"2018-11-30","grain":"month","total":1,"rows":[{"start":"2018-11-01","end":"2018-11-30","definition_id":1,"issued":12,"redemption_rate":0.3333}]}"#,
         Statistics::Figures,
@@ -121,14 +122,16 @@ pub(super) const RESOURCES: &[Resource] = &[
     resource(
         "/v1/statistics/cohorts",
         "What became of the coupons that were issued in each period, by the period in which it happened: seen for the first \
-         time, used (uses that stand), both of that period alone and up to its end",
+         time, used (uses that stand), both of that period alone and up to its end. A coupon is issued and opened at no shop: \
+         with only=shop_id or employee_id, used is what was used there, of all that was issued and opened",
         COHORTS,
         r#"{"as_of":{"position":1200,"recorded_at_ms":1543294087000},"cohorts":[{"start":"2018-11-05","end":"2018-11-11","issued":12,"periods":[{"start":"2018-11-05","end":"2018-11-11","seen":5,"used":2,"seen_so_far":5,"used_so_far":2}]}]}"#,
         Statistics::Cohorts,
     ),
     resource(
         "/v1/statistics/funnel",
-        "Of the coupons that were issued in some days, how many were opened by somebody, and how many are used; until today",
+        "Of the coupons that were issued in some days, how many were opened by somebody, and how many are used; until today. \
+         With only=shop_id or employee_id, used is what was used there, of all that was issued and opened",
         FUNNEL,
         r#"{"as_of":{"position":1200,"recorded_at_ms":1543294087000},"start":"2018-11-01","end":"2018-11-30","issued":12,"seen":9,"used":4}"#,
         Statistics::Funnel,

@@ -21,19 +21,25 @@ pub async fn cases(world: &World) -> Vec<Case> {
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         body
     };
-    let page = json!({"page": 1, "limit": 10});
+    let page = json!({"user_id": "", "business_id": "", "come": "", "page": 1, "limit": 10});
+    let paged = |more: Value| {
+        let mut body = with(page.clone());
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
     vec![
-        case("/statistics/elecoupon", Caller::Operator, with(page.clone())),
-        case("/statistics/audit", EMPLOYEE, with(json!({}))),
+        case("/statistics/elecoupon", Caller::Operator, paged(json!({}))),
         case(
-            "/statistics/audittype",
-            EMPLOYEE,
-            with(json!({"shop_id": 1, "type": 1, "shop_type": 0, "page": 1, "limit": 10})),
+            "/statistics/elecouponby",
+            Caller::Operator,
+            paged(json!({"by": "come", "coupon_id": definition, "shop_id": ""})),
         ),
+        case("/statistics/audit", EMPLOYEE, paged(json!({"coupon_id": definition}))),
+        case("/statistics/audittype", EMPLOYEE, paged(json!({"shop_id": 1, "type": 1, "shop_type": 0}))),
         case(
             "/statistics/auditcoupon",
             EMPLOYEE,
-            with(json!({"shop_id": 1, "coupon_id": definition, "shop_type": 0, "page": 1, "limit": 10})),
+            paged(json!({"shop_id": 1, "coupon_id": definition, "shop_type": 0})),
         ),
     ]
 }
