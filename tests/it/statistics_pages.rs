@@ -149,9 +149,12 @@ impl Counted {
         let returned: BTreeSet<i64> = returned.map(|used| used["member_id"]).collect();
         let mut ages: Vec<i64> = uses.iter().map(|used| used["age_days"]).collect();
         ages.sort_unstable();
-        let part = |of: i64, all: i64, scale: f64| match all {
-            0 => Value::Null,
-            _ => ((of as f64 / all as f64 * scale).round() / scale).into(),
+        let part = |of: i64, all: i64, scale: f64| {
+            if all == 0 {
+                return Value::Null;
+            }
+            let share = f64::from(of as i32) / f64::from(all as i32);
+            ((share * scale).round() / scale).into()
         };
         let mut figures = json!({
             "used": sum("redeemed") - sum("reversed"),
