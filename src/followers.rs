@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::clock::{Clock, day_numbered};
 use crate::ledger::Ledger;
 use crate::metrics::{FollowerLabels, Metrics};
-use crate::store::{BUCKET, Cell, Row, Statement, Store, StoreError};
+use crate::store::{BUCKET, Cell, Row, Statement, Store, StoreError, StoredEvent};
 
 /// What a checkpoint counts in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -325,6 +325,28 @@ pub(crate) fn moved(follower: &Follower, from: i64, to: i64) -> Statement {
     let sql = if from == 0 { begin } else { go_on };
     cells.extend((from != 0).then_some(from.into()));
     Statement::new(sql, cells)
+}
+
+/// An event is not where it must be: whoever went on behind it would have skipped it.
+pub(crate) fn missing(expected: i64, found: i64) -> StoreError {
+    StoreError::Corrupt {
+        table: "events".to_owned(),
+        column: "position".to_owned(),
+        what: format!("{expected} is missing: {found} follows in its place"),
+    }
+}
+
+/// The events that follow a position one by one; an error where the first does not.
+pub(crate) fn gapless(after: i64, mut events: Vec<StoredEvent>) -> Result<Vec<StoredEvent>, StoreError> {
+    let follows = |(event, expected): &(&StoredEvent, i64)| event.position == *expected;
+    let number = events.iter().zip(after + 1..).take_while(follows).count();
+    match events.first() {
+        Some(first) if number == 0 => Err(missing(after + 1, first.position)),
+        _ => {
+            events.truncate(number);
+            Ok(events)
+        }
+    }
 }
 
 #[cfg(test)]

@@ -566,6 +566,39 @@ mod tests {
         }
     }
 
+    /// Time stands still here but for what is let go by: somebody is always awake.
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_in_time_up_to_the_last_millisecond() {
+        let awake = tokio::spawn(async {
+            loop {
+                tokio::task::yield_now().await;
+            }
+        });
+        let ms = Duration::from_millis(1);
+        for (after, is_in_time) in [(LIMITS.patience - ms, true), (LIMITS.patience + ms, false)] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}/", listener.local_addr().unwrap());
+            let outgoing = Outgoing::new(LIMITS);
+            let answering = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(stream.read_u8().await.unwrap());
+                }
+                tokio::time::advance(after).await;
+                // Nobody may be there any more.
+                let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await;
+                stream
+            };
+            let (answer, _open) = tokio::join!(outgoing.ask(get(&url)), answering);
+            match answer {
+                Ok(answer) => assert!(is_in_time && answer.status() == 204, "{after:?}: {answer:?}"),
+                Err(error) => assert!(!is_in_time && matches!(error, Unanswered::Late), "{after:?}: {error}"),
+            }
+        }
+        awake.abort();
+    }
+
     /// Time stands still here and goes on by itself when all wait.
     #[tokio::test(start_paused = true)]
     async fn whoever_is_silent_holds_a_few_for_a_while() {

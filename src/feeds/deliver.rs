@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 
 use super::webhooks::{self, MAX_RESENDS, MAX_WEBHOOKS, WebhookPolicy};
 use crate::audit::feed::{Filter, line};
+use crate::followers::gapless;
 use crate::identity::Caller;
 use crate::lease;
 use crate::ledger::{ExecuteError, Ledger, Meta};
@@ -251,6 +252,11 @@ impl Outbox {
         let mut events = Vec::new();
         while end - lane.position < SCAN {
             let page = self.ledger.store().events_after(end, limit).await?;
+            let page = match gapless(end, page) {
+                // What comes before the gap is sent before it stops there.
+                Err(_) if end > lane.position => break,
+                page => page?,
+            };
             let is_last = (page.len() as i64) < limit;
             for event in page {
                 if lane.until > 0 && event.position > lane.until {

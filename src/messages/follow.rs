@@ -11,7 +11,7 @@ use cqrs_es::Aggregate as _;
 use super::{KEEP_READ_MS, MessageKind, NewMessage, Reason, writing};
 use crate::coupon::{Coupon, CouponEvent, Issue, Source};
 use crate::entity::{CorruptEvent, decode, fold, id_of, stream_of};
-use crate::followers::{self, MESSAGES, moved};
+use crate::followers::{self, MESSAGES, missing, moved};
 use crate::job::{Job, Work};
 use crate::ledger::Ledger;
 use crate::store::{Statement, Store, StoreError, StoredEvent};
@@ -98,14 +98,6 @@ async fn tells_after(store: &Store) -> Result<i64, StoreError> {
     let sql = "SELECT value FROM ledger_facts WHERE name = 'messages_after'";
     let rows = store.query(Statement::new(sql, [])).await?;
     Ok(rows.first().and_then(|row| row.text(0).parse().ok()).unwrap_or(0))
-}
-
-fn missing(expected: i64, found: i64) -> StoreError {
-    StoreError::Corrupt {
-        table: "events".to_owned(),
-        column: "position".to_owned(),
-        what: format!("{expected} is missing: {found} follows in its place"),
-    }
 }
 
 /// What these events are a reason to tell, in their order.

@@ -415,7 +415,7 @@ on_both_engines! {
 }
 
 /// The places of servers that share a ledger: two where they can.
-async fn homes(engine: Engine) -> Vec<Home> {
+pub async fn homes(engine: Engine) -> Vec<Home> {
     let first = Home::new(engine).await;
     Server::start(&first, &[]).await.kill().await;
     let mut homes = vec![first];

@@ -1,7 +1,7 @@
 //! Webhooks: a receiver that is slow, down, wrong or gone loses nothing, each coupon's events come in order, and nobody else
 //! notices.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use coupon_ledger::clock::Clock;
 use coupon_ledger::feeds::deliver::{DeliveryOptions, GIVE_UP_AFTER_MS, Outbox, run_webhooks};
 use coupon_ledger::feeds::webhooks::WebhookPolicy;
 use coupon_ledger::http::HttpOptions;
@@ -21,9 +22,12 @@ use hmac::{Hmac, Mac as _};
 use serde_json::{Value, json};
 use sha2::Sha256;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 
 use crate::cli::{Done, finish};
+use crate::followers::lose;
 use crate::harness::{DAY, Engine, HOUR, Home, MEMBER, NOON, Reply, Server, World, program};
+use crate::message_webhook::homes;
 use crate::outside::{Api, count, until};
 use crate::v1::lines;
 
@@ -35,6 +39,8 @@ enum Answer {
     Redirect(String),
     /// Never.
     Silence,
+    /// Yes, when it is let go.
+    Held,
 }
 
 /// One request as it came.
@@ -68,7 +74,13 @@ impl Came {
 #[derive(Default)]
 pub struct Receiver {
     came: Mutex<Vec<Came>>,
+    /// What it said yes to.
+    taken: Mutex<Vec<i64>>,
     answers: Mutex<HashMap<String, Answer>>,
+    /// Streams whose event waits to be let go, and those of which another one came meanwhile.
+    held: Mutex<BTreeSet<String>>,
+    crowded: Mutex<Vec<String>>,
+    let_go: Notify,
 }
 
 impl Receiver {
@@ -100,8 +112,21 @@ impl Receiver {
         self.came().iter().map(Came::position).collect()
     }
 
+    fn taken(&self) -> Vec<i64> {
+        self.taken.lock().unwrap().clone()
+    }
+
     fn forget(&self) {
         self.came.lock().unwrap().clear();
+    }
+
+    /// Waits until its answer to this stream's event is let go.
+    async fn hold(&self, stream: &str) {
+        if !self.held.lock().unwrap().insert(stream.to_owned()) {
+            self.crowded.lock().unwrap().push(stream.to_owned());
+        }
+        self.let_go.notified().await;
+        self.held.lock().unwrap().remove(stream);
     }
 }
 
@@ -115,8 +140,16 @@ async fn receive(State(receiver): State<Arc<Receiver>>, headers: HeaderMap, body
         answers.get(&stream).or(answers.get("")).cloned().unwrap_or(Answer::Status(204))
     };
     // What is not taken is noted as well: how often it is tried is looked at.
+    let position = came.position();
     receiver.came.lock().unwrap().push(came);
+    if let Answer::Held = answer {
+        receiver.hold(&stream).await;
+    }
+    if matches!(answer, Answer::Held | Answer::Status(200..300)) {
+        receiver.taken.lock().unwrap().push(position);
+    }
     match answer {
+        Answer::Held => StatusCode::NO_CONTENT.into_response(),
         Answer::Status(status) => StatusCode::from_u16(status).unwrap().into_response(),
         Answer::Redirect(to) => (StatusCode::TEMPORARY_REDIRECT, [("location", to)]).into_response(),
         Answer::Silence => std::future::pending().await,
@@ -175,12 +208,23 @@ async fn all_events(world: &World) -> Vec<Value> {
 #[track_caller]
 fn assert_in_order(positions: &[i64], events: &[Value]) {
     let mut last: HashMap<&str, i64> = HashMap::new();
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for position in positions.iter().filter(|position| seen.insert(**position)) {
         let stream = events[*position as usize - 1]["stream"].as_str().unwrap();
         let before = last.insert(stream, *position).unwrap_or_default();
         assert!(before < *position, "{position} of {stream} came behind {before}");
     }
+}
+
+/// Every event of a coupon was taken, and the first time in its stream's order, as it had come.
+#[track_caller]
+fn assert_has_every_coupons(receiver: &Receiver, events: &[Value]) {
+    let of_coupon = |event: &&Value| event["stream"].as_str().unwrap().starts_with("coupon/");
+    let expected: BTreeSet<i64> =
+        events.iter().filter(of_coupon).map(|event| event["position"].as_i64().unwrap()).collect();
+    assert_eq!(receiver.taken().into_iter().collect::<BTreeSet<_>>(), expected);
+    assert_in_order(&receiver.taken(), events);
+    assert_in_order(&receiver.positions(), events);
 }
 
 /// Every position from one to another once.
@@ -379,6 +423,107 @@ on_both_engines! {
         world.close().await;
     }
 
+    /// How late an answer may come is measured in `outgoing`: here it takes as long as it likes, and is in time.
+    async fn who_is_slow_but_in_time_gets_each_once_in_order_and_keeps_nobody_else_waiting(engine: Engine) {
+        let world = world(engine).await;
+        let (slow, at_slow) = Receiver::new().await;
+        let (quick, at_quick) = Receiver::new().await;
+        slow.answers("", Answer::Held);
+        let definition = world.define(json!({})).await;
+        coupons(&world, definition, 20).await;
+        add(&world, at_slow, "&after=0").await;
+        add(&world, at_quick, "&after=0").await;
+        let head = world.store().head().await.unwrap();
+        // Its answers take longer than a round: what was taken out of turn must be known in the next.
+        let (patience, round) = (Duration::from_secs(600), Duration::from_millis(10));
+        let options = DeliveryOptions { patience, round, ..impatient() };
+        let sending = tokio::spawn(run_webhooks(world.ledger.clone(), options));
+        until("the quick one has everything", async || quick.came().len() as i64 == head).await;
+        until("the slow one has what may be under way", async || slow.came().len() == 4).await;
+        until("the slow one has everything", async || {
+            slow.let_go.notify_one();
+            standing(&world).await["lag"] == 0
+        })
+        .await;
+        let events = all_events(&world).await;
+        for receiver in [&slow, &quick] {
+            assert_each_once(&receiver.positions(), 1, head);
+            assert_in_order(&receiver.positions(), &events);
+        }
+        assert_eq!(*slow.crowded.lock().unwrap(), [] as [&str; 0], "two of a stream were under way at once");
+        let metrics = world.ledger.metrics().text();
+        for (webhook, outcome, number) in [(1, "taken", Some(head)), (1, "failed", None), (2, "taken", Some(head))] {
+            let name = format!("coupon_ledger_webhook_deliveries_total{{webhook=\"{webhook}\",outcome=\"{outcome}\"}} ");
+            let found = metrics.lines().find_map(|line| line.strip_prefix(&name));
+            assert_eq!(found.map(|number| number.parse().unwrap()), number, "{name}");
+        }
+        sending.abort();
+        let _ = sending.await;
+        world.close().await;
+    }
+
+    async fn whoever_was_gone_pointed_elsewhere_or_hung_misses_nothing_once_he_is_back(engine: Engine) {
+        let world = world(engine).await;
+        let (elsewhere, other) = Receiver::new().await;
+        let ways = [Answer::Status(410), Answer::Redirect(format!("http://{other}/")), Answer::Silence];
+        let mut receivers = Vec::new();
+        for way in ways {
+            let (receiver, address) = Receiver::new().await;
+            add(&world, address, "&after=0&stream=coupon").await;
+            receivers.push((receiver, way));
+        }
+        let definition = world.define(json!({})).await;
+        coupons(&world, definition, 3).await;
+        let patience = Duration::from_millis(300);
+        let outbox = Outbox::new(world.ledger.clone(), DeliveryOptions { patience, ..impatient() });
+        let stand = async || ok(&ask(&world, "GET", "/v1/webhooks").await)["webhooks"].as_array().unwrap().clone();
+        let taken_by_all = async || stand().await.iter().all(|one| one["lag"] == 0);
+        let catch_up = async || {
+            for _ in 0..10 {
+                outbox.deliver_due().await.unwrap();
+                if taken_by_all().await {
+                    return;
+                }
+                world.advance(HOUR + HOUR / 5);
+            }
+            panic!("{:?}", stand().await);
+        };
+        catch_up().await;
+        // One coupon's events at first, then everybody's, while more happens to it and to others.
+        for stream in ["coupon/2", ""] {
+            for (receiver, way) in &receivers {
+                receiver.answers(stream, way.clone());
+            }
+            for _ in 0..2 {
+                world.give(MEMBER, 2).await;
+                coupons(&world, definition, 2).await;
+                world.call(MEMBER, "/client/withdrawcoupon", json!({"id": 2})).await.ok();
+                outbox.deliver_due().await.unwrap();
+                world.advance(2 * HOUR);
+            }
+        }
+        let states: Vec<_> = stand().await.iter().map(|one| one["state"].clone()).collect();
+        assert_eq!(states, ["gone", "running", "running"]);
+        let tries = |receiver: &Receiver| receiver.came().len() - receiver.taken().len();
+        assert_eq!(tries(&receivers[0].0), 1, "whoever is gone is asked once");
+        for (receiver, way) in &receivers {
+            assert!(tries(receiver) > 0, "{way:?}");
+            for stream in ["coupon/2", ""] {
+                receiver.answers(stream, Answer::Status(204));
+            }
+        }
+        ok(&ask(&world, "POST", "/v1/webhooks/1/resume").await);
+        catch_up().await;
+        let events = all_events(&world).await;
+        for (receiver, way) in &receivers {
+            println!("{way:?}");
+            assert_has_every_coupons(receiver, &events);
+        }
+        assert_eq!(elsewhere.came().len(), 0);
+        assert!(stand().await.iter().all(|one| one["dead"] == 0), "{:?}", stand().await);
+        world.close().await;
+    }
+
     async fn an_event_that_fails_holds_back_its_own_stream_and_no_other_of_the_window(engine: Engine) {
         let world = world(engine).await;
         let (receiver, address) = Receiver::new().await;
@@ -413,6 +558,35 @@ on_both_engines! {
         Outbox::new(world.ledger.clone(), impatient()).deliver_due().await.unwrap();
         assert_each_once(&receiver.positions(), 14, 17);
         assert_in_order(&receiver.positions(), &all_events(&world).await);
+        world.close().await;
+    }
+
+    async fn an_event_that_is_missing_stops_it_before_what_follows_until_it_is_back(engine: Engine) {
+        let world = world(engine).await;
+        let (receiver, address) = Receiver::new().await;
+        let (filtered, at_filtered) = Receiver::new().await;
+        add(&world, address, "&after=0").await;
+        add(&world, at_filtered, "&after=0&type=Viewed").await;
+        let definition = world.define(json!({})).await;
+        coupons(&world, definition, 3).await;
+        // The second coupon's view.
+        let mend = lose(&world.home, 8).await;
+        let outbox = Outbox::new(world.ledger.clone(), impatient());
+        let stopped = outbox.deliver_due().await.unwrap_err().to_string();
+        assert!(stopped.contains("8 is missing: 9 follows in its place"), "{stopped}");
+        assert_each_once(&receiver.positions(), 1, 7);
+        assert_eq!(filtered.positions(), [6]);
+        let stood = ask(&world, "GET", "/v1/webhooks").await;
+        for one in ok(&stood)["webhooks"].as_array().unwrap() {
+            assert_eq!((&one["position"], &one["lag"]), (&json!(7), &json!(3)), "{one}");
+        }
+        world.home.sql_all(&mend).await.unwrap();
+        outbox.deliver_due().await.unwrap();
+        assert_each_once(&receiver.positions(), 1, 10);
+        assert_in_order(&receiver.positions(), &all_events(&world).await);
+        let mut of_views = filtered.positions();
+        of_views.sort_unstable();
+        assert_eq!(of_views, [6, 8, 10]);
         world.close().await;
     }
 
@@ -704,7 +878,7 @@ on_both_engines! {
             server = Server::start(&home, &arguments).await;
         }
         let head = count(&home, "SELECT position FROM log_head").await;
-        let distinct = || receiver.positions().into_iter().collect::<std::collections::BTreeSet<_>>();
+        let distinct = || receiver.positions().into_iter().collect::<BTreeSet<_>>();
         until("all have come", async || distinct().len() as i64 == head).await;
         assert_eq!(distinct(), (1..=head).collect());
         let window = DeliveryOptions::default().window;
@@ -715,6 +889,82 @@ on_both_engines! {
         };
         assert_in_order(&receiver.positions(), &events);
         server.kill().await;
+    }
+
+    /// SQLite lets one process in: there the second is started when the first has been killed.
+    async fn of_two_servers_one_sends_and_when_it_is_killed_the_other_goes_on_in_order(engine: Engine) {
+        const LEASE: &str = "name = 'webhook 1 0 lease'";
+        let homes = homes(engine).await;
+        let (receiver, address) = Receiver::new().await;
+        receiver.answers("", Answer::Held);
+        let arguments = ["--webhook-allow-http", "--webhook-allow-network", "127.0.0.0/8"];
+        let first = Server::start(&homes[0], &arguments).await;
+        let api = Api::new(&homes[0], &first);
+        api.operator("/member/add", json!({"id": 439, "nickname": "小明"})).await.ok();
+        let definition = api.operator("/elecoupons/add", crate::harness::definition(json!({}))).await;
+        let body = json!({"coupon_id": definition.ok()["id"], "member_id": 439});
+        for _ in 0..20 {
+            let id = api.operator("/sendelecoupon/one", body.clone()).await.ok()["id"].clone();
+            api.call(MEMBER, "/client/couponinfo", json!({"id": id})).await.ok();
+        }
+        let operator = crate::harness::cli_token(&homes[0], &["--operator"]).await;
+        let url = format!("{}/v1/webhooks?url=http://{address}/&after=0&stream=coupon", first.url);
+        let added = reqwest::Client::new().post(url).bearer_auth(&operator).send().await.unwrap();
+        assert_eq!(added.status(), 200);
+        until("the first is at work", async || receiver.came().len() == 4).await;
+        let number = format!("SELECT COALESCE(MAX(value % 1000), -1) FROM checkpoints WHERE {LEASE}");
+        let of_first = count(&homes[0], &number).await;
+        let second = match homes.get(1) {
+            Some(beside) => {
+                let second = Server::start(beside, &arguments).await;
+                let api = Api::new(beside, &second);
+                until("the second has looked for work", async || {
+                    api.get(Caller::Auditor, "/metrics").await.1.contains("coupon_ledger_webhook_lag{webhook=\"1\"}")
+                })
+                .await;
+                Some(second)
+            }
+            None => None,
+        };
+        until("half of it has come", async || {
+            receiver.let_go.notify_one();
+            receiver.came().len() >= 20
+        })
+        .await;
+        let came_at_first = receiver.positions();
+        first.kill().await;
+        let (second, home) = match second {
+            None => (Server::start(&homes[0], &arguments).await, &homes[0]),
+            Some(second) => {
+                let now_ms = Clock::System.now_ms();
+                // As if its time had passed.
+                let over = format!("UPDATE checkpoints SET value = value - 60000 WHERE {LEASE}");
+                homes[0].sql(&over).await.unwrap();
+                let taken = format!("SELECT count(*) FROM checkpoints WHERE {LEASE} AND value > {now_ms}");
+                until("the second has its turn", async || count(&homes[0], &taken).await == 1).await;
+                // One of a thousand processes has the number of another, and believes its turn to be its own.
+                if count(&homes[0], &number).await != of_first {
+                    let distinct: BTreeSet<_> = came_at_first.iter().collect();
+                    assert_eq!(distinct.len(), came_at_first.len(), "both have sent: {came_at_first:?}");
+                }
+                (second, &homes[1])
+            }
+        };
+        let api = Api::new(home, &second);
+        receiver.answers("", Answer::Status(204));
+        until("all of it was taken", async || {
+            receiver.let_go.notify_one();
+            receiver.taken().into_iter().collect::<BTreeSet<_>>().len() == 40
+        })
+        .await;
+        let events: Vec<Value> = {
+            let (_, text) = api.get(Caller::Auditor, "/v1/events?limit=1000").await;
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        };
+        assert_has_every_coupons(&receiver, &events);
+        let repeats = receiver.came().len() - 40;
+        assert!(repeats <= DeliveryOptions::default().window, "{repeats} came again");
+        second.kill().await;
     }
 
     async fn the_command_line_does_the_same_beside_a_server_and_without(engine: Engine) {

@@ -12,7 +12,7 @@ use tlog_tiles::{HASH_SIZE, Hash, Tile};
 
 use super::{FULL, HEIGHT, Place, Tiles, broken, size};
 use crate::audit::leaf;
-use crate::followers::{TLOG, moved};
+use crate::followers::{TLOG, missing, moved};
 use crate::store::{BUCKET, Statement, Store, StoreError};
 
 /// Events of one read.
@@ -68,14 +68,6 @@ pub async fn follow(store: &Store) -> Result<Followed, StoreError> {
         return Ok(Followed { size: growing.size, added: leaves.len() as u64, more });
     }
     Ok(overtaken)
-}
-
-fn missing(expected: i64, found: i64) -> StoreError {
-    StoreError::Corrupt {
-        table: "events".to_owned(),
-        column: "position".to_owned(),
-        what: format!("{expected} is missing: {found} follows in its place"),
-    }
 }
 
 /// A tree that leaves are added to: the right-most tile of each level, and those that were filled since.
