@@ -1,68 +1,123 @@
 //! Events in a stream of NATS JetStream, on a real server: each once and in order, whatever is killed.
 
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
 use async_nats::ConnectOptions;
 use async_nats::jetstream::stream::Stream;
 use async_nats::jetstream::{self, Context};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use coupon_ledger::feeds::nats::{NatsOptions, Publisher};
 use coupon_ledger::followers::frame::{self, Follow as _};
 use coupon_ledger::followers::{self, NATS};
-use serde_json::json;
+use nkeys::KeyPair;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
+use crate::followers::lose;
 use crate::harness::{Home, Server, World};
 use crate::outside::{Api, PATIENCE, count, until};
 use crate::tls::{CERTIFICATE, KEY, STRANGER};
 
 const STREAM: &str = "COUPON_LEDGER";
 
+/// Whom a server lets in, and how it is spoken to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Door {
+    /// Whoever knows the password.
+    Password,
+    /// The same, over TLS alone.
+    Tls,
+    /// Whom an account of its operator's has signed.
+    Credentials,
+}
+
 /// Debian's server with a folder of its own. Killed when it is dropped.
 struct Nats {
     folder: TempDir,
     port: u16,
     child: Child,
-    tls: bool,
+    door: Door,
+}
+
+/// What one key says of another, as NATS has it.
+fn signed(by: &KeyPair, of: &KeyPair, what: &Value) -> String {
+    let part = |json: &Value| URL_SAFE_NO_PAD.encode(json.to_string());
+    let (by_key, of_key) = (by.public_key(), of.public_key());
+    let claims = json!({"jti": of_key, "iat": 1_700_000_000, "iss": by_key, "name": "ledger", "sub": of_key, "nats": what});
+    let said = format!("{}.{}", part(&json!({"typ": "JWT", "alg": "ed25519-nkey"})), part(&claims));
+    let signature = by.sign(said.as_bytes()).unwrap();
+    format!("{said}.{}", URL_SAFE_NO_PAD.encode(signature))
+}
+
+/// A user of an account's: what is in its file.
+fn credentials_of(account: &KeyPair) -> String {
+    let user = KeyPair::new_user();
+    let what =
+        json!({"pub": {}, "sub": {}, "subs": -1, "data": -1, "payload": -1, "type": "user", "version": 2});
+    let (jwt, seed) = (signed(account, &user, &what), user.seed().unwrap());
+    crate::leaks::everywhere(&seed);
+    format!(
+        "-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n\
+         -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
+    )
+}
+
+/// The settings of a server with an operator whose only account, beside its own, may have streams.
+fn settings_for(account: &KeyPair) -> String {
+    let (operator, system) = (KeyPair::new_operator(), KeyPair::new_account());
+    let of_account = |account: &KeyPair, stored: i64| {
+        let limits = json!({"subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true,
+            "conn": -1, "leaf": -1, "mem_storage": stored, "disk_storage": stored, "streams": stored, "consumer": stored});
+        let jwt = signed(&operator, account, &json!({"limits": limits, "type": "account", "version": 2}));
+        format!("  {}: \"{jwt}\"\n", account.public_key())
+    };
+    format!(
+        "operator: \"{}\"\nsystem_account: {}\nresolver: MEMORY\nresolver_preload: {{\n{}{}}}\n",
+        signed(&operator, &operator, &json!({"type": "operator", "version": 2})),
+        system.public_key(),
+        of_account(&system, 0),
+        of_account(account, -1),
+    )
 }
 
 impl Nats {
     async fn start() -> Self {
-        Self::speaking(false).await
+        Self::with(Door::Password).await
     }
 
-    /// One that speaks TLS alone, or none.
-    async fn speaking(tls: bool) -> Self {
+    async fn with(door: Door) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let folder = tempfile::tempdir().unwrap();
-        let child = Self::launch(&folder, port, tls).await;
-        Self { folder, port, child, tls }
+        if door == Door::Credentials {
+            let account = KeyPair::new_account();
+            std::fs::write(folder.path().join("settings"), settings_for(&account)).unwrap();
+            std::fs::write(folder.path().join("creds"), credentials_of(&account)).unwrap();
+        }
+        let child = Self::launch(&folder, port, door).await;
+        Self { folder, port, child, door }
     }
 
-    async fn launch(folder: &TempDir, port: u16, tls: bool) -> Child {
+    async fn launch(folder: &TempDir, port: u16, door: Door) -> Child {
         let path = format!("{}:/usr/sbin:/usr/local/sbin", std::env::var("PATH").unwrap_or_default());
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         let mut command = Command::new("nats-server");
-        if tls {
-            command.args(["--tls", "--tlscert", CERTIFICATE, "--tlskey", KEY]);
-        }
+        match door {
+            Door::Credentials => command.arg("-c").arg(folder.path().join("settings")),
+            Door::Password => command.args(["--user", "ledger", "--pass", "s3cret"]),
+            Door::Tls => {
+                command.args(["--user", "ledger", "--pass", "s3cret"]);
+                command.args(["--tls", "--tlscert", CERTIFICATE, "--tlskey", KEY])
+            }
+        };
         let child = command
             .env("PATH", path)
-            .args([
-                "-js",
-                "-a",
-                "127.0.0.1",
-                "-p",
-                &port.to_string(),
-                "--user",
-                "ledger",
-                "--pass",
-                "s3cret",
-                "-sd",
-            ])
+            .args(["-js", "-a", "127.0.0.1", "-p", &port.to_string(), "-sd"])
             .arg(folder.path().join("store"))
             .stdout(Stdio::null())
             .stderr(log)
@@ -79,12 +134,21 @@ impl Nats {
     }
 
     async fn start_again(&mut self) {
-        self.child = Self::launch(&self.folder, self.port, self.tls).await;
+        self.child = Self::launch(&self.folder, self.port, self.door).await;
     }
 
     fn url(&self) -> String {
-        let scheme = if self.tls { "tls" } else { "nats" };
-        format!("{scheme}://ledger:s3cret@127.0.0.1:{}", self.port)
+        let before = match self.door {
+            Door::Password => "nats://ledger:s3cret@",
+            Door::Tls => "tls://ledger:s3cret@",
+            Door::Credentials => "nats://",
+        };
+        format!("{before}127.0.0.1:{}", self.port)
+    }
+
+    /// The file that lets the ledger in.
+    fn creds_file(&self) -> Option<PathBuf> {
+        (self.door == Door::Credentials).then(|| self.folder.path().join("creds"))
     }
 
     fn options(&self) -> NatsOptions {
@@ -92,8 +156,8 @@ impl Nats {
             url: self.url(),
             stream: STREAM.to_owned(),
             subject: "coupon_ledger.events".to_owned(),
-            creds_file: None,
-            ca_file: self.tls.then(|| CERTIFICATE.into()),
+            creds_file: self.creds_file(),
+            ca_file: (self.door == Door::Tls).then(|| CERTIFICATE.into()),
         }
     }
 
@@ -102,8 +166,11 @@ impl Nats {
     }
 
     async fn context(&self) -> Context {
-        let mut connect = ConnectOptions::with_user_and_password("ledger".to_owned(), "s3cret".to_owned());
-        if self.tls {
+        let mut connect = match self.creds_file() {
+            Some(file) => ConnectOptions::with_credentials_file(file).await.unwrap(),
+            None => ConnectOptions::with_user_and_password("ledger".to_owned(), "s3cret".to_owned()),
+        };
+        if self.door == Door::Tls {
             connect = connect.add_root_certificates(CERTIFICATE.into()).require_tls(true);
         }
         jetstream::new(connect.connect(format!("127.0.0.1:{}", self.port)).await.unwrap())
@@ -242,12 +309,29 @@ on_both_engines! {
 
     async fn over_tls_a_server_must_show_a_certificate_that_is_trusted(engine: Engine) {
         let world = World::with_people(engine).await;
-        let nats = Nats::speaking(true).await;
+        let nats = Nats::with(Door::Tls).await;
         let stranger = NatsOptions { ca_file: Some(STRANGER.into()), ..nats.options() };
         for options in [NatsOptions { ca_file: None, ..nats.options() }, stranger] {
             let refused = Publisher::new(options).step(&world.ledger).await.unwrap_err().to_string();
             assert!(refused.contains("invalid peer certificate") && !refused.contains("s3cret"), "{refused}");
         }
+        publish(&world, &mut nats.publisher()).await;
+        nats.assert_holds_all_of(&world).await;
+        world.close().await;
+    }
+
+    async fn whoever_has_credentials_of_its_account_is_let_in_and_a_stranger_is_not(engine: Engine) {
+        let world = World::with_people(engine).await;
+        let nats = Nats::with(Door::Credentials).await;
+        let stranger = nats.folder.path().join("stranger");
+        std::fs::write(&stranger, credentials_of(&KeyPair::new_account())).unwrap();
+        for creds_file in [None, Some(stranger)] {
+            let refused = Publisher::new(NatsOptions { creds_file, ..nats.options() }).step(&world.ledger).await;
+            let refused = refused.unwrap_err().to_string();
+            assert!(refused.starts_with("NATS: ") && refused.contains("authorization violation"), "{refused}");
+        }
+        let definition = world.define(json!({})).await;
+        issue(&world, definition, 3).await;
         publish(&world, &mut nats.publisher()).await;
         nats.assert_holds_all_of(&world).await;
         world.close().await;
@@ -274,6 +358,25 @@ on_both_engines! {
             }
             assert!(said.contains("holds messages that are not this ledger's"), "{said}");
         }
+        world.close().await;
+    }
+
+    async fn an_event_that_is_missing_stops_it_before_what_follows_until_it_is_back(engine: Engine) {
+        let world = World::with_people(engine).await;
+        let nats = Nats::start().await;
+        let definition = world.define(json!({})).await;
+        let mut publisher = nats.publisher();
+        publish(&world, &mut publisher).await;
+        issue(&world, definition, 2).await;
+        let mend = lose(&world.home, 4).await;
+        assert!(!publisher.step(&world.ledger).await.unwrap());
+        let stopped = publisher.step(&world.ledger).await.unwrap_err().to_string();
+        assert!(stopped.contains("4 is missing: 5 follows in its place"), "{stopped}");
+        let ids: Vec<i64> = nats.holds().await.into_iter().map(|(id, ..)| id).collect();
+        assert_eq!(ids, [1, 2, 3]);
+        world.home.sql_all(&mend).await.unwrap();
+        publish(&world, &mut publisher).await;
+        nats.assert_holds_all_of(&world).await;
         world.close().await;
     }
 
@@ -343,6 +446,39 @@ fn settings_that_cannot_be_are_told_without_their_secrets() {
         let said = wrong.check().unwrap_err();
         assert!(said.starts_with("--nats-") && !said.contains("secret"), "{said}");
     }
+}
+
+#[tokio::test]
+async fn credentials_that_are_not_there_or_are_none_are_told_without_the_seed() {
+    let world = World::empty(crate::harness::Engine::Sqlite).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ledger.creds");
+    let options = NatsOptions {
+        url: "nats://127.0.0.1:1".to_owned(),
+        stream: STREAM.to_owned(),
+        subject: "coupon_ledger.events".to_owned(),
+        creds_file: Some(file.clone()),
+        ca_file: None,
+    };
+    let told = async || Publisher::new(options.clone()).step(&world.ledger).await.unwrap_err().to_string();
+    let missing =
+        format!("NATS: loading creds file '{}': No such file or directory (os error 2)", file.display());
+    assert_eq!(told().await, missing);
+    let whole = credentials_of(&KeyPair::new_account());
+    let seed = whole.lines().nth(5).unwrap();
+    assert!(seed.starts_with("SU"), "{whole}");
+    let (jwt, _) = whole.split_once("-----BEGIN USER").unwrap();
+    for (content, said) in [
+        (seed.to_owned(), "cannot parse user JWT from the credentials file"),
+        (jwt.to_owned(), "cannot parse nkey from the credentials file"),
+        (whole.replace(seed, &seed.to_lowercase()), "NATS: "),
+    ] {
+        std::fs::write(&file, content).unwrap();
+        let told = told().await;
+        assert!(told.contains(said) && !told.to_lowercase().contains(&seed.to_lowercase()), "{told}");
+        assert!(!told.contains("Connection refused"), "{told}");
+    }
+    world.close().await;
 }
 
 /// No longer than a test waits.
