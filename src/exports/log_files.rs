@@ -1,7 +1,8 @@
 //! The log itself as Parquet, for DuckDB, ClickHouse, Spark and DataFusion to read where it lies.
 //!
 //! ```text
-//! manifest.ndjson                                     which ledger, then one line for each file, in order
+//! manifest.ndjson                                     which ledger, then one line for each file with events, in order
+//! day=1970-01-01/empty.parquet                        every column and no event, from the folder's first moment on
 //! day=2026-11-29/events-000000000001-000000100000.parquet
 //! ```
 //!
@@ -30,6 +31,11 @@ const FORMAT: &str = "coupon-ledger parquet 1";
 
 /// The manifest's file.
 const MANIFEST: &str = "manifest.ndjson";
+
+/// The day of the file without events, which is there so that the log of a ledger in which nothing has happened yet is read as any
+/// other, and so is a folder whose first run was cut off. It is written once, before everything else, and has no line in the manifest:
+/// it is of no position. Every program reads it as a day, and no event is of it.
+const NO_DAY: &str = "1970-01-01";
 
 /// How many events one file holds at most.
 const EVENTS: i64 = 100_000;
@@ -80,7 +86,7 @@ pub struct LogFiles {
     pub from: i64,
     /// The last position that the folder holds.
     pub to: i64,
-    /// How many files this run wrote.
+    /// How many files with events this run wrote.
     pub files: usize,
 }
 
@@ -133,6 +139,7 @@ pub async fn write_log_files(
         hold_against(store, last).await?;
     }
     manifest.publish_last()?;
+    manifest.begin_with_no_event()?;
     let (mut position, mut files) = (begun, 0);
     let mut open: Option<Piece> = None;
     while position < to {
@@ -245,6 +252,16 @@ impl Manifest {
             Ok(bytes) if hex(&Sha256::digest(&bytes)) == last.sha256 => publish(&draft, &path),
             _ => Err(ExportError::Damaged(format!("{} is missing", path.display()))),
         }
+    }
+
+    /// Sees that a folder without events holds the file that says what columns they will have.
+    fn begin_with_no_event(&self) -> Result<(), ExportError> {
+        let path = self.folder.join(format!("day={NO_DAY}")).join("empty.parquet");
+        if !self.entries.is_empty() || path.exists() {
+            return Ok(());
+        }
+        let (draft, _) = Piece::begin(&self.folder, NO_DAY.to_owned(), 1)?.finish()?;
+        publish(&draft, &path)
     }
 
     /// Ends a file: on disk, in the manifest, and then under its name.

@@ -21,8 +21,11 @@ async fn write(world: &World, folder: &Path, to: Option<i64>) -> Result<LogFiles
     written.map_err(|error| error.to_string())
 }
 
+/// The file that has every column and no event.
+const EMPTY: &str = "day=1970-01-01/empty.parquet";
+
 /// Every file under a folder with its bytes, locks left out.
-fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+pub fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -45,7 +48,7 @@ fn day_of(at_ms: i64) -> String {
 }
 
 /// Statements as DuckDB answers them in a folder.
-fn duckdb(folder: &Path, statements: &[&str]) -> Vec<Rows> {
+pub fn duckdb(folder: &Path, statements: &[&str]) -> Vec<Rows> {
     let document = folder.join("statements.md");
     let blocks: Vec<String> = statements.iter().map(|sql| format!("```sql\n{sql}\n```\n")).collect();
     std::fs::write(&document, blocks.concat()).unwrap();
@@ -63,7 +66,7 @@ on_both_engines! {
         assert_eq!((first.from, first.to, first.files), (1, 10, 1));
         let before = files(&folder);
         assert_eq!(before.keys().collect::<Vec<_>>(),
-                   ["day=2026-11-23/events-000000000001-000000000010.parquet", "manifest.ndjson"]);
+                   [EMPTY, "day=2026-11-23/events-000000000001-000000000010.parquet", "manifest.ndjson"]);
         let rest = write(&world, &folder, None).await.unwrap();
         assert_eq!((rest.from, rest.to), (11, head));
         // One file a day, but for the first run's end.
@@ -72,7 +75,8 @@ on_both_engines! {
         days.dedup();
         assert!(days.len() > 1, "all on one day");
         days.insert(0, day_of(crate::harness::NOON));
-        let written: Vec<String> = names(&folder).into_iter().filter_map(|name| Some(name[4..].split_once('/')?.0.to_owned())).collect();
+        let written = names(&folder).into_iter().filter(|name| name != EMPTY);
+        let written: Vec<String> = written.filter_map(|name| Some(name[4..].split_once('/')?.0.to_owned())).collect();
         assert_eq!(written, days);
         let nothing = write(&world, &folder, None).await.unwrap();
         assert_eq!((nothing.from, nothing.to, nothing.files), (head + 1, head, 0));
@@ -110,7 +114,61 @@ on_both_engines! {
             assert_eq!((&entry["bytes"], &entry["sha256"], &entry["from"]), (&json!(bytes.len()), &json!(digest), &json!(expected)));
             expected = entry["to"].as_i64().unwrap() + 1;
         }
-        assert_eq!((expected, manifest.lines().count()), (more.to + 1, after.len()));
+        // All but the one of no position, and the manifest has a line of its own.
+        assert_eq!((expected, manifest.lines().count()), (more.to + 1, after.len() - 1));
+        world.close().await;
+    }
+
+    async fn a_log_in_which_nothing_has_happened_is_read_like_any_other(engine: Engine) {
+        let world = World::empty(engine).await;
+        assert_eq!(world.store().head().await.unwrap(), 0);
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("analytics");
+        let output = program(&world.home).arg("export").arg("--parquet").arg(&folder).output().await.unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((&told["from"], &told["to"], &told["files"]), (&json!(1), &json!(0), &json!(0)));
+        let nothing = files(&folder);
+        assert_eq!(names(&folder), [EMPTY, "manifest.ndjson"]);
+        let document = repository().join("docs/analytics.md");
+        let asked = || serde_json::from_value::<Vec<Rows>>(read_with("sql", &document, place.path())).unwrap();
+        assert_eq!(asked()[1..], vec![Rows::new(); 4]);
+        let columns = |file: &str| {
+            let from = format!("read_parquet('analytics/{file}', hive_partitioning = true, hive_types = {{'day': DATE}})");
+            duckdb(place.path(), &[&format!("SELECT column_name, column_type FROM (DESCRIBE FROM {from})")]).remove(0)
+        };
+        let of_none = columns("day=*/*.parquet");
+        assert_eq!((of_none.len(), &of_none[10], of_none.last().unwrap()),
+                   (20, &["recorded_at", "TIMESTAMP WITH TIME ZONE"].map(ToOwned::to_owned).to_vec(),
+                    &["day", "DATE"].map(ToOwned::to_owned).to_vec()));
+
+        // Nothing comes of nothing, and what happens later stands beside it.
+        write(&world, &folder, None).await.unwrap();
+        assert!(files(&folder) == nothing);
+        world.add_people().await;
+        let definition = world.define(json!({})).await;
+        world.issue(definition, 439).await;
+        write(&world, &folder, Some(0)).await.unwrap();
+        assert!(files(&folder) == nothing, "a range of nothing");
+        let head = world.store().head().await.unwrap();
+        let written = write(&world, &folder, None).await.unwrap();
+        assert_eq!((written.from, written.to, written.files), (1, head, 1));
+        let after = files(&folder);
+        assert!(after[EMPTY] == nothing[EMPTY], "it was written again");
+        let written = names(&folder).into_iter().find(|name| name.contains("events-")).unwrap();
+        assert_eq!(columns(&written), of_none);
+        assert_eq!(asked()[3], [[definition.to_string(), "1".to_owned(), "0".to_owned()]]);
+        let events = "SELECT count(*), min(day) = max(day) FROM read_parquet('analytics/day=*/*.parquet')";
+        assert_eq!(duckdb(place.path(), &[events]).remove(0), [[head.to_string(), "1".to_owned()]]);
+
+        // A folder that a run has just begun is one already, and one in which events lie needs none.
+        let begun = tempfile::tempdir().unwrap();
+        std::fs::write(begun.path().join("manifest.ndjson"), &nothing["manifest.ndjson"]).unwrap();
+        write(&world, begun.path(), Some(0)).await.unwrap();
+        assert!(files(begun.path()) == nothing);
+        std::fs::remove_dir_all(folder.join("day=1970-01-01")).unwrap();
+        write(&world, &folder, None).await.unwrap();
+        assert!(!names(&folder).contains(&EMPTY.to_owned()));
         world.close().await;
     }
 
