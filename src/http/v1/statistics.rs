@@ -25,6 +25,9 @@ const MAX_PERIODS: usize = 1_000;
 /// The most lines of one answer.
 const MAX_ROWS: i64 = 10_000;
 
+/// Lines that are answered where nobody says how many.
+const LINES: usize = 1_000;
+
 /// Days that are told where nobody says which.
 const DAYS: u64 = 30;
 
@@ -86,7 +89,7 @@ const FIGURES: &[Field] = &[
     END,
     ONLY,
     optional("sort", Holds::Text(64), "a measure, largest first with - before it; default by period and ids"),
-    optional("limit", Holds::Int(1, MAX_ROWS), "lines at most; default 1000"),
+    optional("limit", Holds::Int(1, MAX_ROWS), "lines at most; default 1000, and all of them in a file"),
     optional("offset", Holds::Int(0, MAX_ID), "lines that are left out before; default 0"),
 ];
 
@@ -226,7 +229,8 @@ struct Figures {
     part: Vec<(&'static str, String)>,
 }
 
-async fn find_figures(ask: &mut Ask) -> Result<Figures, Failure> {
+/// Reads what is asked and finds it; so many lines of it where nobody says how many.
+async fn find_figures(ask: &mut Ask, lines_unless_told: usize) -> Result<Figures, Failure> {
     let form = &mut ask.form;
     let text = |form: &mut crate::http::form::Form, name| {
         form.optional_text(name, LIST as usize).unwrap_or_default()
@@ -268,7 +272,8 @@ async fn find_figures(ask: &mut Ask) -> Result<Figures, Failure> {
     }
     let total = answer.lines.len();
     let lines = answer.lines.into_iter();
-    let lines = lines.skip(offset.unwrap_or_default() as usize).take(limit.unwrap_or(1_000) as usize);
+    let limited = limit.map_or(lines_unless_told, |limit| limit as usize);
+    let lines = lines.skip(offset.unwrap_or_default() as usize).take(limited);
     let part = [("sort", Some(sort)), ("limit", limit.map(|limit| limit.to_string()))].into_iter();
     let part = part.chain([("offset", offset.map(|offset| offset.to_string()))]);
     let part = part.filter_map(|(name, value)| Some((name, value.filter(|value| !value.is_empty())?)));
@@ -285,7 +290,7 @@ async fn find_figures(ask: &mut Ask) -> Result<Figures, Failure> {
 
 async fn figures(mut ask: Ask) -> Result<Page, Failure> {
     let Figures { question, grain, days: (start, end), as_of, total, lines, .. } =
-        find_figures(&mut ask).await?;
+        find_figures(&mut ask, LINES).await?;
     let rows: Vec<Json> = lines.iter().map(|line| row(line, &question)).collect();
     tagged(&json!({
         "as_of": as_of,
@@ -466,7 +471,8 @@ async fn file(report: Report, format: Format, mut ask: Ask) -> Result<Page, Fail
     let (language, bom) = exports::language_and_bom(&mut ask);
     let (told, as_of, table) = match report {
         Report::Figures => {
-            let found = find_figures(&mut ask).await?;
+            // A file does not say that there are more: it has them all.
+            let found = find_figures(&mut ask, usize::MAX).await?;
             let names = |names: Vec<&str>| names.join(",");
             let mut told = told_days(found.days);
             told.push(("grain", found.grain.to_owned()));
