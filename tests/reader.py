@@ -1,6 +1,7 @@
 """Reads files as the programs do that they are made for, and prints what is in them as JSON: tests/python tests/reader.py
 
     rows FILE        a workbook (by openpyxl) or Parquet (by DuckDB): its cells as a CSV of Shanghai's time would have them
+    types FILE…      of each of them what its cells are, whatever they hold: in a workbook their types and formats, in Parquet the columns'
     facts FILE       what it says of itself
     sql FILE         the statements of a document, each with its rows, run by DuckDB where it is called
 """
@@ -63,6 +64,23 @@ def rows_of_parquet(path):
     return {"columns": columns, "types": types, "rows": rows}
 
 
+def types_of_workbook(path):
+    import openpyxl
+
+    sheets = []
+    for sheet in openpyxl.load_workbook(path).worksheets:
+        # Without a value a cell is nothing.
+        kind = lambda cell: "" if cell.value is None else f"{cell.data_type} {cell.number_format}"
+        rows = [[kind(cell) for cell in row] for row in sheet.iter_rows()]
+        sheets.append({"name": sheet.title, "frozen": sheet.freeze_panes, "rows": rows})
+    return sheets
+
+
+def types_of_parquet(path):
+    connection, name = parquet(path)
+    return [[column, kind] for column, kind, *_ in connection.execute(f"DESCRIBE FROM read_parquet({name})").fetchall()]
+
+
 def facts_of_parquet(path):
     connection, name = parquet(path)
     found = connection.execute(f"SELECT key, value FROM parquet_kv_metadata({name})").fetchall()
@@ -78,8 +96,10 @@ def answers(path):
     return [[[text_of(value) for value in row] for row in connection.execute(one).fetchall()] for one in statements]
 
 
-def main(what, path):
-    if what == "rows":
+def main(what, path, *more):
+    if what == "types":
+        found = [types_of_workbook(one) if one.endswith(".xlsx") else types_of_parquet(one) for one in (path, *more)]
+    elif what == "rows":
         found = rows_of_workbook(path) if path.endswith(".xlsx") else rows_of_parquet(path)
     elif what == "facts":
         found = facts_of_parquet(path)

@@ -5,20 +5,24 @@ use std::fs::{File, OpenOptions};
 use std::path::Path;
 use std::process::Stdio;
 
+use coupon_ledger::clock::{Clock, Zone};
+use coupon_ledger::followers::{self, Order};
 use coupon_ledger::identity::Caller;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::process::Command;
 
+use crate::analytics::{duckdb, files};
 use crate::archive::key_of;
 use crate::backup::{empty, is_untouched, names};
 use crate::bulk::add_members;
 use crate::cli::{Done, finish};
 use crate::harness::{
-    Engine, Home, Server, World, definition, on_a_full_disk, program, program_on_a_full_disk,
+    DAY, Engine, Home, NOON, Server, World, definition, on_a_full_disk, program, program_on_a_full_disk,
 };
-use crate::outside::{Api, PATIENCE, count, events};
+use crate::outside::{Api, PATIENCE, count, events, until};
+use crate::statistics::assert_counted;
 use crate::tlog::tick;
-use crate::verify::put_secret;
+use crate::verify::{program_verifies, put_secret};
 use crate::witness::{Log, launch, log_key};
 
 /// Blocks of the longest file: none at all, and some that are enough to begin with.
@@ -88,6 +92,43 @@ on_both_engines! {
                 assert!(is_untouched(&home).await, "{:?}", names(home.path()));
             }
         }
+        world.close().await;
+    }
+
+    async fn a_log_as_parquet_ends_with_its_last_whole_file_and_is_gone_on_with(engine: Engine) {
+        let world = World::with_people(engine).await;
+        add_members(&world.home, MEMBERS).await;
+        let definition = world.define(json!({})).await;
+        let first_day = count(&world.home, "SELECT position FROM log_head").await;
+        world.advance(DAY);
+        for members in (1..=MEMBERS).collect::<Vec<i64>>().chunks(500) {
+            let body = json!({"coupon_id": definition, "member_ids": members});
+            world.operator("/sendelecoupon/members", body).await.ok();
+        }
+        let place = tempfile::tempdir().unwrap();
+        let (whole, folder) = (place.path().join("whole"), place.path().join("analytics"));
+        let (whole_path, path) = (text(&whole), text(&folder));
+        assert_eq!(does(program(&world.home), &["export", "--parquet", &whole_path]).await.code, Some(0));
+        let whole = files(&whole);
+        let day = |day: &str| whole.iter().find(|(name, _)| name.contains(day)).unwrap();
+        // As large as what fits, and a little more.
+        let ((fits, first), (_, second)) = (day("2026-11-23"), day("2026-11-24"));
+        let room = first.len() + 2_048;
+        assert!(second.len() > room, "{} bytes would fit", second.len());
+        let events = "SELECT count(*), max(position) FROM read_parquet('analytics/day=*/*.parquet')";
+        for _ in 0..2 {
+            let done = does(program_on_a_full_disk(&world.home, room as u32 / 512), &["export", "--parquet", &path]).await;
+            assert_said(&done, &format!("cannot write {path}/day=2026-11-24/events.draft"));
+            assert_eq!(done.out, "");
+            let there: Vec<String> = files(&folder).into_keys().filter(|name| name.contains("events-")).collect();
+            assert_eq!(there, [fits.clone()]);
+            assert_eq!(duckdb(place.path(), &[events]).remove(0), [[first_day.to_string(), first_day.to_string()]]);
+        }
+        // With room it goes on behind what is there.
+        let done = does(program(&world.home), &["export", "--parquet", &path]).await;
+        let told: Value = serde_json::from_str(&done.out).unwrap();
+        assert_eq!((&told["from"], &told["files"]), (&json!(first_day + 1), &json!(1)), "{done:?}");
+        assert!(files(&folder) == whole, "it is not as if nothing had been");
         world.close().await;
     }
 
@@ -174,6 +215,117 @@ async fn a_server_whose_disk_is_full_ends_though_its_log_lies_there_too_and_lose
     assert!(acknowledged > 0);
     let there = events(&home, "Defined").await;
     assert!((acknowledged..=acknowledged + 1).contains(&there), "{there} of {acknowledged}");
+}
+
+/// A ledger of which nothing is counted yet, and whose followers rest.
+async fn uncounted(engine: Engine) -> Home {
+    let world = ledger(engine).await;
+    let uses = (1..=MEMBERS).step_by(4).map(|id| {
+        world.call(Caller::Member(id), "/client/auditcoupon", json!({"mem_coupon_id": id, "shop_id": 1}))
+    });
+    for reply in futures::future::join_all(uses).await {
+        reply.ok();
+    }
+    for follower in followers::ALL.iter().filter(|follower| follower.name != "nats") {
+        followers::order(&world.ledger, follower.name, Order::Pause).await.unwrap();
+    }
+    world.close().await
+}
+
+/// How far the statistics are counted, and how far the log goes.
+async fn counted(home: &Home) -> (i64, i64) {
+    let counted = "SELECT COALESCE(MAX(value), 0) FROM checkpoints WHERE name = 'statistics'";
+    (count(home, counted).await, count(home, "SELECT position FROM log_head").await)
+}
+
+/// Sees that it came to a stop on the way, and that what is counted is whole as of its position.
+async fn assert_whole_so_far(home: &Home) {
+    let (counted, head) = counted(home).await;
+    assert!(0 < counted && counted < head, "{counted} of {head}");
+    let (code, found, said) = program_verifies(home, &[]).await;
+    assert_eq!(code, 0, "{found} {said}");
+}
+
+/// Sees that the statistics, once they are counted as far as the log goes, are what a plain count comes to.
+async fn assert_counted_by(server: Server, home: Home) {
+    until("everything is counted", async || {
+        let (counted, head) = counted(&home).await;
+        counted == head
+    })
+    .await;
+    server.kill().await;
+    let world = World::open(home, Clock::manual(NOON + DAY), Zone::default()).await;
+    assert_counted(&world).await;
+    world.close().await;
+}
+
+/// The embedded ledger: nobody knows what is on a disk that has refused a write, so that the server ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn statistics_on_a_full_disk_end_the_server_and_are_counted_on_from_where_they_were() {
+    let home = uncounted(Engine::Sqlite).await;
+    let mut command = program_on_a_full_disk(&home, 160);
+    let log = home.path().join("log");
+    command.stderr(File::create(&log).unwrap());
+    let mut server = Server::launch(command, &["--verify-every-hours", "0"]).await;
+    let api = Api::new(&home, &server);
+    // While nobody counts it serves.
+    assert_eq!(api.get(Caller::Operator, "/readyz").await.0, 200);
+    let _ = api.try_call(Caller::Operator, None, "/v1/followers/statistics/resume", &json!({})).await;
+    let ended = tokio::time::timeout(PATIENCE, server.child.wait()).await.expect("it does not end");
+    assert_eq!(ended.unwrap().code(), Some(2));
+    let said = std::fs::read_to_string(&log).unwrap();
+    assert!(said.contains("the database cannot be written; the server ends"), "{said}");
+    assert_whole_so_far(&home).await;
+    home.sql("UPDATE followers SET paused = 0 WHERE name = 'statistics'").await.unwrap();
+    let server = Server::start(&home, &["--verify-every-hours", "0"]).await;
+    assert_counted_by(server, home).await;
+}
+
+/// On PostgreSQL the disk is the database's: it says so, and the server goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn statistics_whose_database_has_no_room_stand_still_loudly_and_go_on_once_it_has() {
+    let home = uncounted(Engine::Postgres).await;
+    home.sql(
+        "CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS
+         $$BEGIN RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full'; END$$;
+         CREATE TRIGGER no_room BEFORE INSERT ON stats_uses_v2 FOR EACH ROW EXECUTE FUNCTION no_room();
+         UPDATE followers SET paused = 0 WHERE name = 'statistics'",
+    )
+    .await
+    .unwrap();
+    let log = home.path().join("log");
+    let mut command = program(&home);
+    command.stderr(File::create(&log).unwrap());
+    let server = Server::launch(command, &["--verify-every-hours", "0"]).await;
+    let api = Api::new(&home, &server);
+    let stands = async || -> Value {
+        let followers = api.get(Caller::Auditor, "/v1/followers").await.1;
+        let followers: Value = serde_json::from_str(&followers).unwrap();
+        let all = followers["followers"].as_array().unwrap();
+        all.iter().find(|follower| follower["name"] == "statistics").unwrap().clone()
+    };
+    until("it says so", async || {
+        stands().await["last_error"].to_string().contains("No space left on device")
+    })
+    .await;
+    let (_, metrics) = api.get(Caller::Auditor, "/metrics").await;
+    assert!(metrics.contains("coupon_ledger_follower_failed{follower=\"statistics\"} 1\n"), "{metrics}");
+    let (ready, lines) = api.get(Caller::Auditor, "/readyz").await;
+    assert!(
+        ready == 200
+            && lines
+                .lines()
+                .any(|line| line.starts_with("statistics: ") && line.ends_with("stopped by an error")),
+        "{lines}"
+    );
+    let said = std::fs::read_to_string(&log).unwrap();
+    assert!(said.contains("the follower stands still") && said.contains("No space left on device"), "{said}");
+    assert_whole_so_far(&home).await;
+    // Commands go on.
+    api.operator("/elecoupons/add", definition(json!({}))).await.ok();
+    home.sql("DROP TRIGGER no_room ON stats_uses_v2").await.unwrap();
+    until("it goes on", async || stands().await["last_error"] == "").await;
+    assert_counted_by(server, home).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

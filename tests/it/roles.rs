@@ -58,6 +58,9 @@ async fn the_reports_role_reads_the_views_and_nothing_else() {
     ] {
         jobs.sql(&format!("SELECT * FROM {view} LIMIT 1")).await.unwrap();
     }
+    for sql in crate::own_sql::documented_selects() {
+        jobs.sql(&sql).await.unwrap();
+    }
     for table in ["events", "members", "wallet_v1", "stats_days_v1", "exports", "sessions"] {
         let refused = jobs.sql(&format!("SELECT * FROM {table} LIMIT 1")).await.unwrap_err();
         assert!(refused.contains("permission denied"), "{table}: {refused}");

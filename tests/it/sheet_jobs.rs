@@ -3,16 +3,18 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use coupon_ledger::clock::Zone;
-use coupon_ledger::exports::{ExportPlace, tick};
+use coupon_ledger::exports::{ExportPlace, Sheet, tick};
 use coupon_ledger::http::HttpOptions;
 use coupon_ledger::identity::Caller;
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::harness::{DAY, EMPLOYEE, Engine, HOUR, Home, INSERT_MEMBERS, MEMBER, Reply, Server, World};
 use crate::outside::{Api, until};
-use crate::sheets::{Rows, csv_rows, file};
+use crate::sheets::{Rows, csv_rows, file, read_with, rows_of};
 use crate::v1::lines;
 use crate::verify::put_secret;
 
@@ -110,6 +112,42 @@ on_both_engines! {
             let digest = <sha2::Sha256 as sha2::Digest>::digest(&bytes);
             assert_eq!(done["sha256"], coupon_ledger::value::hex(&digest));
             assert_eq!(left(&place.folder).iter().filter(|name| name.contains("draft")).count(), 0);
+        }
+        world.close().await;
+    }
+
+    async fn a_job_of_nothing_makes_a_file_with_heads(engine: Engine) {
+        let (world, place) = world(engine).await;
+        issue_many(&world, 2).await;
+        let coupons = Sheet::named("coupons").unwrap();
+        let heads = json!([coupons.columns.iter().map(|column| column.words[0]).collect::<Vec<_>>()]);
+        for format in ["csv", "xlsx", "parquet"] {
+            let asked = ask(&world, &format!("sheet=coupons&format={format}&member_id=999999&lang=zh-TW")).await;
+            assert_eq!(tick(&world.ledger, &place).await.unwrap(), 1);
+            let done = look(&world, asked["id"].as_i64().unwrap()).await;
+            assert_eq!(
+                [&done["state"], &done["filter"], &done["rows"], &done["written"]],
+                [&json!("done"), &json!("member_id=999999"), &json!(0), &json!(0)]
+            );
+            let path = world.home.path().join(format!("nothing.{format}"));
+            let (_, bytes) = follow(&world, link_of(&done)).await;
+            std::fs::write(&path, &bytes).unwrap();
+            match format {
+                "csv" => assert_eq!(json!(csv_rows(&bytes)), heads),
+                "xlsx" => {
+                    let read = read_with("rows", &path, world.home.path());
+                    assert_eq!((&read[0]["name"], &read[0]["rows"]), (&json!("會員電子券"), &heads));
+                    let filter = json!(["篩選條件", "member_id=999999"]);
+                    assert!(read[1]["rows"].as_array().unwrap().contains(&filter), "{read}");
+                }
+                _ => {
+                    let read = read_with("rows", &path, world.home.path());
+                    let names: Vec<&str> = coupons.columns.iter().map(|column| column.name).collect();
+                    assert_eq!((&read["columns"], &read["rows"]), (&json!(names), &json!([])));
+                    let facts = read_with("facts", &path, world.home.path());
+                    assert_eq!(facts["coupon-ledger.filter"], "member_id=999999");
+                }
+            }
         }
         world.close().await;
     }
@@ -430,8 +468,8 @@ on_both_engines! {
         let stuck = draft.join("part-000002.zst");
         assert!(std::process::Command::new("mkfifo").arg(&stuck).status().unwrap().success());
         drop(lock);
-        until("the first part is written", async || outside_look(&home, &server).await["rows"].as_i64() >= Some(25_000)).await;
-        let killed = outside_look(&home, &server).await;
+        until("the first part is written", async || outside_look(&home, &server, 1).await["rows"].as_i64() >= Some(25_000)).await;
+        let killed = outside_look(&home, &server, 1).await;
         assert_eq!(killed["state"], "running", "{killed}");
         server.kill().await;
         std::fs::remove_file(&stuck).unwrap();
@@ -440,23 +478,92 @@ on_both_engines! {
         assert_eq!(marked, killed["rows"].as_u64().unwrap() as usize);
 
         let server = Server::start(&home, &["--verify-every-hours", "0"]).await;
-        until("it is done", async || outside_look(&home, &server).await["state"] == "done").await;
-        let done = outside_look(&home, &server).await;
+        until("it is done", async || outside_look(&home, &server, 1).await["state"] == "done").await;
+        let done = outside_look(&home, &server, 1).await;
         assert_eq!((&done["rows"], &done["written"], &done["seen"]), (&json!(30_000), &json!(30_000), &json!(30_000)), "{done}");
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let file = client.get(format!("{}{}", server.url, link_of(&done))).send().await.unwrap();
-        assert_eq!(file.status(), 200);
-        let rows: Rows = csv_rows(&file.bytes().await.unwrap());
+        let rows: Rows = csv_rows(&outside_follow(&server, &done).await);
         let ids: Vec<i64> = rows[1..].iter().map(|row| row[0].parse().unwrap()).collect();
         assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "in order, and none twice");
         assert_eq!((ids.len(), rows.iter().filter(|row| row[3] == "甲").count()), (30_000, marked));
         until("nothing else is left", async || left(&folder) == ["1.csv"]).await;
         server.kill().await;
     }
+
+    /// The real program, killed in the middle of the file: it is begun anew, from the rows that were read already.
+    async fn a_workbook_and_a_parquet_file_that_were_cut_off_are_written_anew_from_their_parts(engine: Engine) {
+        let world = World::with_people(engine).await;
+        issue_many(&world, 3_000).await;
+        put_secret(&world.home);
+        let folder = world.home.path().join("exports");
+        tick(&world.ledger, &ExportPlace { folder: folder.clone(), ..ExportPlace::default() }).await.unwrap();
+        let home = world.close().await;
+        let mut server = Server::start(&home, &["--verify-every-hours", "0"]).await;
+        for (id, format) in [(1, "xlsx"), (2, "parquet")] {
+            let lock = File::options().write(true).open(folder.join("lock")).unwrap();
+            lock.lock().unwrap();
+            outside_post(&home, &server, &format!("/v1/exports?sheet=coupons&format={format}&lang=en")).await;
+            let draft = folder.join(format!("{id}.draft"));
+            std::fs::create_dir_all(&draft).unwrap();
+            let reader = NarrowPipe::make(&draft.join("file")).await;
+            drop(lock);
+            until("the file is being written", async || outside_look(&home, &server, id).await["written"].as_i64() > Some(0)).await;
+            let killed = outside_look(&home, &server, id).await;
+            assert_eq!([&killed["state"], &killed["rows"], &killed["file"]], [&json!("running"), &json!(3_000), &Value::Null], "{killed}");
+            server.kill().await;
+            reader.end().await;
+            let parts = std::fs::read_dir(&draft).unwrap().map(|entry| entry.unwrap().path());
+            let marked: usize = parts.filter(|path| path.extension().is_some_and(|kind| kind == "zst")).map(|path| mark(&path)).sum();
+            assert_eq!(marked, 3_000);
+
+            server = Server::start(&home, &["--verify-every-hours", "0"]).await;
+            until("it is done", async || outside_look(&home, &server, id).await["state"] == "done").await;
+            let done = outside_look(&home, &server, id).await;
+            assert_eq!((&done["rows"], &done["written"]), (&json!(3_000), &json!(3_000)), "{done}");
+            let path = home.path().join(format!("file.{format}"));
+            std::fs::write(&path, outside_follow(&server, &done).await).unwrap();
+            let read = read_with("rows", &path, home.path());
+            let rows = if format == "xlsx" { rows_of(&read[0]["rows"])[1..].to_vec() } else { rows_of(&read["rows"]) };
+            let ids: Vec<i64> = rows.iter().map(|row| row[0].parse().unwrap()).collect();
+            assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "in order, and none twice");
+            assert_eq!((ids.len(), rows.iter().filter(|row| row[3] == "甲").count()), (3_000, 3_000), "{format}");
+        }
+        until("nothing else is left", async || left(&folder) == ["1.xlsx", "2.parquet"]).await;
+        server.kill().await;
+    }
+}
+
+/// In a file's place, a pipe that takes a few kilobytes, and somebody who has it open and never reads: who writes stands still in
+/// the middle.
+struct NarrowPipe {
+    path: PathBuf,
+    reader: tokio::process::Child,
+}
+
+impl NarrowPipe {
+    async fn make(path: &Path) -> Self {
+        // 1031 is F_SETPIPE_SZ. Open for both, it waits for nobody.
+        const HOLD: &str = "import fcntl, os, sys\n\
+            pipe = os.open(sys.argv[1], os.O_RDWR)\n\
+            fcntl.fcntl(pipe, 1031, 4096)\n\
+            print('open', flush=True)\n\
+            sys.stdin.read()";
+        assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+        let mut reader = tokio::process::Command::new("python3");
+        reader.args(["-c", HOLD]).arg(path).kill_on_drop(true);
+        let mut reader = reader.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let said = BufReader::new(reader.stdout.take().unwrap()).lines().next_line().await.unwrap();
+        assert_eq!(said.as_deref(), Some("open"));
+        Self { path: path.to_owned(), reader }
+    }
+
+    async fn end(mut self) {
+        self.reader.kill().await.unwrap();
+        std::fs::remove_file(&self.path).unwrap();
+    }
 }
 
 /// Gives every row of a part another title; how many there are.
-fn mark(part: &PathBuf) -> usize {
+fn mark(part: &Path) -> usize {
     let text = String::from_utf8(zstd::decode_all(File::open(part).unwrap()).unwrap()).unwrap();
     assert_eq!(text.matches("十元券").count(), text.lines().count());
     std::fs::write(part, zstd::encode_all(text.replace("十元券", "甲").as_bytes(), 1).unwrap()).unwrap();
@@ -467,9 +574,17 @@ async fn outside_post(home: &Home, server: &Server, path: &str) -> Value {
     Api::new(home, server).call(Caller::Operator, path, json!({})).await.body
 }
 
-async fn outside_look(home: &Home, server: &Server) -> Value {
-    let (_, text) = Api::new(home, server).get(Caller::Operator, "/v1/exports/1").await;
+async fn outside_look(home: &Home, server: &Server, id: i64) -> Value {
+    let (_, text) = Api::new(home, server).get(Caller::Operator, &format!("/v1/exports/{id}")).await;
     serde_json::from_str(&text).unwrap()
+}
+
+/// What an export's link leads to.
+async fn outside_follow(server: &Server, export: &Value) -> Vec<u8> {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let file = client.get(format!("{}{}", server.url, link_of(export))).send().await.unwrap();
+    assert_eq!(file.status(), 200);
+    file.bytes().await.unwrap().to_vec()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

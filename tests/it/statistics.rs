@@ -374,6 +374,12 @@ pub async fn count_all(world: &World) {
     fold(world.store(), &mut [Statistics::new(world.ledger.zone()).unwrap()]).await;
 }
 
+/// Sees that every table holds what a computation comes to that knows nothing of it.
+pub async fn assert_counted(world: &World) {
+    let (store, zone) = (world.store(), world.ledger.zone());
+    assert_eq!(tables(store).await, computed(store, zone).await);
+}
+
 /// Coupons of two definitions over some months, with uses taken back, gifts, ends that pass and are moved.
 async fn months(world: &World) {
     let cash = world.define(json!({"end_num": "20"})).await;
