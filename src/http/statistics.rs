@@ -129,15 +129,22 @@ const OF_SHOP: [(&str, &str); 11] = [
     ("median_days", "median_days"),
 ];
 
-/// Asks for figures; those that have no meaning there are not asked for.
+/// Asks for figures; those that have no meaning there are not asked for. Where members are counted one by one, questions take
+/// turns, as those of /v1 do.
 async fn ask_for(
     figures: &[(&str, &str)],
-    store: &Store,
+    call: &Call,
     mut question: Question,
 ) -> Result<(Question, ask::Answer), Failure> {
     let measures = figures.iter().filter_map(|(_, measure)| Measure::named(measure));
     question.measures = measures.filter(|measure| question.has_meaning(*measure)).collect();
-    let answer = ask::ask(store, &question).await?;
+    let only = question.only.iter().map(|(column, _)| *column);
+    let columns: BTreeSet<&str> = question.by.iter().copied().chain(only).collect();
+    let _turn = match Vec::from_iter(columns).as_slice() {
+        [] | ["definition_id" | "shop_id"] => None,
+        _ => Some(call.app.asking.clone().acquire_owned().await.map_err(|_| Failure::TooSlow)?),
+    };
+    let answer = ask::ask(call.app.ledger.store(), &question).await?;
     Ok((question, answer))
 }
 
@@ -167,7 +174,7 @@ async fn by_definition(mut call: Call) -> Result<Answer, Failure> {
     let definitions = pages::definitions(store, slice).await?;
     only.push(("definition_id", definitions.iter().map(|definition| definition.id).collect()));
     let question = Question { by: vec!["definition_id"], only, periods: vec![period], ..Question::default() };
-    let (question, answer) = ask_for(&FIGURES, store, question).await?;
+    let (question, answer) = ask_for(&FIGURES, &call, question).await?;
     let found = by_id(&answer);
     let nothing = ask::nothing(&question);
     let row = |definition: &pages::DefinitionRow| {
@@ -214,7 +221,7 @@ async fn by(mut call: Call) -> Result<Answer, Failure> {
     }
     let question = Question { by: vec![column], periods: vec![period((first, last))], ..question };
     let store = call.app.ledger.store();
-    let (question, answer) = ask_for(&FIGURES, store, question).await?;
+    let (question, answer) = ask_for(&FIGURES, &call, question).await?;
     let id = |line: &&Line| line.key.first().copied().unwrap_or_default();
     let mut rows = Vec::new();
     for line in slice.cut(answer.lines.iter().rev(), id) {
@@ -247,13 +254,12 @@ fn days_of(call: &mut Call, (first, last): (Option<NaiveDate>, Option<NaiveDate>
 /// A row for each day, whether or not something happened on it.
 async fn by_day(call: &Call, question: Question, days: Vec<Period>, slice: Slice) -> Result<Answer, Failure> {
     let days = slice.cut(days.into_iter(), |day| day.start);
-    let store = call.app.ledger.store();
     if days.is_empty() {
-        let (as_of, _) = ask::tables(store).await?;
+        let (as_of, _) = ask::tables(call.app.ledger.store()).await?;
         return Ok(Answer::new(&Vec::<Json>::new())?.counted_to(as_of.position));
     }
     let periods = days.iter().rev().copied().collect();
-    let (question, answer) = ask_for(&FIGURES, store, Question { periods, ..question }).await?;
+    let (question, answer) = ask_for(&FIGURES, call, Question { periods, ..question }).await?;
     let found: HashMap<usize, &Line> = answer.lines.iter().map(|line| (line.period, line)).collect();
     let nothing = ask::nothing(&question);
     let row = |(place, day): (usize, &Period)| {
@@ -286,7 +292,7 @@ async fn by_shop(mut call: Call) -> Result<Answer, Failure> {
         only.push(("shop_id", places.iter().map(|place| place.id).collect()));
     }
     let question = Question { by: vec!["shop_id"], only, periods: vec![period], ..Question::default() };
-    let (question, answer) = ask_for(&OF_SHOP, store, question).await?;
+    let (question, answer) = ask_for(&OF_SHOP, &call, question).await?;
     let found = by_id(&answer);
     let nothing = ask::nothing(&question);
     let row = |place: &pages::ShopRow| {
