@@ -138,11 +138,9 @@ async fn ask_for(
 ) -> Result<(Question, ask::Answer), Failure> {
     let measures = figures.iter().filter_map(|(_, measure)| Measure::named(measure));
     question.measures = measures.filter(|measure| question.has_meaning(*measure)).collect();
-    let only = question.only.iter().map(|(column, _)| *column);
-    let columns: BTreeSet<&str> = question.by.iter().copied().chain(only).collect();
-    let _turn = match Vec::from_iter(columns).as_slice() {
-        [] | ["definition_id" | "shop_id"] => None,
-        _ => Some(call.app.asking.clone().acquire_owned().await.map_err(|_| Failure::TooSlow)?),
+    let _turn = match question.counts_uses_one_by_one() {
+        true => Some(call.app.asking.clone().acquire_owned().await.map_err(|_| Failure::TooSlow)?),
+        false => None,
     };
     let answer = ask::ask(call.app.ledger.store(), &question).await?;
     Ok((question, answer))

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::members::Members;
+use super::members::{Members, are_counted_by_uses};
 use super::period::{Period, Split, values};
 use crate::store::statistics::{Statistic, statistics};
 use crate::store::{BUCKET, Cell, Look, Row, Store, StoreError};
@@ -439,8 +439,15 @@ pub async fn ask(store: &Store, question: &Question) -> Result<Answer, AskError>
 
 impl Question {
     /// Every column that something is told apart by, or chosen by.
-    fn told_apart(&self) -> impl Iterator<Item = &&'static str> {
+    pub(super) fn told_apart(&self) -> impl Iterator<Item = &&'static str> {
         self.by.iter().chain(self.only.iter().map(|(column, _)| column))
+    }
+
+    /// Whether it asks for members of what no sets are kept of: the longest there is to an answer.
+    #[must_use]
+    pub fn counts_uses_one_by_one(&self) -> bool {
+        let of_members = |one: &Measure| matches!(one, Measure::Members | Measure::ReturningMembers);
+        self.measures.iter().any(of_members) && are_counted_by_uses(self)
     }
 
     /// Whether a measure can be told so. What an issue and a use go into cannot be told by what only one of them has.

@@ -21,6 +21,23 @@ enum Of {
     Uses,
 }
 
+impl Of {
+    fn of(question: &Question) -> Self {
+        let told_apart: BTreeSet<&str> = question.told_apart().copied().collect();
+        match Vec::from_iter(told_apart).as_slice() {
+            [] => Self::Visits(What::Anything),
+            ["definition_id"] => Self::Visits(What::Definition),
+            ["shop_id"] => Self::Visits(What::Shop),
+            _ => Self::Uses,
+        }
+    }
+}
+
+/// Whether the members of what is asked would be counted use by use.
+pub(super) fn are_counted_by_uses(question: &Question) -> bool {
+    matches!(Of::of(question), Of::Uses)
+}
+
 /// Members of a line.
 #[derive(Default)]
 struct Came {
@@ -41,14 +58,7 @@ pub(super) struct Members {
 
 impl Members {
     pub(super) fn new(question: &Question, uses: &'static str) -> Self {
-        let only = question.only.iter().map(|(column, _)| *column);
-        let told_apart: BTreeSet<&str> = question.by.iter().copied().chain(only).collect();
-        let of = match Vec::from_iter(told_apart).as_slice() {
-            [] => Of::Visits(What::Anything),
-            ["definition_id"] => Of::Visits(What::Definition),
-            ["shop_id"] => Of::Visits(What::Shop),
-            _ => Of::Uses,
-        };
+        let of = Of::of(question);
         Self { question: question.clone(), of, uses, again: HashMap::new(), lines: BTreeMap::new() }
     }
 
