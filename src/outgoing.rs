@@ -574,8 +574,8 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         });
-        let ms = Duration::from_millis(1);
-        for (after, is_in_time) in [(LIMITS.patience - ms, true), (LIMITS.patience + ms, false)] {
+        let patience_ms = LIMITS.patience.as_millis() as u64;
+        for (after_ms, is_in_time) in [(patience_ms - 1, true), (patience_ms + 1, false)] {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let url = format!("http://{}/", listener.local_addr().unwrap());
             let outgoing = Outgoing::new(LIMITS);
@@ -585,15 +585,17 @@ mod tests {
                 while !head.ends_with(b"\r\n\r\n") {
                     head.push(stream.read_u8().await.unwrap());
                 }
-                tokio::time::advance(after).await;
+                tokio::time::advance(Duration::from_millis(after_ms)).await;
                 // Nobody may be there any more.
                 let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await;
                 stream
             };
             let (answer, _open) = tokio::join!(outgoing.ask(get(&url)), answering);
             match answer {
-                Ok(answer) => assert!(is_in_time && answer.status() == 204, "{after:?}: {answer:?}"),
-                Err(error) => assert!(!is_in_time && matches!(error, Unanswered::Late), "{after:?}: {error}"),
+                Ok(answer) => assert!(is_in_time && answer.status() == 204, "{after_ms}: {answer:?}"),
+                Err(error) => {
+                    assert!(!is_in_time && matches!(error, Unanswered::Late), "{after_ms}: {error}")
+                }
             }
         }
         awake.abort();
