@@ -17,10 +17,11 @@ use crate::ledger::Ledger;
 use crate::store::statistics::{BadStatistic, Statistic, fold, statistics};
 use crate::store::{BUCKET, Cell, Row, Statement, Store, StoreError, StoredEvent, StreamId};
 
-/// Events of one transaction where all is written by one: what they add is written within the time that a command may wait.
+/// Events of one transaction: what they add is written within the time that a command may wait for.
 const RANGE: i64 = 2_000;
 
-/// The same where commands do not wait for it: rows that many ranges touch are then written less often.
+/// How many they become, twice as many each time, where no command waits for it and there is more to do: rows that every range
+/// touches are then written less often.
 const RANGE_BESIDE: i64 = 8_000;
 
 /// Streams of one read.
@@ -74,8 +75,10 @@ pub enum StatisticsError {
 pub struct Statistics {
     folded: Vec<&'static Statistic>,
     zone: Zone,
-    /// Events of one transaction; None = as many as the engine can do with.
-    range: Option<i64>,
+    /// Events of one transaction.
+    range: i64,
+    /// What they become where commands do not wait for it.
+    range_beside: i64,
     known: Known,
 }
 
@@ -107,13 +110,13 @@ impl Statistics {
     /// These only.
     #[must_use]
     pub fn of(statistics: Vec<&'static Statistic>, zone: Zone) -> Self {
-        Self { folded: statistics, zone, range: None, known: Known::default() }
+        Self { folded: statistics, zone, range: RANGE, range_beside: RANGE_BESIDE, known: Known::default() }
     }
 
     /// The same, so many events at a time.
     #[must_use]
     pub fn with_range(self, range: i64) -> Self {
-        Self { range: Some(range), ..self }
+        Self { range, range_beside: range, ..self }
     }
 
     /// Folds the next range, in one transaction; whether there may be more at once.
@@ -151,8 +154,7 @@ impl Statistics {
         self.keep_zone(store, counted).await?;
         // Those that are further wait for the ones behind.
         let ahead = self.folded.iter().map(at).filter(|position| *position > from).min();
-        let range = self.range.unwrap_or(if store.is_shared() { RANGE_BESIDE } else { RANGE });
-        let until = ahead.unwrap_or(i64::MAX).min(from.saturating_add(range)).min(reached.head);
+        let until = ahead.unwrap_or(i64::MAX).min(from.saturating_add(self.range)).min(reached.head);
         let group: Vec<&'static Statistic> =
             self.folded.iter().copied().filter(|one| at(one) == from).collect();
         if reached.head <= from {
@@ -183,6 +185,9 @@ impl Statistics {
         let done = answers.len() >= moved && answers.iter().take(moved).all(|rows| !rows.is_empty());
         if done {
             self.known = Known { position: to, ..known };
+            if store.is_shared() && to - from == self.range {
+                self.range = (self.range * 2).min(self.range_beside);
+            }
         }
         Ok(!done || to < reached.head)
     }

@@ -138,8 +138,9 @@ impl Reads {
         Ok(found)
     }
 
-    /// A walk over the sets, and for each of them the statement itself: a LATERAL subquery can be nothing but a nested
-    /// loop, so each set's rows come in the statement's own order.
+    /// A walk over the sets, and for each of them the statement itself, so that each set's rows come in the statement's own
+    /// order. OFFSET 0 keeps it so: a simple statement would be joined with the sets in whatever way looks cheap, and on a
+    /// table that was empty when it was planned that is to read all of it for each.
     fn text_for_many(&self, sql: &'static str, parameters: &[Cell]) -> Arc<str> {
         let types: Vec<bool> = parameters.iter().map(|cell| matches!(cell, Cell::Int(_))).collect();
         let mut texts = self.texts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -154,7 +155,7 @@ impl Reads {
             let (arrays, names) = (arrays.join(", "), names.join(", "));
             format!(
                 "SELECT q.place, r.* FROM unnest({arrays}) WITH ORDINALITY AS q ({names}, place)
-                 CROSS JOIN LATERAL ({body}) AS r"
+                 CROSS JOIN LATERAL (SELECT * FROM ({body}) AS b OFFSET 0) AS r"
             )
             .into()
         });
