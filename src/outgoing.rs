@@ -594,7 +594,7 @@ mod tests {
             match answer {
                 Ok(answer) => assert!(is_in_time && answer.status() == 204, "{after_ms}: {answer:?}"),
                 Err(error) => {
-                    assert!(!is_in_time && matches!(error, Unanswered::Late), "{after_ms}: {error}")
+                    assert!(!is_in_time && matches!(error, Unanswered::Late), "{after_ms}: {error}");
                 }
             }
         }

@@ -138,9 +138,10 @@ async fn ask_for(
 ) -> Result<(Question, ask::Answer), Failure> {
     let measures = figures.iter().filter_map(|(_, measure)| Measure::named(measure));
     question.measures = measures.filter(|measure| question.has_meaning(*measure)).collect();
-    let _turn = match question.counts_uses_one_by_one() {
-        true => Some(call.app.asking.clone().acquire_owned().await.map_err(|_| Failure::TooSlow)?),
-        false => None,
+    let _turn = if question.counts_uses_one_by_one() {
+        Some(call.app.asking.clone().acquire_owned().await.map_err(|_| Failure::TooSlow)?)
+    } else {
+        None
     };
     let answer = ask::ask(call.app.ledger.store(), &question).await?;
     Ok((question, answer))

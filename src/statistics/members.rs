@@ -22,7 +22,7 @@ enum Of {
 }
 
 impl Of {
-    fn of(question: &Question) -> Self {
+    fn question(question: &Question) -> Self {
         let told_apart: BTreeSet<&str> = question.told_apart().copied().collect();
         match Vec::from_iter(told_apart).as_slice() {
             [] => Self::Visits(What::Anything),
@@ -35,7 +35,7 @@ impl Of {
 
 /// Whether the members of what is asked would be counted use by use.
 pub(super) fn are_counted_by_uses(question: &Question) -> bool {
-    matches!(Of::of(question), Of::Uses)
+    matches!(Of::question(question), Of::Uses)
 }
 
 /// Members of a line.
@@ -58,7 +58,7 @@ pub(super) struct Members {
 
 impl Members {
     pub(super) fn new(question: &Question, uses: &'static str) -> Self {
-        let of = Of::of(question);
+        let of = Of::question(question);
         Self { question: question.clone(), of, uses, again: HashMap::new(), lines: BTreeMap::new() }
     }
 

@@ -121,7 +121,7 @@ on_both_engines! {
             assert_said(&done, &format!("cannot write {path}/day=2026-11-24/events.draft"));
             assert_eq!(done.out, "");
             let there: Vec<String> = files(&folder).into_keys().filter(|name| name.contains("events-")).collect();
-            assert_eq!(there, [fits.clone()]);
+            assert_eq!(there, std::slice::from_ref(fits));
             assert_eq!(duckdb(place.path(), &[events]).remove(0), [[first_day.to_string(), first_day.to_string()]]);
         }
         // With room it goes on behind what is there.

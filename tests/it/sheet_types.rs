@@ -197,14 +197,14 @@ on_both_engines! {
     async fn by_what_a_file_is_filtered_stands_in_its_name_its_head_and_itself(engine: Engine) {
         let world = life(engine).await;
         let folder = tempfile::tempdir().unwrap();
-        let asked = "member_id=442&state=used&begin=2026-11-01&end=2027-12-31";
+        let asked = "begin=2026-11-01&end=2027-12-31&member_id=442&state=used";
         let position = world.store().head().await.unwrap().to_string();
         for format in Format::ALL {
             // However it is asked for, it stands there in one order.
             let query = "end=2027-12-31&state=used&begin=2026-11-01&member_id=442&definition_id=&lang=zh-CN";
             let path = format!("/v1/exports/coupons.{}?{query}&at={position}", format.name());
             let (headers, bytes) = file(&world, Caller::Auditor, &path).await;
-            let name = format!("coupons-{position}-member_id-442-state-used-begin-2026-11-01-end-2027-12-31.{}", format.name());
+            let name = format!("coupons-{position}-begin-2026-11-01-end-2027-12-31-member_id-442-state-used.{}", format.name());
             assert_eq!(header(&headers, "content-disposition"), format!("attachment; filename=\"{name}\""));
             assert_eq!((header(&headers, "x-export-filter"), header(&headers, "x-export-position")), (asked, position.as_str()));
             assert_ne!(header(&headers, "x-export-rows"), "0");

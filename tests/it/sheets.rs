@@ -287,7 +287,7 @@ on_both_engines! {
         world.close().await;
     }
 
-    /// The other lists are in tests/it/sheet_pages.rs.
+    /// The other lists are in `tests/it/sheet_pages.rs`.
     async fn a_file_of_coupons_shows_what_members_see(engine: Engine) {
         let world = life(engine).await;
         for (member, name) in [(439, MEMBER), (442, FRIEND)] {

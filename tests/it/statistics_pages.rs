@@ -323,7 +323,7 @@ fn assert_rows(
         let expected = if chosen_otherwise { nothing.clone() } else { counted.figures(days, &key) };
         match left.iter().position(|row| row[id] == number) {
             Some(place) => {
-                assert_figures(&left.remove(place), &FIGURES, &expected, &format!("{key:?} {days:?}"))
+                assert_figures(&left.remove(place), &FIGURES, &expected, &format!("{key:?} {days:?}"));
             }
             None => assert_eq!(expected, nothing, "no row of {key:?} in {days:?}"),
         }
