@@ -188,6 +188,9 @@ impl Statistics {
             if store.is_shared() && to - from == self.range {
                 self.range = (self.range * 2).min(self.range_beside);
             }
+        } else {
+            // Who takes so long that another has his turn takes less of it.
+            self.range = self.range.min(RANGE);
         }
         Ok(!done || to < reached.head)
     }

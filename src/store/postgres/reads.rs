@@ -29,7 +29,8 @@ struct Waiting {
 /// Reads that wait, and those who work on them.
 pub(super) struct Reads {
     pool: PgPool,
-    waiting: Mutex<VecDeque<Waiting>>,
+    /// None = nobody works on them any more.
+    waiting: Mutex<Option<VecDeque<Waiting>>>,
     arrived: Arc<Notify>,
     /// The text that asks a question of many rows.
     texts: Mutex<HashMap<Question, Arc<str>>>,
@@ -41,12 +42,12 @@ impl Reads {
         let arrived = Arc::new(Notify::new());
         let reads = Arc::new(Self {
             pool,
-            waiting: Mutex::default(),
+            waiting: Mutex::new(Some(VecDeque::new())),
             arrived: arrived.clone(),
             texts: Mutex::default(),
         });
         for _ in 0..at_a_time {
-            tokio::spawn(work(Arc::downgrade(&reads), arrived.clone()));
+            tokio::spawn(work(Worker(Arc::downgrade(&reads)), arrived.clone()));
         }
         reads
     }
@@ -55,14 +56,18 @@ impl Reads {
     pub(super) async fn query(&self, statement: Statement) -> Result<Vec<Row>, StoreError> {
         let (answer, answered) = oneshot::channel();
         let waiting = Waiting { statement, answer };
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back(waiting);
+        match &mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(queue) => queue.push_back(waiting),
+            None => return Err(StoreError::Closed),
+        }
         self.arrived.notify_one();
         answered.await.map_err(|_| StoreError::Closed)?.map_err(StoreError::Shared)
     }
 
     /// What waits longest, and whatever asks the same.
     fn next_group(&self) -> Option<Vec<Waiting>> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = queue.as_mut()?;
         let first = waiting.pop_front()?;
         let sql = first.statement.sql;
         let mut group = vec![first];
@@ -169,10 +174,23 @@ impl Drop for Reads {
     }
 }
 
-async fn work(reads: Weak<Reads>, arrived: Arc<Notify>) {
+/// One who works on reads. Where its runtime ends, whoever waits for it on a thread of his own is told so: he would wait for
+/// ever, and the runtime for him.
+struct Worker(Weak<Reads>);
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // Where one panics the others go on.
+        if let Some(reads) = self.0.upgrade().filter(|_| !std::thread::panicking()) {
+            *reads.waiting.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+    }
+}
+
+async fn work(worker: Worker, arrived: Arc<Notify>) {
     loop {
         let next = arrived.notified();
-        let Some(reads) = reads.upgrade() else { return };
+        let Some(reads) = worker.0.upgrade() else { return };
         if let Some(group) = reads.next_group() {
             reads.answer(group).await;
         } else {
@@ -248,7 +266,20 @@ pub(super) fn read_row(row: &PgRow, from: usize) -> Result<Row, StoreError> {
 
 #[cfg(test)]
 mod tests {
-    use super::with_names;
+    use super::*;
+
+    #[test]
+    fn who_reads_beside_a_runtime_that_ends_is_told_so() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let reads = runtime.block_on(async {
+            let nobody = PgPool::connect_lazy("postgres://127.0.0.1:1/nobody").unwrap();
+            Reads::start(nobody, 2)
+        });
+        drop(runtime);
+        let beside = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let answer = beside.block_on(reads.query(Statement::new("SELECT 1", [])));
+        assert!(matches!(answer, Err(StoreError::Closed)), "{answer:?}");
+    }
 
     #[test]
     fn parameters_become_columns_of_the_sets() {
