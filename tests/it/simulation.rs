@@ -430,7 +430,7 @@ impl Simulation {
         if let (Some(key), true) =
             (key, !matches!(route, "/client/couponinfo" | "/wechat/receive" | "/elecoupons/import"))
         {
-            let answered = wrote.then_some(reply.body);
+            let answered = self.decided_since(before).await.then_some(reply.body);
             self.keyed.push(Keyed { key, who, route, body, answered });
         }
         if wrote {
@@ -548,6 +548,14 @@ impl Simulation {
     async fn head(&self) -> i64 {
         let sql = "SELECT position FROM log_head WHERE bucket = $1";
         self.world.store().query(Statement::new(sql, [BUCKET.into()])).await.unwrap()[0].int(0)
+    }
+
+    /// Whether more than a reading was written: who only reads uses up no key.
+    async fn decided_since(&self, position: i64) -> bool {
+        let sql = "SELECT COUNT(*) FROM events
+                   WHERE bucket = $1 AND position > $2 AND aggregate_type <> 'reading'";
+        let rows = self.world.store().query(Statement::new(sql, [BUCKET.into(), position.into()])).await;
+        rows.unwrap()[0].int(0) > 0
     }
 
     /// Writes down what time has done; the comparisons that follow see that no answer changed.
