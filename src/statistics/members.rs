@@ -12,6 +12,9 @@ use super::period::values;
 use super::visits::{Grain, TABLE, Visits, What};
 use crate::store::{Row, StoreError};
 
+/// The most spans of days that a statement names one by one.
+const MAX_SPANS: usize = 8;
+
 /// Where members are counted.
 #[derive(Clone, Copy)]
 enum Of {
@@ -131,19 +134,39 @@ fn of_visits(question: &Question, what: What) -> Vec<String> {
     let only: Vec<_> = question.only.iter().map(|(_, ids)| ("id", ids.clone())).collect();
     let by = if question.by.is_empty() { "" } else { ", t.id" };
     let (what, only) = (what as i64, only_text(&only));
-    // Each grain by itself, and the spans before the rows: joined by either, PostgreSQL would read the whole table.
-    let statement = |(grain, spans): (Grain, Vec<[i64; 4]>)| {
+    // Each grain by itself, and a span's days said in words: joined, PostgreSQL may read the whole table and then choose.
+    let rows = |grain: Grain, beside: &str, [starts, first, last]: [&str; 3]| {
         format!(
-            "WITH asked (starts, first, last, is_open) AS (VALUES {}),
-               newest (month) AS
-                 (SELECT COALESCE(MAX(day), 0) / 100 * 100 FROM {TABLE} WHERE bucket = $1 AND what = 0 AND grain = 1),
+            "SELECT {starts}{by}, t.member_set, t.again_set FROM {beside}{TABLE} AS t
+             WHERE t.bucket = $1 AND t.what = {what} AND t.grain = {} AND t.day >= {first} AND t.day <= {last}{only}",
+            grain as i64,
+        )
+    };
+    let newest = format!(
+        "SELECT COALESCE(MAX(day), 0) / 100 * 100 AS month FROM {TABLE} WHERE bucket = $1 AND what = 0 AND grain = 1"
+    );
+    let statement = |(grain, spans): (Grain, Vec<[i64; 4]>)| {
+        if spans.len() <= MAX_SPANS {
+            let of_span = |[starts, first, last, is_open]: &[i64; 4]| {
+                let starts = format!("CAST({starts} AS BIGINT)");
+                let first = match is_open {
+                    0 => first.to_string(),
+                    _ => format!(
+                        "(SELECT CASE WHEN month > {first} THEN month ELSE {first} END FROM ({newest}) AS n)"
+                    ),
+                };
+                rows(grain, "", [&starts, &first, &last.to_string()])
+            };
+            return spans.iter().map(of_span).collect::<Vec<_>>().join(" UNION ALL ");
+        }
+        format!(
+            "WITH asked (starts, first, last, is_open) AS (VALUES {}), newest (month) AS ({newest}),
                spans (starts, first, last) AS MATERIALIZED
                  (SELECT starts, CASE WHEN is_open = 1 AND month > first THEN month ELSE first END, last
                   FROM newest CROSS JOIN asked)
-             SELECT s.starts{by}, t.member_set, t.again_set FROM spans AS s CROSS JOIN {TABLE} AS t
-             WHERE t.bucket = $1 AND t.what = {what} AND t.grain = {} AND t.day >= s.first AND t.day <= s.last{only}",
+             {}",
             values(spans),
-            grain as i64,
+            rows(grain, "spans AS s CROSS JOIN ", ["s.starts", "s.first", "s.last"]),
         )
     };
     let of_grains = [(Grain::Day, days), (Grain::Month, months)].into_iter();
