@@ -1,5 +1,5 @@
-//! What is written down of an export: who asked for what, how far it is, where its file lies. Every export has a row, those
-//! that were answered at once too, and keeps it: it tells who took what away.
+//! What is written down of an export: who asked for what, how far it is, where its file lies. Every export of a list has a
+//! row, those that were answered at once too, and keeps it: it tells who took what away.
 
 use super::{Format, Head, Selection, Sheet};
 use crate::audit::at::AsOf;

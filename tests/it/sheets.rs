@@ -155,12 +155,18 @@ on_both_engines! {
         let world = life(engine).await;
         count_all(&world).await;
         let folder = tempfile::tempdir().unwrap();
-        let days = "start=2026-01-01&end=2027-12-31";
-        let measures = "issued,used,used_cents,outstanding_cents,average_score,redemption_rate,median_days,members,expired_cents";
+        let (days, only_some) = ("start=2026-01-01&end=2027-12-31", "&only=source:0,5,8");
+        let of_both = "redeemed,reversed,reviewed,score,redeemed_cents,reversed_cents,\
+                       average_score,median_days,members,returning_members,used,used_cents";
+        let measures = format!("{of_both},issued,claimed,viewed,given,withdrawn,lapsed,received,expired,voided,outstanding,\
+                       issued_cents,expired_cents,voided_cents,outstanding_cents,redemption_rate");
         let names = format!("start,end,definition_id,source,{measures}");
-        let figures = format!("{days}&measures={measures}&by=definition_id,source&grain=month&only=source:0,5,8");
+        let by_shop = format!("{days}&measures={of_both}&by=shop_id,employee_id,partner_id&grain=week");
+        let names_by_shop = format!("start,end,shop_id,employee_id,partner_id,{of_both}");
+        let figures = format!("{days}&measures={measures}&by=definition_id,source&grain=month{only_some}");
         for (report, query, names) in [
             ("figures", figures.as_str(), names.as_str()),
+            ("figures", by_shop.as_str(), names_by_shop.as_str()),
             ("cohorts", "start=2026-11-01&issued=day&used=week", "start,end,issued"),
             ("funnel", days, "start,end,issued,seen,used"),
         ] {
@@ -193,8 +199,8 @@ on_both_engines! {
                 assert_eq!(header(&headers, "x-export-position"), position);
                 assert_eq!(header(&headers, "x-export-rows"), expected.len().to_string());
                 let asked = header(&headers, "x-export-filter");
-                let only = asked.ends_with("&only=source:0,5,8");
-                assert!(asked.starts_with("start=2026-") && only == (report == "figures"), "{asked}");
+                let only = asked.ends_with(only_some);
+                assert!(asked.starts_with("start=2026-") && only == query.ends_with(only_some), "{asked}");
                 let at = folder.path().join(format!("file.{}", format.name()));
                 std::fs::write(&at, &bytes).unwrap();
                 let rows = match format {
@@ -217,7 +223,7 @@ on_both_engines! {
             }
         }
         // In another language, and of nothing: heads alone.
-        let nothing = "/v1/exports/figures.csv?lang=zh-TW&measures=issued,used_cents&by=shop_id&only=shop_id:999";
+        let nothing = "/v1/exports/figures.csv?lang=zh-TW&measures=issued,used_cents&by=shop_id&only=shop_id:9007199254740991";
         let (_, bytes) = file(&world, Caller::Auditor, nothing).await;
         assert_eq!(String::from_utf8(bytes).unwrap(), "起始日,結束日,門店ID,發放,已使用金額\r\n");
         for wrong in ["by=colour", "measures=joy", "start=2026-11-30&end=2026-11-01", "start=2026-02-30", "grain=hour",

@@ -699,6 +699,8 @@ on_both_engines! {
             ("figures?measures=seen&by=shop_id", "no statistic has"),
             ("figures?grain=day&start=1900-01-01", "more than 1000 periods"),
             ("figures?only=shop_id", "only is shop_id:1,2;source:8"),
+            ("figures?only=shop_id:9007199254740992", "only is shop_id:1,2;source:8"),
+            ("figures?only=shop_id:-1", "only is shop_id:1,2;source:8"),
             ("figures?only=shop_id:1;shop_id:2", "only is shop_id:1,2;source:8"),
             ("figures?only=shop_id:1%20OR%201=1", "only is shop_id:1,2;source:8"),
             ("figures?only=shop_id%3D1)--:1", "nothing is told apart by"),

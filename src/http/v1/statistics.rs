@@ -17,7 +17,7 @@ use crate::refusal::{BAD_PARAMETERS, Wrong};
 use crate::statistics::ask::{self, Answer, Measure, Question, Value};
 use crate::statistics::cohorts::{self, Cohorts};
 use crate::statistics::period::{Grain, Period, periods};
-use crate::value::{MAX_ID, hex};
+use crate::value::{MAX_ID, hex, parse_int};
 
 /// The most periods of one answer.
 const MAX_PERIODS: usize = 1_000;
@@ -192,10 +192,12 @@ fn only(text: &str) -> Result<Vec<(&'static str, Vec<i64>)>, Failure> {
         let shape = || wrong(format!("only is shop_id:1,2;source:8, and not {part}"));
         let (column, numbers) = part.split_once(':').ok_or_else(shape)?;
         let column = known(column.trim())?;
-        let numbers: Result<Vec<i64>, _> =
-            words(numbers).map(str::parse::<u32>).map(|one| one.map(i64::from)).collect();
+        let numbers: Result<Vec<i64>, _> = words(numbers).map(|one| parse_int(one, 0, MAX_ID)).collect();
         let numbers = numbers.map_err(|_| shape())?;
-        if numbers.is_empty() || only.iter().any(|(other, _)| *other == column) {
+        if numbers.is_empty()
+            || numbers.iter().any(|number| !(0..=MAX_ID).contains(number))
+            || only.iter().any(|(other, _)| *other == column)
+        {
             return Err(shape());
         }
         only.push((column, numbers));
