@@ -327,26 +327,32 @@ pub(crate) fn moved(follower: &Follower, from: i64, to: i64) -> Statement {
     Statement::new(sql, cells)
 }
 
-/// An event is not where it must be: whoever went on behind it would have skipped it.
-pub(crate) fn missing(expected: i64, found: i64) -> StoreError {
+/// An event is not where it must be: whoever went on behind it would have skipped it. The same words for as long as it is.
+fn missing(position: i64) -> StoreError {
     StoreError::Corrupt {
         table: "events".to_owned(),
         column: "position".to_owned(),
-        what: format!("{expected} is missing: {found} follows in its place"),
+        what: format!("{position} is missing"),
     }
 }
 
-/// The events that follow a position one by one; an error where the first does not.
-pub(crate) fn gapless(after: i64, mut events: Vec<StoredEvent>) -> Result<Vec<StoredEvent>, StoreError> {
+/// So many events that follow a position one by one, up to the first that is missing; an error where that is the very next.
+pub(crate) async fn events_after(
+    store: &Store,
+    after: i64,
+    limit: i64,
+) -> Result<Vec<StoredEvent>, StoreError> {
+    // Read before them: what it counts is there, or was taken away.
+    let head = store.head().await?;
+    gapless(after, head, store.events_after(after, limit).await?).ok_or_else(|| missing(after + 1))
+}
+
+/// Those that follow one by one; None where the next is not there, and the log ends further than that.
+pub(crate) fn gapless(after: i64, head: i64, mut events: Vec<StoredEvent>) -> Option<Vec<StoredEvent>> {
     let follows = |(event, expected): &(&StoredEvent, i64)| event.position == *expected;
     let number = events.iter().zip(after + 1..).take_while(follows).count();
-    match events.first() {
-        Some(first) if number == 0 => Err(missing(after + 1, first.position)),
-        _ => {
-            events.truncate(number);
-            Ok(events)
-        }
-    }
+    events.truncate(number);
+    (number > 0 || head <= after).then_some(events)
 }
 
 #[cfg(test)]

@@ -9,33 +9,32 @@ use crate::ledger::Ledger;
 use crate::store::{BUCKET, Statement, StoreError};
 use crate::value::random;
 
+/// A lease's value is the Unix second at which it ends, times this, plus the number of who holds it.
+pub const HOLDERS: i64 = 1_000_000_000;
+
 /// Takes or renews a lease for so long; false while another process has it.
 pub async fn take(ledger: &Ledger, name: &str, for_ms: i64) -> Result<bool, StoreError> {
     let now_ms = ledger.clock().now_ms();
-    // The low digits name the holder, so that one process can renew what is its own.
-    let value = (now_ms + for_ms) / 1_000 * 1_000 + holder();
-    let rows = ledger
-        .store()
-        .write(vec![Statement::new(
-            "INSERT INTO checkpoints (bucket, name, value) VALUES ($1, $2, $3)
-             ON CONFLICT (bucket, name) DO UPDATE SET value = excluded.value
-             WHERE checkpoints.value < $4 OR checkpoints.value % 1000 = $5 RETURNING value",
-            [BUCKET.into(), name.into(), value.into(), now_ms.into(), holder().into()],
-        )])
-        .await?;
+    let value = (now_ms + for_ms) / 1_000 * HOLDERS + holder();
+    let not_over = (now_ms / 1_000 + 1) * HOLDERS;
+    let sql = "INSERT INTO checkpoints (bucket, name, value) VALUES ($1, $2, $3)
+               ON CONFLICT (bucket, name) DO UPDATE SET value = excluded.value
+               WHERE checkpoints.value < $4 OR checkpoints.value % 1000000000 = $5 RETURNING value";
+    let cells = [BUCKET.into(), name.into(), value.into(), not_over.into(), holder().into()];
+    let rows = ledger.store().write(vec![Statement::new(sql, cells)]).await?;
     Ok(rows.first().is_some_and(|rows| !rows.is_empty()))
 }
 
-/// Lets others have a lease at once, where this process holds it.
+/// Lets others have at once what this process holds by a name, in which `%` stands for any text.
 pub async fn release(ledger: &Ledger, name: &str) -> Result<(), StoreError> {
-    let sql = "DELETE FROM checkpoints WHERE bucket = $1 AND name = $2 AND value % 1000 = $3";
-    ledger.store().write(vec![Statement::new(sql, [BUCKET.into(), name.into(), holder().into()])]).await?;
-    Ok(())
+    let sql = "DELETE FROM checkpoints WHERE bucket = $1 AND name LIKE $2 AND value % 1000000000 = $3";
+    let cells = [BUCKET.into(), name.into(), holder().into()];
+    ledger.store().write(vec![Statement::new(sql, cells)]).await.map(drop)
 }
 
-/// This process's number among the few that share a ledger.
+/// This process's number among those that share a ledger: two have the same once in a thousand million.
 #[must_use]
 pub fn holder() -> i64 {
     static HOLDER: OnceLock<i64> = OnceLock::new();
-    *HOLDER.get_or_init(|| i64::from(u16::from_le_bytes(random())) % 1_000)
+    *HOLDER.get_or_init(|| i64::from(u32::from_le_bytes(random())) % HOLDERS)
 }

@@ -403,9 +403,7 @@ fn lease_name(job_id: i64) -> String {
 
 /// Lets other servers go on with what this one works on.
 pub async fn release_leases(ledger: &Ledger) -> Result<(), StoreError> {
-    let sql = "DELETE FROM checkpoints WHERE bucket = $1 AND name LIKE 'job % lease' AND value % 1000 = $2";
-    ledger.store().write(vec![Statement::new(sql, [BUCKET.into(), lease::holder().into()])]).await?;
-    Ok(())
+    lease::release(ledger, "job % lease").await
 }
 
 /// Carries a job out until it is done, paused, cancelled, or another server's.

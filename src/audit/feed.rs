@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::followers::events_after;
 use crate::store::{Store, StoreError, StoredEvent};
 
 /// Which events are wanted: of these names, and of these streams; none named = any.
@@ -132,7 +133,7 @@ fn corrupt(event: &StoredEvent, column: &str, what: &str) -> StoreError {
 
 /// Events behind a position, as lines.
 pub async fn feed(store: &Store, asked: &Asked) -> Result<Lines, StoreError> {
-    let events = store.events_after(asked.after, asked.limit).await?;
+    let events = events_after(store, asked.after, asked.limit).await?;
     let next_after = events.last().map_or(asked.after, |event| event.position);
     let mut lines = String::new();
     for event in events.iter().filter(|event| asked.filter.wants(event)) {

@@ -1,11 +1,13 @@
 //! `coupon-ledger serve`: opens the ledger, listens, says where everything is, and ends cleanly.
 
 use std::io::Write as _;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures::FutureExt as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
@@ -48,6 +50,9 @@ use crate::wechat::{Wechat, WechatApp, WechatOptions};
 
 /// How often the sweep looks, sessions that have ended are cleared, and the revoked tokens and the good keys are read again.
 const HOUSEKEEPING: Duration = Duration::from_secs(20);
+
+/// How long what has panicked rests before it begins again.
+const BEGIN_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// How often what was refused is written down, and how long that may take at the end.
 const REFUSALS: Duration = Duration::from_secs(60);
@@ -104,21 +109,25 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
     let setup = setup.map(|code| format!("{}/setup#{code}", app.options.public_url.trim_end_matches('/')));
     print_banner(&context, &ledger, (&url, setup.as_deref()), demo)?;
 
-    let mut background = JoinSet::new();
-    background.spawn(keep_house(app.clone()));
-    background.spawn(write_down_refusals(app.clone()));
-    background.spawn(run_jobs(ledger.clone()));
-    background.spawn(run_granting(ledger.clone()));
-    background.spawn(run_exports(ledger.clone(), app.options.exports.clone()));
-    background.spawn(follow_erasures(ledger.clone(), erased_until));
-    background.spawn(run_messages(ledger.clone(), messages));
-    spawn_feeds(&mut background, &ledger, &options)?;
+    let mut background = Background { ledger: ledger.clone(), tasks: JoinSet::new() };
+    let house = app.clone();
+    background.keep("house", move |_| keep_house(house.clone()));
+    let refusing = app.clone();
+    background.keep("refusals", move |_| write_down_refusals(refusing.clone()));
+    background.keep("jobs", run_jobs);
+    background.keep("granting", run_granting);
+    let exports = app.options.exports.clone();
+    background.keep("exports", move |ledger| run_exports(ledger, exports.clone()));
+    background.keep("erasures", move |ledger| follow_erasures(ledger, erased_until));
+    background.keep("messages", move |ledger| run_messages(ledger, messages.clone()));
+    spawn_feeds(&mut background, &options)?;
     let tlog = TlogOptions { folder: context.folder.clone(), witnesses };
-    background.spawn(run_tlog(ledger.clone(), tlog));
-    background.spawn(followers::frame::run(ledger.clone(), Statistics::new(ledger.zone())?));
+    background.keep("tlog", move |ledger| run_tlog(ledger, tlog.clone()));
+    let statistics = Statistics::new(ledger.zone())?;
+    background.tasks.spawn(followers::frame::run(ledger.clone(), statistics));
     if let hours @ 1.. = options.verify_every_hours.unwrap_or(24) {
-        let every = Duration::from_secs(u64::from(hours) * 3_600);
-        background.spawn(run_verify(ledger.clone(), context.folder.clone(), every));
+        let (folder, every) = (context.folder.clone(), Duration::from_secs(u64::from(hours) * 3_600));
+        background.keep("verify", move |ledger| run_verify(ledger, folder.clone(), every));
     }
     let (stopping, stopped) = tokio::sync::oneshot::channel();
     let stop = {
@@ -135,7 +144,7 @@ pub(super) async fn run(context: Context, options: Serve) -> Result<(), Failed> 
     };
     let limits = server_options(&options, proxies);
     server::serve(listener, app.router(), limits, stop).await;
-    background.shutdown().await;
+    background.tasks.shutdown().await;
     let written = tokio::time::timeout(LAST_WORDS, app.watch.write_down(&ledger)).await;
     if !matches!(written, Ok(Ok(()))) {
         tracing::warn!("what was refused in the last minute could not be written down");
@@ -163,13 +172,40 @@ async fn give_back_leases(ledger: &Ledger) {
     }
 }
 
+/// What goes on beside the answers for as long as the server runs.
+struct Background {
+    ledger: Ledger,
+    tasks: JoinSet<()>,
+}
+
+impl Background {
+    /// Begins a task that never ends by itself. One that panics says so, and begins again.
+    fn keep<F>(&mut self, name: &'static str, begin: impl Fn(Ledger) -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let ledger = self.ledger.clone();
+        self.tasks.spawn(async move {
+            while let Err(panic) = AssertUnwindSafe(begin(ledger.clone())).catch_unwind().await {
+                let error = followers::frame::panicked(panic.as_ref());
+                tracing::error!(
+                    task = name,
+                    error,
+                    "what goes on in the background has failed and begins again"
+                );
+                tokio::time::sleep(BEGIN_AGAIN_AFTER).await;
+            }
+        });
+    }
+}
+
 /// Tells those who follow from outside: webhooks, and NATS where it is wanted.
-fn spawn_feeds(background: &mut JoinSet<()>, ledger: &Ledger, options: &Serve) -> anyhow::Result<()> {
+fn spawn_feeds(background: &mut Background, options: &Serve) -> anyhow::Result<()> {
     let delivery = DeliveryOptions { policy: webhook_policy(options)?, ..DeliveryOptions::default() };
-    background.spawn(run_webhooks(ledger.clone(), delivery));
+    background.keep("webhooks", move |ledger| run_webhooks(ledger, delivery.clone()));
     #[cfg(feature = "nats")]
     if let Some(publish) = nats_options(options)? {
-        background.spawn(followers::frame::run(ledger.clone(), Publisher::new(publish)));
+        background.tasks.spawn(followers::frame::run(background.ledger.clone(), Publisher::new(publish)));
     }
     Ok(())
 }

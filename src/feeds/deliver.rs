@@ -17,7 +17,8 @@ use tokio::task::JoinSet;
 
 use super::webhooks::{self, MAX_RESENDS, MAX_WEBHOOKS, WebhookPolicy};
 use crate::audit::feed::{Filter, line};
-use crate::followers::gapless;
+use crate::followers::events_after;
+use crate::followers::frame::caught;
 use crate::identity::Caller;
 use crate::lease;
 use crate::ledger::{ExecuteError, Ledger, Meta};
@@ -49,6 +50,9 @@ const LONGEST_PAUSE_MS: i64 = 3_600_000;
 
 /// For how long an event is tried.
 pub const GIVE_UP_AFTER_MS: i64 = 24 * 3_600_000;
+
+/// How often at least: while our side is away nobody tries.
+const FEWEST_TRIES: i64 = 10;
 
 /// How long a process may be silent before another one sends in its place, and when it says that it is there.
 const LEASE_MS: i64 = 15_000;
@@ -251,9 +255,8 @@ impl Outbox {
         let mut end = lane.position;
         let mut events = Vec::new();
         while end - lane.position < SCAN {
-            let page = self.ledger.store().events_after(end, limit).await?;
-            let page = match gapless(end, page) {
-                // What comes before the gap is sent before it stops there.
+            let page = match events_after(self.ledger.store(), end, limit).await {
+                // What comes before is sent before it stops there.
                 Err(_) if end > lane.position => break,
                 page => page?,
             };
@@ -349,7 +352,9 @@ impl Outbox {
         }
         let (to, failing) = match &step.failed {
             None => (step.to, None),
-            Some((event, Untaken::Said(why))) if now_ms - since_ms >= GIVE_UP_AFTER_MS => {
+            Some((event, Untaken::Said(why)))
+                if now_ms - since_ms >= GIVE_UP_AFTER_MS && attempts >= FEWEST_TRIES =>
+            {
                 tracing::warn!(webhook = webhook.id, position = event.position, why, "an event was given up");
                 let tried = Tried { attempts, since_ms, why };
                 beside.push(given_up(webhook.id, event, &tried, now_ms));
@@ -488,8 +493,10 @@ fn next_try(tried: &Tried<'_>, now_ms: i64) -> i64 {
     let doublings = u32::try_from(tried.attempts - 1).unwrap_or(0).min(20);
     let pause_ms = (FIRST_PAUSE_MS << doublings).min(LONGEST_PAUSE_MS);
     let jitter_ms = i64::from(u16::from_le_bytes(random())) * pause_ms / 5 / i64::from(u16::MAX);
+    let next_ms = now_ms + pause_ms + jitter_ms;
     let last_ms = tried.since_ms + GIVE_UP_AFTER_MS;
-    (now_ms + pause_ms + jitter_ms).min(last_ms.max(now_ms + 1))
+    // It is tried after its day only where our side was away for a part of that.
+    if last_ms > now_ms { next_ms.min(last_ms) } else { next_ms }
 }
 
 fn given_up(id: i64, event: &StoredEvent, tried: &Tried<'_>, now_ms: i64) -> Statement {
@@ -525,54 +532,46 @@ fn lease_name((webhook_id, lane): LaneKey) -> String {
 
 /// Lets other servers go on at once with what this one sends.
 pub async fn release_leases(ledger: &Ledger) -> Result<(), StoreError> {
-    if !ledger.store().is_shared() {
-        return Ok(());
-    }
-    let sql =
-        "DELETE FROM checkpoints WHERE bucket = $1 AND name LIKE 'webhook % lease' AND value % 1000 = $2";
-    ledger.store().write(vec![Statement::new(sql, [BUCKET.into(), lease::holder().into()])]).await.map(drop)
+    if ledger.store().is_shared() { lease::release(ledger, "webhook % lease").await } else { Ok(()) }
 }
 
 /// Sends for as long as the server runs, each lane on a task of its own.
 pub async fn run_webhooks(ledger: Ledger, options: DeliveryOptions) {
     let outbox = Arc::new(Outbox::new(ledger, options));
-    let metrics = outbox.ledger.metrics().clone();
-    let failed = move |fails: bool| {
-        let labels = FollowerLabels { follower: "webhooks" };
-        metrics.follower_failed.get_or_create(&labels).set(i64::from(fails));
-    };
     let mut working = JoinSet::new();
     let mut busy: HashSet<LaneKey> = HashSet::new();
+    // What our own side keeps from going on, as long as it is due, and when it was last tried.
+    let mut standing: HashMap<LaneKey, Instant> = HashMap::new();
     loop {
-        while let Some(ended) = working.try_join_next() {
-            match ended {
-                Ok(key) => drop(busy.remove(&key)),
-                Err(error) if error.is_cancelled() => {}
-                Err(error) => {
-                    // Which one it was is not known: the others find their lanes as they are.
-                    tracing::error!(%error, "sending to a webhook has ended");
-                    working.abort_all();
-                    busy.clear();
-                }
-            }
+        while let Some(Ok((key, stands))) = working.try_join_next() {
+            busy.remove(&key);
+            if stands {
+                standing.insert(key, Instant::now())
+            } else {
+                standing.remove(&key)
+            };
         }
         match outbox.due().await {
             Ok(due) => {
-                for key in due.iter().map(Due::key).filter(|key| busy.insert(*key)) {
-                    let (outbox, failed) = (outbox.clone(), failed.clone());
+                let due: HashSet<LaneKey> = due.iter().map(Due::key).collect();
+                standing.retain(|key, _| due.contains(key));
+                let rests = |key: &LaneKey| standing.get(key).is_some_and(|at| at.elapsed() < AFTER_ERROR);
+                for key in due.into_iter().filter(|key| !rests(key) && busy.insert(*key)) {
+                    let outbox = outbox.clone();
                     working.spawn(async move {
-                        let worked = outbox.work(key).await;
-                        failed(worked.is_err());
-                        if let Err(error) = worked {
-                            tracing::error!(webhook = key.0, lane = key.1, %error, "a webhook stands still");
-                            tokio::time::sleep(AFTER_ERROR).await;
+                        let worked = caught(outbox.work(key)).await;
+                        if let Err(error) = &worked {
+                            tracing::error!(webhook = key.0, lane = key.1, error, "a webhook stands still");
                         }
-                        key
+                        (key, worked.is_err())
                     });
                 }
             }
             Err(error) => tracing::warn!(%error, "which webhooks are due could not be read"),
         }
+        let labels = FollowerLabels { follower: "webhooks" };
+        let metrics = outbox.ledger.metrics();
+        metrics.follower_failed.get_or_create(&labels).set(i64::from(!standing.is_empty()));
         tokio::time::sleep(TICK).await;
     }
 }

@@ -18,7 +18,7 @@ use async_nats::{ConnectOptions, ServerAddr};
 
 use crate::audit::feed::line;
 use crate::followers::frame::Follow;
-use crate::followers::{self, Follower, NATS, gapless, move_checkpoint};
+use crate::followers::{self, Follower, NATS, events_after, move_checkpoint};
 use crate::ledger::Ledger;
 use crate::store::{StoreError, StoredEvent};
 
@@ -255,7 +255,7 @@ impl Follow for Publisher {
             let stream = self.options.stream.clone();
             return Err(NatsError::Ahead { stream, published: after, head });
         }
-        let events = gapless(after, ledger.store().events_after(after, PAGE).await?)?;
+        let events = events_after(ledger.store(), after, PAGE).await?;
         let (acknowledged, outcome) = self.publish(&link, &events).await;
         let to = after + acknowledged as i64;
         if to != from {

@@ -4,7 +4,12 @@
 //! ([`moved`](super::moved)), so that two who believe to have the turn do no harm. Nothing is on the append's path. What keeps
 //! it from going on is in the log, in the metrics and on its page, and it is tried again until somebody has mended it.
 
+use std::any::Any;
+use std::fmt::Display;
+use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
+
+use futures::FutureExt as _;
 
 use super::{Follower, is_paused, note};
 use crate::lease;
@@ -45,7 +50,7 @@ pub async fn run(ledger: Ledger, mut follow: impl Follow) {
     let mut measured: Option<Instant> = None;
     loop {
         let outcome = match may_step(&ledger, &mut turn).await {
-            Ok(true) => follow.step(&ledger).await.map_err(|error| error.to_string()),
+            Ok(true) => caught(follow.step(&ledger)).await,
             Ok(false) => Ok(false),
             Err(error) => Err(error.to_string()),
         };
@@ -58,6 +63,22 @@ pub async fn run(ledger: Ledger, mut follow: impl Follow) {
             tokio::time::sleep(TICK).await;
         }
     }
+}
+
+/// Does a step; what panics in it is an error like any other, so that it is said and tried again.
+pub(crate) async fn caught<T, E: Display>(step: impl Future<Output = Result<T, E>>) -> Result<T, String> {
+    match AssertUnwindSafe(step).catch_unwind().await {
+        Ok(outcome) => outcome.map_err(|error| error.to_string()),
+        Err(panic) => Err(panicked(panic.as_ref())),
+    }
+}
+
+/// What a panic has said.
+#[must_use]
+pub fn panicked(panic: &(dyn Any + Send)) -> String {
+    let said = panic.downcast_ref::<String>().map(String::as_str);
+    let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("panicked: {}", said.unwrap_or("and said nothing"))
 }
 
 async fn may_step(ledger: &Ledger, turn: &mut Turn) -> Result<bool, StoreError> {

@@ -11,7 +11,7 @@ use cqrs_es::Aggregate as _;
 use super::{KEEP_READ_MS, MessageKind, NewMessage, Reason, writing};
 use crate::coupon::{Coupon, CouponEvent, Issue, Source};
 use crate::entity::{CorruptEvent, decode, fold, id_of, stream_of};
-use crate::followers::{self, MESSAGES, missing, moved};
+use crate::followers::{self, MESSAGES, events_after, moved};
 use crate::job::{Job, Work};
 use crate::ledger::Ledger;
 use crate::store::{Statement, Store, StoreError, StoredEvent};
@@ -63,12 +63,7 @@ pub async fn follow_by(ledger: &Ledger, is_handed_over: bool, page: i64) -> Resu
     let mut to = from;
     let mut messages = Vec::new();
     for _ in 0..PAGES {
-        let events = store.events_after(to, page).await?;
-        for (event, expected) in events.iter().zip(to + 1..) {
-            if event.position != expected {
-                return Err(missing(expected, event.position).into());
-            }
-        }
+        let events = events_after(store, to, page).await?;
         let tells = |event: &&StoredEvent| event.position > tells_after && event.recorded_at_ms >= oldest_ms;
         messages.extend(messages_of(store, events.iter().filter(tells)).await?);
         followed.events += events.len();

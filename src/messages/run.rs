@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::hand_over::{MessageWebhook, run_hand_over};
 use super::{MessageError, follow, forget, remind};
-use crate::followers::frame::{self, Follow, Said, is_due};
+use crate::followers::frame::{self, Follow, Said, caught, is_due};
 use crate::followers::{self, Follower, MESSAGES, REMINDERS};
 use crate::ledger::Ledger;
 
@@ -68,12 +68,11 @@ async fn run_remind(ledger: &Ledger, days: u32, is_handed_over: bool) {
     let mut forgot: Option<Instant> = None;
     followers::note(ledger, &REMINDERS, None).await;
     loop {
-        let outcome = remind(ledger, days, is_handed_over).await;
+        let outcome = caught(remind(ledger, days, is_handed_over)).await;
         if let Ok(Some(messages @ 1..)) = outcome {
             tracing::info!(messages, "members were told which coupons end soon");
         }
-        let error = outcome.err().map(|error| error.to_string());
-        said.outcome(ledger, error.as_deref()).await;
+        said.outcome(ledger, outcome.as_ref().err().map(String::as_str)).await;
         if is_due(forgot, FORGET_EVERY) {
             match forget(ledger.store(), ledger.clock().now_ms()).await {
                 // At once again where there is more; whoever writes comes in between.

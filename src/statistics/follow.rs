@@ -1,6 +1,7 @@
 //! Folds the log into every statistic, range by range.
 
 use std::collections::{BTreeSet, HashMap};
+use std::panic::resume_unwind;
 
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
@@ -12,7 +13,7 @@ use crate::clock::Zone;
 use crate::coupon::{Coupon, CouponEvent, Source};
 use crate::entity::{CorruptEvent, decode, id_of};
 use crate::followers::frame::Follow;
-use crate::followers::{Follower, STATISTICS};
+use crate::followers::{Follower, STATISTICS, gapless};
 use crate::ledger::Ledger;
 use crate::store::statistics::{BadStatistic, Statistic, fold, statistics};
 use crate::store::{BUCKET, Cell, Row, Statement, Store, StoreError, StoredEvent, StreamId};
@@ -22,7 +23,7 @@ const RANGE: i64 = 2_000;
 
 /// How many they become, twice as many each time, where no command waits for it and there is more to do: rows that every range
 /// touches are then written less often.
-const RANGE_BESIDE: i64 = 8_000;
+const RANGE_BESIDE: i64 = 4_000;
 
 /// Streams of one read.
 const STREAMS: usize = 500;
@@ -45,14 +46,9 @@ pub enum StatisticsError {
     /// An event cannot be understood.
     #[error("corrupt event: {0}")]
     Corrupt(#[from] Box<CorruptEvent>),
-    /// A position is missing.
-    #[error("position {expected} is missing: {found} follows in its place")]
-    Missing {
-        /// Which.
-        expected: i64,
-        /// What is there.
-        found: i64,
-    },
+    /// An event is not where it must be.
+    #[error("position {0} is missing")]
+    Missing(i64),
     /// A file makes no statistic.
     #[error(transparent)]
     File(#[from] BadStatistic),
@@ -161,8 +157,8 @@ impl Statistics {
             return Ok(false);
         }
         let events = log.bare_events_after(from, until - from).await?;
-        let Some(last) = events.last() else { return Ok(false) };
-        let to = last.position;
+        let events = gapless(from, reached.head, events).ok_or(StatisticsError::Missing(from + 1))?;
+        let to = from + events.len() as i64;
         // What it knows is further than the tables from here on, and is kept only where they come along.
         let mut known = std::mem::take(&mut self.known);
         let added = added(&mut known, (log, store), (from, self.zone), &group, events).await?;
@@ -224,11 +220,6 @@ async fn added(
     group: &[&'static Statistic],
     events: Vec<StoredEvent>,
 ) -> Result<Vec<Vec<Row>>, StatisticsError> {
-    for (event, expected) in events.iter().zip(from + 1..) {
-        if event.position != expected {
-            return Err(StatisticsError::Missing { expected, found: event.position });
-        }
-    }
     if known.position != from {
         *known = Known { position: from, ..Known::default() };
     }
@@ -259,7 +250,10 @@ async fn added(
         }
         Ok((added, visits))
     });
-    let (added, visits) = folding.await.map_err(|_| StatisticsError::Ended)??;
+    let (added, visits) = folding.await.map_err(|ended| match ended.try_into_panic() {
+        Ok(panic) => resume_unwind(panic),
+        Err(_) => StatisticsError::Ended,
+    })??;
     known.visits = visits;
     Ok(added)
 }

@@ -54,7 +54,7 @@ pub async fn without_guards_of(home: &Home, table: &str) {
         }
         None => {
             for trigger in ["update", "delete", "replace"] {
-                home.sql(&format!("DROP TRIGGER {table}_are_append_only_{trigger}")).await.unwrap();
+                home.sql(&format!("DROP TRIGGER IF EXISTS {table}_are_append_only_{trigger}")).await.unwrap();
             }
         }
     }

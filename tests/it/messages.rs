@@ -322,7 +322,7 @@ on_both_engines! {
         hand_on(&world, id, MEMBER, FRIEND).await;
         world.home.sql(&format!("DELETE FROM events WHERE position = {}", until + 1)).await.unwrap();
         let why = follow(&world.ledger, false).await.unwrap_err().to_string();
-        assert_eq!(why, format!("events, column position: {} is missing: {} follows in its place", until + 1, until + 2));
+        assert_eq!(why, format!("events, column position: {} is missing", until + 1));
         assert_eq!((table(&world.home).await.len(), checkpoint(&world).await), (1, until));
         world.close().await;
     }

@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::oneshot;
 
+use crate::followers::lose;
 use crate::harness::{Home, MEMBER, Server, World, cli_token};
 use crate::outside::{Api, PATIENCE};
 use crate::v1::lines;
@@ -22,6 +23,7 @@ use crate::v1::lines;
 struct Block {
     id: Option<i64>,
     data: Option<Value>,
+    retry_ms: Option<u32>,
 }
 
 /// Somebody who reads a stream block by block.
@@ -43,7 +45,8 @@ impl Reading {
             while let Some((block, rest)) = self.text.split_once("\n\n") {
                 let read = read_block(block);
                 self.text = rest.into();
-                if read != Block::default() {
+                // The first block is always the same.
+                if read != Block::default() && read.retry_ms != Some(1_000) {
                     return Some(read);
                 }
             }
@@ -66,7 +69,7 @@ fn read_block(block: &str) -> Block {
         match line.split_once(": ") {
             Some(("id", id)) => read.id = Some(id.parse().unwrap()),
             Some(("data", data)) => read.data = Some(serde_json::from_str(data).unwrap()),
-            Some(("retry", "1000")) => {}
+            Some(("retry", ms)) => read.retry_ms = Some(ms.parse().unwrap()),
             None if line == ":" => {}
             _ => panic!("{line}"),
         }
@@ -149,6 +152,27 @@ on_both_engines! {
         world.close().await;
     }
 
+    async fn it_ends_before_an_event_that_is_missing_and_is_asked_again_later(engine: Engine) {
+        let world = World::with_people(engine).await;
+        let definition = world.define(json!({})).await;
+        for _ in 0..3 {
+            world.issue(definition, 439).await;
+        }
+        for lost in [4, 5] {
+            let mend = lose(&world.home, lost).await;
+            let mut stream = read(&world, "/v1/stream?type=Issued", None).await;
+            for position in 3..lost {
+                assert_eq!(stream.position().await, position);
+            }
+            let later = Block { retry_ms: Some(60_000), ..Block::default() };
+            assert_eq!((stream.next().await, stream.next().await), (Some(later), None));
+            world.home.sql_all(&mend).await.unwrap();
+            let mut stream = read(&world, "/v1/stream?type=Issued", Some(lost - 1)).await;
+            assert_eq!(stream.position().await, lost);
+        }
+        world.close().await;
+    }
+
     async fn a_position_that_the_log_has_not_come_to_or_that_is_none_is_refused(engine: Engine) {
         let world = World::with_people(engine).await;
         for (path, id, field) in [
@@ -210,7 +234,7 @@ on_both_engines! {
         world.define(json!({})).await;
         set_streams(&mut world, StreamOptions { heartbeat: SOON, ..StreamOptions::default() });
         let mut stream = read(&world, "/v1/stream?type=Viewed", None).await;
-        assert_eq!(stream.next().await, Some(Block { id: Some(2), data: None }));
+        assert_eq!(stream.next().await, Some(Block { id: Some(2), ..Block::default() }));
         // Nothing new to say, and yet it speaks.
         stream.text.clear();
         while !stream.text.contains(":\n\n") {

@@ -82,8 +82,8 @@ on_both_engines! {
     async fn a_process_that_ends_gives_its_own_lease_back_and_nobody_elses(engine: Engine) {
         let world = World::with_people(engine).await;
         sweep(&world.ledger).await.unwrap();
-        let (own, other) = (lease::holder(), (lease::holder() + 1) % 1_000);
-        let until = (NOON + HOUR) / 1_000 * 1_000;
+        let (own, other) = (lease::holder(), (lease::holder() + 1) % lease::HOLDERS);
+        let until = (NOON + HOUR) / 1_000 * lease::HOLDERS;
         for (holder, left) in [(own, Vec::new()), (other, vec![(until + other).to_string()])] {
             let take = format!("INSERT INTO checkpoints VALUES (0, 'sweep lease', {})", until + holder);
             world.home.sql(&take).await.unwrap();
@@ -91,6 +91,27 @@ on_both_engines! {
             let value = world.home.sql("SELECT value FROM checkpoints WHERE name = 'sweep lease'").await.unwrap();
             assert_eq!(value, left);
         }
+        world.close().await;
+    }
+
+    async fn a_lease_is_anothers_to_its_last_second_and_then_whoevers(engine: Engine) {
+        let world = World::with_people(engine).await;
+        let name = "nobodys lease";
+        // Of another whose number ends like ours.
+        let (own, other) = (lease::holder(), (lease::holder() + 1_000) % lease::HOLDERS);
+        let end_s = NOON / 1_000 + 60;
+        let take = format!("INSERT INTO checkpoints VALUES (0, '{name}', {})", end_s * lease::HOLDERS + other);
+        world.home.sql(&take).await.unwrap();
+        world.clock.set(end_s * 1_000 - 1);
+        assert!(!lease::take(&world.ledger, name, 10_000).await.unwrap());
+        lease::release(&world.ledger, name).await.unwrap();
+        assert!(!lease::take(&world.ledger, name, 10_000).await.unwrap());
+        world.advance(1);
+        for _ in 0..2 {
+            assert!(lease::take(&world.ledger, name, 10_000).await.unwrap());
+        }
+        let value = world.home.sql("SELECT value FROM checkpoints WHERE name LIKE 'nobody%'").await.unwrap();
+        assert_eq!(value, [((end_s + 10) * lease::HOLDERS + own).to_string()]);
         world.close().await;
     }
 

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::witnesses::{Witness, ask_witness};
 use super::{FOLLOWER, SignError, Signer, follow, latest};
 use crate::audit::checkpoint::Signed;
-use crate::followers::frame::{Said, Turn, is_due};
+use crate::followers::frame::{Said, Turn, caught, is_due};
 use crate::followers::{self, TLOG};
 use crate::ledger::Ledger;
 use crate::metrics::FollowerLabels;
@@ -53,16 +53,15 @@ pub async fn run_tlog(ledger: Ledger, options: TlogOptions) {
         times: Times::default(),
     };
     loop {
-        let outcome = running.round().await;
-        let error = outcome.as_ref().err().map(ToString::to_string);
-        said.outcome(&running.ledger, error.as_deref()).await;
+        let outcome = caught(running.round()).await;
+        said.outcome(&running.ledger, outcome.as_ref().err().map(String::as_str)).await;
         if outcome.is_err() {
             running.times.signed = None;
         }
         if is_due(running.times.measured, SIGN_AFTER) {
             running.measure().await;
         }
-        if !matches!(outcome, Ok(true)) {
+        if outcome != Ok(true) {
             tokio::time::sleep(TICK).await;
         }
     }

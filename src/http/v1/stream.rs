@@ -14,6 +14,7 @@ use super::events::{STREAM, TYPE, filter};
 use super::{Ask, Method, Page, Resource, Run};
 use crate::access::{self, Resource as Target};
 use crate::audit::feed::{Filter, line};
+use crate::followers::events_after;
 use crate::http::asker::Asker;
 use crate::http::routes::{Holds, optional};
 use crate::http::{App, Failure};
@@ -27,6 +28,9 @@ const PAGE: i64 = 100;
 
 /// After how long a reader whose stream has ended shall ask again, milliseconds.
 const RETRY_MS: u32 = 1_000;
+
+/// The same where it has ended because the next event is missing or cannot be read: somebody has to mend that first.
+const RETRY_AFTER_ERROR_MS: u32 = 60_000;
 
 /// The header by which a reader says where he was.
 const LAST_EVENT_ID: &str = "last-event-id";
@@ -91,6 +95,7 @@ pub(super) async fn stream(mut ask: Ask, action: String) -> Result<Page, Failure
         seen,
         told: seen,
         begun: false,
+        ended: false,
         spoke: now,
         checked: now,
         _place: place,
@@ -125,6 +130,8 @@ struct Reader {
     /// The last that he was told.
     told: i64,
     begun: bool,
+    /// Whether what comes next could not be read.
+    ended: bool,
     spoke: Instant,
     checked: Instant,
     closing: watch::Receiver<bool>,
@@ -138,14 +145,15 @@ impl Reader {
             return Some(format!("retry: {RETRY_MS}\n\n").into());
         }
         loop {
-            if *self.closing.borrow() || !self.may_still().await {
+            if self.ended || *self.closing.borrow() || !self.may_still().await {
                 return None;
             }
             let said = match self.look().await {
                 Ok(said) => said,
                 Err(error) => {
                     tracing::error!(%error, after = self.seen, "a stream of events has ended");
-                    return None;
+                    self.ended = true;
+                    return Some(format!("retry: {RETRY_AFTER_ERROR_MS}\n\n").into());
                 }
             };
             if !said.is_empty() {
@@ -159,7 +167,7 @@ impl Reader {
     async fn look(&mut self) -> Result<String, StoreError> {
         let heartbeat = self.app.options.streams.heartbeat;
         let store = self.app.ledger.store();
-        let events = store.events_after(self.seen, PAGE).await?;
+        let events = events_after(store, self.seen, PAGE).await?;
         let mut said = String::new();
         for event in &events {
             self.seen = event.position;
