@@ -194,7 +194,28 @@ pub(super) fn days_since_1970(day: i64) -> Option<i32> {
 
 #[cfg(test)]
 mod tests {
+    use parquet::file::reader::{FileReader as _, SerializedFileReader};
+    use parquet::record::RowAccessor as _;
+
     use super::*;
+
+    #[test]
+    fn rows_that_are_too_many_for_one_group_go_on_in_the_next() {
+        let columns = [("id", Kind::Id), ("text", Kind::Text), ("day", Kind::Day), ("is", Kind::Flag)];
+        let mut file = ParquetFile::begin(&columns, [], Vec::new()).unwrap();
+        for row in 0..(GROUP + 5) as i64 {
+            let text = if row % 2 == 0 { Value::Null } else { Value::Text(row.to_string()) };
+            file.put(&[Value::Int(row), text, Value::Int(20_261_129), Value::Int(1)]).unwrap();
+        }
+        let file = SerializedFileReader::new(bytes::Bytes::from(file.finish().unwrap())).unwrap();
+        assert_eq!(file.num_row_groups(), 2);
+        let rows = file.get_row_iter(None).unwrap().map(Result::unwrap);
+        let ids: Vec<i64> = rows
+            .inspect(|row| assert!(row.get_bool(3).unwrap()))
+            .map(|row| row.get_long(0).unwrap())
+            .collect();
+        assert!(ids.iter().copied().eq(0..(GROUP + 5) as i64), "{} rows", ids.len());
+    }
 
     #[test]
     fn days_are_counted_from_1970() {

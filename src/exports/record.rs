@@ -232,11 +232,19 @@ pub async fn export(ledger: &Ledger, id: i64) -> Result<Option<Export>, StoreErr
     Ok(select(ledger, sql, [id.into()]).await?.pop())
 }
 
-/// Exports with smaller numbers, newest first.
-pub async fn exports(ledger: &Ledger, before: i64, limit: i64) -> Result<Vec<Export>, StoreError> {
-    let sql =
-        concat!("SELECT ", columns!(), " FROM exports WHERE export_id < $1 ORDER BY export_id DESC LIMIT $2");
-    select(ledger, sql, [before.into(), limit.into()]).await
+/// Exports with smaller numbers, newest first, but those of some sheets.
+pub async fn exports(
+    ledger: &Ledger,
+    (before, limit): (i64, i64),
+    but: &[&'static Sheet],
+) -> Result<Vec<Export>, StoreError> {
+    let sql = concat!(
+        "SELECT ",
+        columns!(),
+        " FROM exports WHERE export_id < $1 AND $3 NOT LIKE '%,' || sheet || ',%' ORDER BY export_id DESC LIMIT $2"
+    );
+    let but = but.iter().fold(",".to_owned(), |names, sheet| names + sheet.name + ",");
+    select(ledger, sql, [before.into(), limit.into(), but.into()]).await
 }
 
 /// Writes down that somebody wants a file. The same key asks once.

@@ -392,6 +392,21 @@ mod tests {
     }
 
     #[test]
+    fn a_number_that_a_workbook_would_round_is_a_text() {
+        let put = |number: i64| {
+            let mut cell = String::new();
+            put_number(&mut cell, ("A", 2), Kind::Id, number, Zone::default());
+            cell
+        };
+        for (number, is_text) in
+            [(999_999_999_999_999, false), (1_000_000_000_000_000, true), (9_007_199_254_740_991, true)]
+        {
+            assert_eq!(put(number).contains("inlineStr"), is_text, "{}", put(number));
+            assert!(put(number).contains(&format!(">{number}</")), "{}", put(number));
+        }
+    }
+
+    #[test]
     fn rows_that_are_too_many_for_one_worksheet_go_on_in_the_next() {
         let sheet = crate::exports::Sheet::named("grants").unwrap();
         let head = Head {

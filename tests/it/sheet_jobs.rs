@@ -14,7 +14,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::harness::{DAY, EMPLOYEE, Engine, HOUR, Home, INSERT_MEMBERS, MEMBER, Reply, Server, World};
 use crate::outside::{Api, until};
-use crate::sheets::{Rows, csv_rows, file, read_with, rows_of};
+use crate::sheets::{Rows, csv_rows, file, header, read_with, rows_of};
 use crate::v1::lines;
 use crate::verify::put_secret;
 
@@ -92,7 +92,7 @@ on_both_engines! {
         let (world, place) = world(engine).await;
         issue_many(&world, 7).await;
         for format in ["csv", "xlsx", "parquet"] {
-            let filter = "begin=2026-11-01&lang=en";
+            let filter = "begin=2026-11-01&lang=zh-CN&bom=1";
             let asked = ask(&world, &format!("sheet=coupons&format={format}&{filter}")).await;
             let id = asked["id"].as_i64().unwrap();
             // What is written behind its position is not in it.
@@ -107,8 +107,12 @@ on_both_engines! {
             );
             let at = format!("/v1/exports/coupons.{format}?{filter}&at={}", asked["position"]);
             let (_, at_once) = file(&world, Caller::Operator, &at).await;
-            let (status, bytes) = follow(&world, link_of(&done)).await;
-            assert!((status, bytes.len() as i64) == (200, done["bytes"].as_i64().unwrap()) && bytes == at_once, "{format}");
+            let (status, headers, bytes) = world.bytes("GET", link_of(&done), &[], Vec::new()).await;
+            assert!((status.as_u16(), bytes.len() as i64) == (200, done["bytes"].as_i64().unwrap()) && bytes == at_once, "{format}");
+            assert!(format != "csv" || bytes.starts_with("\u{feff}会员电子券ID,".as_bytes()));
+            let name = format!("attachment; filename=\"coupons-{}-begin-2026-11-01.{format}\"", asked["position"]);
+            assert_eq!(header(&headers, "content-disposition"), name);
+            assert_eq!(header(&headers, "content-length"), bytes.len().to_string());
             let digest = <sha2::Sha256 as sha2::Digest>::digest(&bytes);
             assert_eq!(done["sha256"], coupon_ledger::value::hex(&digest));
             assert_eq!(left(&place.folder).iter().filter(|name| name.contains("draft")).count(), 0);
@@ -203,6 +207,7 @@ on_both_engines! {
         let done = look(&world, id).await;
         assert_eq!([&done["state"], &done["rows"], &done["position"]], [&json!("done"), &json!(3), &asked["position"]]);
         assert_eq!(order("cancel").await.code(), 6003);
+        assert_eq!(order("resume").await.code(), 6003, "what is done stays so");
         let none = post(&world, Caller::Operator, "/v1/exports/99/cancel", None).await;
         assert_eq!((none.status.as_u16(), none.code()), (404, 2005));
         world.close().await;
@@ -232,6 +237,12 @@ on_both_engines! {
         let ended = look(&world, 1).await;
         assert_eq!([&ended["state"], &ended["reason"]], [&json!("cancelled"), &Value::Null]);
         assert_eq!(left(&place.folder), Vec::<String>::new());
+        // Resumed it begins anew: what it had read is gone.
+        assert_eq!(post(&world, Caller::Operator, "/v1/exports/1/resume", None).await.body["state"], "waiting");
+        assert_eq!(tick(&world.ledger, &place).await.unwrap(), 1);
+        let done = look(&world, 1).await;
+        assert_eq!([&done["state"], &done["rows"], &done["written"]], [&json!("done"), &json!(2_100), &json!(2_100)]);
+        assert_eq!(csv_rows(&follow(&world, link_of(&done)).await.1).len(), 2_101);
         world.close().await;
     }
 
@@ -254,7 +265,11 @@ on_both_engines! {
             let resumed = post(&world, Caller::Operator, &format!("/v1/exports/{id}/resume"), None).await;
             assert_eq!(resumed.body["state"], "waiting");
             assert_eq!(tick(&world.ledger, &place).await.unwrap(), 1);
-            assert_eq!(look(&world, id).await["state"], "done");
+            let done = look(&world, id).await;
+            assert_eq!([&done["state"], &done["rows"], &done["written"], &done["reason"]],
+                       [&json!("done"), &json!(3), &json!(3), &Value::Null], "{done}");
+            let at_once = format!("/v1/exports/coupons.{format}?at={}", asked["position"]);
+            assert!(follow(&world, link_of(&done)).await.1 == file(&world, Caller::Operator, &at_once).await.1, "{format}");
             std::fs::remove_file(place.folder.join(format!("{id}.{format}"))).unwrap();
         }
         world.close().await;
@@ -350,8 +365,12 @@ on_both_engines! {
         assert_eq!(world.get(EMPLOYEE, "/v1/exports/1").await.status, 404);
         assert_eq!(post(&world, EMPLOYEE, "/v1/exports/1/cancel", None).await.status, 404);
         assert_eq!(world.get(EMPLOYEE, "/v1/exports/2").await.body["state"], "done");
-        let listed = world.get(EMPLOYEE, "/v1/exports").await.body["exports"].as_array().unwrap().len();
-        assert_eq!(listed, 1);
+        // However many newer ones are none of his.
+        ask(&world, "sheet=members&format=csv").await;
+        for list in ["/v1/exports", "/v1/exports?limit=1"] {
+            let listed = world.get(EMPLOYEE, list).await.body["exports"].clone();
+            assert_eq!(listed.as_array().unwrap().iter().map(|one| &one["id"]).collect::<Vec<_>>(), [2], "{list}");
+        }
         set("46,47").await;
         assert_eq!(post(&world, EMPLOYEE, members, None).await.status, 200);
         assert_eq!(world.get(EMPLOYEE, "/v1/exports/members.csv").await.status, 200);
@@ -376,6 +395,8 @@ on_both_engines! {
         ]);
         let earlier = world.get(Caller::Auditor, "/v1/exports?before=2&limit=1").await.body["exports"].clone();
         assert_eq!(earlier[0]["id"], 1);
+        let newest = world.get(Caller::Auditor, "/v1/exports?limit=1").await.body["exports"].clone();
+        assert_eq!((newest.as_array().unwrap().len(), &newest[0]["id"]), (1, &json!(2)));
         world.close().await;
     }
 

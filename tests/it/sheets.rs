@@ -197,6 +197,8 @@ on_both_engines! {
                 let path = format!("/v1/exports/{report}.{}?{query}&lang=en", format.name());
                 let (headers, bytes) = file(&world, Caller::Auditor, &path).await;
                 assert_eq!(header(&headers, "x-export-position"), position);
+                let recorded_at_ms = page["as_of"]["recorded_at_ms"].as_i64().unwrap();
+                assert_eq!(header(&headers, "x-export-at-ms"), recorded_at_ms.to_string());
                 assert_eq!(header(&headers, "x-export-rows"), expected.len().to_string());
                 let asked = header(&headers, "x-export-filter");
                 let only = asked.ends_with(only_some);
@@ -211,6 +213,8 @@ on_both_engines! {
                         let about = rows_of(&read[1]["rows"]);
                         assert!(about.contains(&vec!["Position of the log".to_owned(), position.clone()]), "{about:?}");
                         assert!(about.contains(&vec!["Filter".to_owned(), asked.to_owned()]), "{about:?}");
+                        let instant = Zone::default().date_time(recorded_at_ms);
+                        assert!(about.contains(&vec!["As of".to_owned(), instant.clone()]), "{instant} in {about:?}");
                         rows_of(&read[0]["rows"])[1..].to_vec()
                     }
                     Format::Parquet => {
@@ -321,6 +325,28 @@ on_both_engines! {
             let rows: Vec<Value> = rows.iter().map(|row| pick(row, &columns)).collect();
             assert_eq!(by_first(page.collect()), rows, "{member}");
         }
+        // Each word means one thing, as the row itself shows it.
+        let today = world.ledger.now().day.to_string();
+        let mut seen = BTreeSet::new();
+        for row in table(&world, "coupons", "").await {
+            let has = |column: &str| row[column] != "";
+            let word = match (has("received_by"), has("used_at"), row["start_date"].as_str().unwrap() > today.as_str()) {
+                (true, _, _) => ["given"].as_slice(),
+                (false, true, _) => &["used"],
+                (false, false, _) if has("given_at") => &["pending", "voided"],
+                (false, false, _) if row["end_date"].as_str().unwrap() < today.as_str() => &["expired", "voided"],
+                (false, false, _) => &["unused", "voided"],
+            };
+            let told = row["state"].as_str().unwrap();
+            assert!(word.contains(&told), "{row}");
+            seen.insert(told.to_owned());
+        }
+        let all: BTreeSet<String> = ["unused", "expired", "pending", "used", "given", "voided"].map(str::to_owned).into();
+        assert_eq!(seen, all);
+        let voided = table(&world, "coupons", "state=voided").await;
+        let in_log = "SELECT aggregate_id FROM events WHERE aggregate_type = 'coupon' AND event_type = 'Voided' ORDER BY 1";
+        let ids: BTreeSet<&str> = voided.iter().map(|row| row["coupon_id"].as_str().unwrap()).collect();
+        assert_eq!(ids.into_iter().collect::<Vec<_>>(), world.home.sql(in_log).await.unwrap());
 
         let redemptions = table(&world, "redemptions", "").await;
         assert!(!redemptions.is_empty() && redemptions.iter().all(|row| row["shop_name"] == "新店"), "{redemptions:?}");
@@ -363,6 +389,15 @@ on_both_engines! {
         }
         let now = table(&world, "redemptions", &format!("definition_id={definition}")).await;
         assert_eq!((now.len(), &now[0]["shop_name"]), (1, &json!("改名")));
+        // What has an end is told as of the position's time, not as of when it is asked.
+        let short = world.define(json!({"end_num": "1"})).await;
+        world.issue(short, 439).await;
+        let position = world.store().head().await.unwrap();
+        world.advance(3 * 24 * crate::harness::HOUR);
+        for (at, state) in [(format!("at={position}"), "unused"), (String::new(), "expired")] {
+            let rows = table(&world, "coupons", &format!("definition_id={short}&{at}")).await;
+            assert_eq!((rows.len(), &rows[0]["state"]), (1, &json!(state)), "{at}");
+        }
         world.close().await;
     }
 
@@ -371,17 +406,37 @@ on_both_engines! {
         let definition = world.define(json!({})).await;
         let first = world.issue(definition, 439).await;
         world.issue(definition, 442).await;
-        world.advance(24 * crate::harness::HOUR);
+        // Half an hour before midnight and half an hour after it, where in UTC both are the same day.
+        world.advance(12 * crate::harness::HOUR - crate::harness::HOUR / 2);
+        let late = world.issue(definition, 439).await;
+        world.advance(crate::harness::HOUR);
         let last = world.issue(definition, 439).await;
         let ids = async |query: &str| {
             let rows = table(&world, "coupons", query).await;
             rows.iter().map(|row| row["coupon_id"].as_str().unwrap().parse().unwrap()).collect::<Vec<i64>>()
         };
-        assert_eq!(ids("member_id=439").await, [first, last]);
+        assert_eq!(ids("member_id=439").await, [first, late, last]);
         assert_eq!(ids("begin=2026-11-24").await, [last]);
-        assert_eq!(ids("member_id=439&begin=2026-11-23&end=2026-11-23").await, [first]);
+        assert_eq!(ids("member_id=439&begin=2026-11-23&end=2026-11-23").await, [first, late]);
         assert_eq!(ids("end=2026-11-22").await, Vec::<i64>::new());
-        assert_eq!(ids("member_id=&begin=").await.len(), 3, "what is empty asks for nothing");
+        assert_eq!(ids("member_id=&begin=").await.len(), 4, "what is empty asks for nothing");
+        world.close().await;
+    }
+
+    async fn the_days_of_a_sheet_are_those_of_what_it_lists(engine: Engine) {
+        let world = life(engine).await;
+        let days = [("coupons", "issued_at"), ("redemptions", "used_at"), ("orders", "placed_at"), ("jobs", "started_at")];
+        for (sheet, column) in days {
+            let all = table(&world, sheet, "").await;
+            let on = |row: &Value| row[column].as_str().unwrap().split(' ').next().unwrap().to_owned();
+            let found: BTreeSet<String> = all.iter().map(on).collect();
+            assert!(!found.is_empty() && !found.contains(""), "{sheet}");
+            for day in &found {
+                let expected: Vec<&Value> = all.iter().filter(|row| on(row) == *day).collect();
+                let told = table(&world, sheet, &format!("begin={day}&end={day}")).await;
+                assert_eq!(told.iter().collect::<Vec<_>>(), expected, "{sheet} on {day}");
+            }
+        }
         world.close().await;
     }
 
