@@ -1,6 +1,6 @@
 -- What became of the coupons that were issued on a day, by the day on which it happened to them: cohorts, funnels, and how
--- long it took. A use that was taken back is no use: it is subtracted on the day of the use. Read by /v1/statistics/cohorts,
--- /v1/statistics/funnel and for the median of days to redemption.
+-- long it took. A use that was taken back is no use: it is subtracted on the day of the use. Read by /v1/statistics/cohorts and
+-- for the median of days to redemption.
 CREATE TABLE stats_cohorts_v1 (
   bucket        BIGINT NOT NULL,
   day           BIGINT NOT NULL,           -- local, 20261129: of the issue, the first view, the use

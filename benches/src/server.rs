@@ -28,8 +28,10 @@ impl Place {
         let mut command = Command::new(&self.program);
         command.arg("--data-dir").arg(&self.folder).kill_on_drop(true);
         command.env("COUPON_LEDGER_LOG", "warn").env_remove("DATABASE_URL");
-        // Few members stand for many here: they are counted like anybody, but nobody asks too often.
-        command.env("COUPON_LEDGER_LIMITS", "member-read=100000/s,member-write=100000/s");
+        // Few members and one operator stand for many here: they are counted like anybody, but nobody asks too often.
+        let limits =
+            ["member-read", "member-write", "office", "audit"].map(|class| format!("{class}=100000/s"));
+        command.env("COUPON_LEDGER_LIMITS", limits.join(","));
         if let Some(url) = &self.database_url {
             command.arg("--database-url").arg(url);
         }

@@ -31,6 +31,12 @@ fn post(request: &mut Vec<u8>, route: &str, token: &str, key: Option<(&str, u64)
     request.extend_from_slice(body);
 }
 
+fn get(request: &mut Vec<u8>, target: &str, token: &str) {
+    let head =
+        write!(request, "GET {target} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {token}\r\n\r\n");
+    debug_assert!(head.is_ok());
+}
+
 /// Members redeem coupons, each its own.
 pub struct Redeems {
     coupons: Vec<(Owned, String)>,
@@ -151,38 +157,62 @@ impl Work for Reads {
     }
 }
 
-/// An operator reads a page of figures by definition, of so many days that begin here and there.
+/// What an operator reads of the statistics.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// Its path.
+    pub path: &'static str,
+    /// How many days are asked for.
+    pub days: i64,
+    /// What else is said there, beside the days and the page's limit.
+    pub form: &'static str,
+    /// A field of each row, and how many rows there are at least.
+    pub told: (&'static str, usize),
+}
+
+/// An operator reads statistics, of so many days that begin here and there.
 pub struct Figures {
     token: String,
-    days: i64,
+    asked: Asked,
     of: i64,
-    asked: u64,
+    turn: u64,
     body: Vec<u8>,
 }
 
 impl Figures {
-    /// Pages of `days` days out of the last `of`.
-    pub fn new(token: String, days: i64, of: i64) -> Self {
-        Self { token, days, of, asked: 0, body: Vec::new() }
+    /// Pages out of the last `of` days.
+    pub fn new(token: String, asked: Asked, of: i64) -> Self {
+        Self { token, asked, of, turn: 0, body: Vec::new() }
     }
 }
 
 impl Work for Figures {
     fn next(&mut self, request: &mut Vec<u8>) -> Option<u64> {
-        self.asked += 1;
+        self.turn += 1;
+        let Asked { path, days, form, .. } = self.asked;
         let today = Zone::default().moment(Clock::System.now_ms()).day;
-        let back = self.asked.wrapping_mul(7_919) % (self.of - self.days + 1).unsigned_abs();
+        let back = self.turn.wrapping_mul(7_919) % (self.of - days + 1).unsigned_abs();
         let end = today.checked_sub_days(Days::new(back))?;
-        let start = end.checked_sub_days(Days::new(self.days.unsigned_abs() - 1))?;
+        let start = end.checked_sub_days(Days::new(days.unsigned_abs() - 1))?;
+        // Definitions and shops take turns, where one is named.
+        let form = form.replace("{turn}", &(self.turn % 15 + 3).to_string());
+        let form = form.replace("{page}", &(self.turn % 5 + 1).to_string());
         self.body.clear();
-        write!(self.body, "start={start}&end={end}&page={}&limit=10", self.asked % 5 + 1).ok()?;
-        post(request, "/statistics/elecoupon", &self.token, None, &self.body);
-        Some(self.asked)
+        if path.starts_with("/v1/") {
+            let target = format!("{path}?start={start}&end={end}{form}");
+            get(request, &target, &self.token);
+        } else {
+            write!(self.body, "start={start}&end={end}&limit=10{form}").ok()?;
+            post(request, path, &self.token, None, &self.body);
+        }
+        Some(self.turn)
     }
 
-    fn check(&mut self, asked: u64, answer: &Answer<'_>) -> anyhow::Result<()> {
-        let right = memmem::find_iter(answer.body, b"\"redemption_rate\"").count() == PAGE;
-        ensure!(answer.is_success() && right, "page {asked}: {}", answer.text());
+    fn check(&mut self, turn: u64, answer: &Answer<'_>) -> anyhow::Result<()> {
+        let (field, rows) = self.asked.told;
+        let told = memmem::find_iter(answer.body, field.as_bytes()).count() >= rows;
+        let is_success = answer.is_success() || answer.body.starts_with(b"{\"as_of\"");
+        ensure!(is_success && told, "{} {turn}: {}", self.asked.path, answer.text());
         Ok(())
     }
 }

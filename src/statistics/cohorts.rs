@@ -12,6 +12,9 @@ use crate::store::{BUCKET, Cell, Look, Row, Store};
 
 const TABLE: &str = "stats_cohorts_v1";
 
+/// The same without the days on which something happened.
+const FUNNELS: &str = "stats_funnels_v1";
+
 /// A question.
 #[derive(Clone, Debug)]
 pub struct Cohorts {
@@ -110,12 +113,12 @@ pub async fn cohorts(store: &Store, question: &Cohorts) -> Result<(AsOf, Vec<Coh
     let mut cohorts: Vec<Cohort> = question.issued.iter().map(empty).collect();
     let until = question.happened.last().map_or(0, |period| period.end);
     let (of_coupons, of_uses) = of_coupons(&question.only);
-    // The plus: by the days of issue, not all days for each of them.
+    // The plus: by the days of issue, not all days for each of them. How many were issued is of all their days.
     let sql = format!(
         "WITH periods (starts, ends) AS (VALUES {})
          SELECT p.starts, t.day, CAST(SUM(t.issued) AS BIGINT), CAST(SUM(t.seen) AS BIGINT), CAST(SUM(t.used) AS BIGINT)
          FROM periods AS p CROSS JOIN {TABLE} AS t
-         WHERE t.bucket = $1 AND t.issue_day >= p.starts AND t.issue_day <= p.ends AND +t.day <= $2{}
+         WHERE t.bucket = $1 AND t.issue_day >= p.starts AND t.issue_day <= p.ends AND (+t.day <= $2 OR t.issued > 0){}
          GROUP BY p.starts, t.day",
         values(question.issued.iter().map(|period| [period.start, period.end])),
         only_sql(&of_coupons, TABLE)?,
@@ -177,11 +180,11 @@ pub async fn funnel(
     let sql = format!(
         "SELECT CAST(COALESCE(SUM(t.issued), 0) AS BIGINT), CAST(COALESCE(SUM(t.seen), 0) AS BIGINT),
                 CAST(COALESCE(SUM(t.used), 0) AS BIGINT)
-         FROM {TABLE} AS t WHERE t.bucket = $1 AND t.issue_day >= $2 AND t.issue_day <= $3{}",
-        only_sql(&of_coupons, TABLE)?,
+         FROM {FUNNELS} AS t WHERE t.bucket = $1 AND t.issue_day >= $2 AND t.issue_day <= $3{}",
+        only_sql(&of_coupons, FUNNELS)?,
     );
     let parameters = [BUCKET, period.start, period.end].map(Cell::from).into();
-    let (mut looks, mut tables) = (vec![Look { sql, parameters }], BTreeSet::from([TABLE]));
+    let (mut looks, mut tables) = (vec![Look { sql, parameters }], BTreeSet::from([FUNNELS]));
     if of_uses {
         looks.push(used(only, (period, Period { end: LAST_DAY, ..period }), "")?);
         tables.insert(uses::TABLE);

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use roaring::RoaringTreemap;
+use roaring::{MultiOps as _, RoaringTreemap};
 
 use super::ask::{MAX_GROUPS, Question, only_text, walked, whose};
 use super::period::values;
@@ -44,8 +44,27 @@ pub(super) fn are_counted_by_uses(question: &Question) -> bool {
 /// Members of a line.
 #[derive(Default)]
 struct Came {
-    members: RoaringTreemap,
-    again: RoaringTreemap,
+    members: Union,
+    again: Union,
+}
+
+/// Sets that are put together many at a time: one by one, what they come to would be walked for each of them.
+#[derive(Default)]
+struct Union(Vec<RoaringTreemap>);
+
+impl Union {
+    const AT_A_TIME: usize = 32;
+
+    fn add(&mut self, set: RoaringTreemap) {
+        if self.0.len() == Self::AT_A_TIME {
+            self.0 = vec![std::mem::take(&mut self.0).union()];
+        }
+        self.0.push(set);
+    }
+
+    fn len(self) -> i64 {
+        self.0.union().len() as i64
+    }
 }
 
 /// The members of every line, in the making.
@@ -108,14 +127,14 @@ impl Members {
             }
         };
         let line = self.lines.entry(line).or_default();
-        line.members |= came;
-        line.again |= again;
+        line.members.add(came);
+        line.again.add(again);
         Ok(())
     }
 
     /// What was found: each line's members, and those who came again.
     pub(super) fn found(self) -> impl Iterator<Item = ((usize, Vec<i64>), [i64; 2])> {
-        self.lines.into_iter().map(|(key, came)| (key, [came.members.len() as i64, came.again.len() as i64]))
+        self.lines.into_iter().map(|(key, came)| (key, [came.members.len(), came.again.len()]))
     }
 }
 
@@ -191,4 +210,22 @@ fn of_uses(question: &Question, uses: &str) -> [String; 2] {
         only_text(&question.only),
     );
     [again, came]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_in_many_sets_is_counted_once() {
+        let mut union = Union::default();
+        for set in 0..100_u64 {
+            // Over both halves of the numbers, and more of them than one container keeps as a list.
+            let members = (set * 60..set * 60 + 90).flat_map(|member| [member, member << 40]);
+            union.add(members.collect());
+        }
+        // 0 is its own double.
+        assert_eq!(union.len(), 2 * (99 * 60 + 90) - 1);
+        assert_eq!(Union::default().len(), 0);
+    }
 }

@@ -48,10 +48,16 @@ async fn the_reports_role_reads_the_views_and_nothing_else() {
     let jobs = owner.beside(owner.database_url.clone().unwrap().replace("postgres@", &format!("{role}@")));
     for view in [
         "stats_days",
+        "stats_cube_months",
         "stats_definitions",
         "stats_months",
+        "stats_shops",
+        "stats_shop_months",
         "stats_cohorts",
+        "stats_funnels",
         "stats_ages",
+        "stats_shop_uses",
+        "stats_shop_ages",
         "stats_uses",
         "stats_visits",
         "checkpoints",

@@ -141,6 +141,13 @@ impl Naive {
         );
         self.add("stats_definitions", vec![day, definition_id, kind], sums);
         self.add("stats_months", vec![day / 100, definition_id, kind], sums);
+        let cube = vec![day / 100, definition_id, kind, source, partner_id, shop_id, employee_id];
+        self.add("stats_cube_months", cube, sums);
+        // Nothing expires at a shop.
+        let of_one_side = |name: &str| name.starts_with("outstanding") || name.starts_with("expired");
+        let at_a_shop: Vec<_> = sums.iter().filter(|(name, _)| !of_one_side(name)).copied().collect();
+        self.add("stats_shops", vec![day, shop_id], &at_a_shop);
+        self.add("stats_shop_months", vec![day / 100, shop_id], &at_a_shop);
     }
 
     async fn coupon(&mut self, store: &Store, id: i64, events: &[StoredEvent]) {
@@ -276,17 +283,23 @@ impl Naive {
         let Dims { definition_id, kind, source, partner_id, issue_day, cents } = *dims;
         let age = |day: i64| (date(day) - date(issue_day)).num_days();
         let cohort = |day: i64| vec![day, definition_id, kind, source, partner_id, issue_day, age(day)];
+        let funnel = || vec![issue_day, definition_id, kind, source, partner_id];
         self.add("stats_cohorts", cohort(issue_day), &[("issued", 1)]);
+        self.add("stats_funnels", funnel(), &[("issued", 1)]);
         if let Some(day) = first_view {
             self.add("stats_cohorts", cohort(day), &[("seen", 1)]);
+            self.add("stats_funnels", funnel(), &[("seen", 1)]);
         }
         for used in &coupon.redemptions {
             let day = self.day(used.at_ms);
             let stands = i64::from(used.reversed_at_ms == 0);
             let used_and_cents = [("used", stands), ("used_cents", stands * cents)];
             self.add("stats_cohorts", cohort(day), &used_and_cents);
+            self.add("stats_funnels", funnel(), &[("used", stands)]);
             let ages = vec![day / 100, definition_id, kind, source, partner_id, age(day)];
             self.add("stats_ages", ages, &used_and_cents);
+            self.add("stats_shop_uses", vec![day, used.shop_id, age(day)], &used_and_cents);
+            self.add("stats_shop_ages", vec![day / 100, used.shop_id, age(day)], &used_and_cents);
             let key = vec![
                 used.id,
                 day,
@@ -671,6 +684,13 @@ on_both_engines! {
         assert_eq!(funnel, [2, 1, 1]);
         let sorted = figures(&world, "measures=issued&by=source&grain=day&start=2026-11-01&end=2026-12-31&sort=-issued&limit=1").await;
         assert_eq!(sorted, json!([{"start": "2026-11-23", "end": "2026-11-23", "source": 5, "issued": 2}]));
+        let of = "measures=issued,used,median_days&grain=day&start=2026-11-01&end=2026-12-31";
+        let days_sorted = async |sort: &str| {
+            let rows = figures(&world, &format!("{of}&sort={sort}")).await;
+            rows.as_array().unwrap().iter().map(|row| row["start"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(days_sorted("issued").await, ["2026-12-03", "2026-12-02", "2026-11-23"]);
+        assert_eq!(days_sorted("-median_days").await, ["2026-12-02", "2026-12-03", "2026-11-23"], "what has none is last");
     }
 
     async fn what_cannot_be_asked_is_refused_with_what_can(engine: Engine) {
@@ -747,6 +767,38 @@ on_both_engines! {
         for (path, tag) in tags {
             assert_eq!(ask(path, &tag).await.status, 200, "{path}");
         }
+        // Tomorrow the same words ask for other days.
+        let today = world.get(Caller::Auditor, "/v1/statistics/figures").await;
+        assert_eq!(today.headers["cache-control"], "private, no-cache");
+        world.advance(DAY);
+        let bearer = format!("Bearer {}", world.token(Caller::Auditor));
+        let headers = [("authorization", bearer.as_str()), ("if-none-match", today.headers["etag"].to_str().unwrap())];
+        assert_eq!(world.raw("GET", "/v1/statistics/figures", &headers, Vec::new()).await.status, 200);
+    }
+
+    async fn what_is_not_said_is_the_last_thirty_days_until_today(engine: Engine) {
+        let world = World::with_people(engine).await;
+        let definition = world.define(json!({})).await;
+        // Half past midnight, where in UTC it is yesterday still.
+        world.advance(12 * HOUR + HOUR / 2);
+        let coupon = world.issue(definition, 439).await;
+        world.call(MEMBER, "/client/auditcoupon", json!({"mem_coupon_id": coupon, "shop_id": 1})).await.ok();
+        count_all(&world).await;
+        let reply = world.get(Caller::Auditor, "/v1/statistics/figures").await.body;
+        assert_eq!((&reply["start"], &reply["end"]), (&json!("2026-10-26"), &json!("2026-11-24")));
+        assert_eq!(reply["rows"], json!([{"start": "2026-10-26", "end": "2026-11-24", "issued": 1, "redeemed": 1, "reversed": 0,
+                                          "expired": 0, "voided": 0, "outstanding": 0}]));
+        let head = world.store().head().await.unwrap();
+        let last = world.store().events_after(head - 1, 1).await.unwrap().remove(0);
+        assert_eq!(reply["as_of"], json!({"position": head, "recorded_at_ms": last.recorded_at_ms}));
+        world.advance(2 * DAY);
+        let of_a_day = "/v1/statistics/cohorts?start=2026-11-24&end=2026-11-24&issued=day&used=day";
+        let cohorts = world.get(Caller::Auditor, of_a_day).await.body["cohorts"].clone();
+        let periods = cohorts[0]["periods"].as_array().unwrap();
+        assert_eq!(periods.iter().map(|one| &one["used_so_far"]).collect::<Vec<_>>(), [1, 1, 1]);
+        // A day to come is a range of its own.
+        let to_come = world.get(Caller::Auditor, "/v1/statistics/figures?start=2026-12-24").await.body;
+        assert_eq!([&to_come["start"], &to_come["end"]], ["2026-12-24", "2026-12-24"]);
     }
 
     async fn an_employee_sees_the_figures_of_his_own_shop(engine: Engine) {
@@ -763,6 +815,16 @@ on_both_engines! {
         let everywhere = world.call(EMPLOYEE, "/statistics/audittype", of("")).await;
         assert_eq!(everywhere.ok(), world.operator("/statistics/audittype", of("1")).await.ok());
         assert_eq!(world.call(EMPLOYEE, "/statistics/audittype", of("2")).await.code(), 1002);
+        let uses_in = |shop: &str, partners: i64| json!({"shop_id": shop, "coupon_id": 1, "shop_type": partners, "limit": 100});
+        let own = world.call(EMPLOYEE, "/statistics/auditcoupon", uses_in("", 0)).await;
+        assert_eq!(own.ok(), world.operator("/statistics/auditcoupon", uses_in("1", 0)).await.ok());
+        assert_eq!(world.call(EMPLOYEE, "/statistics/auditcoupon", uses_in("2", 0)).await.code(), 1002);
+        assert_eq!(*world.operator("/statistics/auditcoupon", uses_in("", 1)).await.ok(), json!([]));
+        // With the right to read he sees them all.
+        let office = world.operator("/office/add", json!({"title": "會計"})).await.ok()["id"].clone();
+        world.operator("/office/setcompetence", json!({"id": office, "competence_ids": "38"})).await.ok();
+        world.operator("/user/edit", json!({"id": 1000, "office_id": office})).await.ok();
+        assert_eq!(world.call(EMPLOYEE, "/statistics/audit", json!({})).await.ok(), whole.ok());
     }
 
     async fn a_new_file_covers_history_from_its_first_day_and_then_goes_with_the_others(engine: Engine) {

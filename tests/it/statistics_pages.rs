@@ -520,6 +520,15 @@ on_both_engines! {
                         let mut ids: Vec<i64> = stand.map(|used| used["redemption_id"]).collect();
                         ids.sort_unstable_by(|one, other| other.cmp(one));
                         assert_eq!(uses.iter().map(|used| used["id"].as_i64().unwrap()).collect::<Vec<_>>(), ids);
+                        for told in &uses {
+                            let used = counted.uses.iter().find(|used| told["id"] == used["redemption_id"]).unwrap();
+                            for (name, column) in [("mem_coupon_id", "coupon_id"), ("coupon_id", "definition_id"), ("shop_id", "shop_id"),
+                                                   ("user_id", "employee_id"), ("member_id", "member_id"), ("come", "source")] {
+                                assert_eq!(told[name], used[column], "{name} of {told}");
+                            }
+                            assert_eq!(told["deduction"], money_text(used["value_cents"]));
+                            assert_eq!((&told["create_date"], &told["shop_name"]), (&json!(used["used_at_ms"] / 1_000), &shop["shop_name"]));
+                        }
                         assert_eq!(row["num"], uses.len(), "{key:?}");
                         listed += uses.len();
                     }
@@ -528,6 +537,9 @@ on_both_engines! {
             }
         }
         assert!(listed > 6, "{listed}");
+        // Used on the one day and taken back on the other: in both together there is nothing to tell.
+        let both_days = json!({"start": "2026-10-31", "end": "2026-11-01", "shop_id": 1, "type": 1});
+        assert_eq!(rows(&world, "/statistics/audittype", &both_days).await, Vec::<Value>::new());
         // Taken back on another day: the use is gone from the list, and its own month's figure stays.
         let november = json!({"start": "2026-11-01", "end": "2026-11-30", "shop_id": 2, "shop_type": 0, "business_id": 3});
         let of_type = rows(&world, "/statistics/audittype", &with(&november, &json!({"type": 1}))).await;
@@ -560,7 +572,8 @@ on_both_engines! {
         for (start, end) in RANGES {
             let days = (day_number(date(start)), day_number(date(end)));
             for of in [Numbers::new(), Numbers::from([("partner_id", 3)]), Numbers::from([("shop_id", 1)]), Numbers::from([("employee_id", 0)])] {
-                let by_use = of.keys().any(|column| ["shop_id", "employee_id"].contains(column));
+                // Of an employee's, only the uses themselves tell it, and no deductions added up.
+                let by_use = of.contains_key("employee_id");
                 let measures = if by_use { "used" } else { "used,used_cents" };
                 let query = format!("by=age_days&measures={measures}&start={start}&end={end}&only={}", only(&of));
                 let told = figures(&world, &query).await;
@@ -577,7 +590,7 @@ on_both_engines! {
         assert!(told_ages > 6, "{told_ages}");
         let of_one_age = figures(&world, "measures=used&only=age_days:11&start=2026-10-01&end=2026-12-31").await;
         assert_eq!(json!(of_one_age), json!([{"start": "2026-10-01", "end": "2026-12-31", "used": 2}]));
-        for query in ["by=age_days,shop_id&measures=used_cents", "by=age_days&measures=redeemed", "by=age_days&measures=used,redemption_rate"] {
+        for query in ["by=age_days,employee_id&measures=used_cents", "by=age_days&measures=redeemed", "by=age_days&measures=used,redemption_rate"] {
             let refused = world.get(Caller::Auditor, &format!("/v1/statistics/figures?{query}")).await;
             assert_eq!((refused.status.as_u16(), refused.code()), (400, 401), "{query}");
             assert!(refused.body["info"].to_string().contains("no statistic has age_days, "), "{}", refused.body);
@@ -635,7 +648,23 @@ on_both_engines! {
             let funnel = world.get(Caller::Auditor, &funnel).await.body;
             let numbers = [&funnel["issued"], &funnel["seen"], &funnel["used"]].map(|one| one.as_i64().unwrap());
             assert_eq!(numbers, [sum(&cohort, "issued"), sum(&cohort, "seen"), sum(&uses, "used")], "{filter}");
+            // All were issued on 20 October.
+            for (days, is_theirs) in [("start=2026-10-20&end=2026-10-20", 1), ("start=2026-10-01&end=2026-10-19", 0), ("start=2026-10-21&end=2026-12-31", 0)] {
+                let funnel = world.get(Caller::Auditor, &format!("/v1/statistics/funnel?{days}&only={filter}")).await.body;
+                let numbers = [&funnel["issued"], &funnel["seen"], &funnel["used"]].map(|one| one.as_i64().unwrap());
+                assert_eq!(numbers, [sum(&cohort, "issued"), sum(&cohort, "seen"), sum(&uses, "used")].map(|all| all * is_theirs), "{days} {filter}");
+            }
+            let late = format!("/v1/statistics/cohorts?start=2026-10-21&end=2026-12-13&until=2026-12-31&only={filter}");
+            for cohort in world.get(Caller::Auditor, &late).await.body["cohorts"].as_array().unwrap() {
+                let periods = cohort["periods"].as_array().unwrap();
+                assert!(cohort["issued"] == 0 && periods.iter().all(|one| one["used_so_far"] == 0), "{cohort}");
+            }
         }
+        // How many were issued is told of all of a cohort's days, wherever what happened to them is cut off.
+        let early = "/v1/statistics/cohorts?start=2026-10-01&end=2026-10-31&until=2026-10-15&issued=month&used=day";
+        let early = world.get(Caller::Auditor, early).await.body;
+        assert_eq!(early["cohorts"][0]["issued"], counted.cohorts.iter().map(|row| row["issued"]).sum::<i64>());
+        assert_eq!(early["cohorts"][0]["periods"].as_array().unwrap().len(), 15);
         assert!(used_somewhere > 4, "{used_somewhere}");
         world.close().await;
     }

@@ -12,7 +12,7 @@ use crate::client::Pace;
 use crate::load;
 use crate::measure::{Goal, Rounds, Row, number};
 use crate::rows::Settings;
-use crate::work::{Figures, Owned};
+use crate::work::{Asked, Figures, Owned};
 use crate::world::{Engine, World};
 
 const DAY_MS: i64 = 86_400_000;
@@ -68,7 +68,58 @@ pub async fn statistics(world: &mut World, settings: &Settings, connections: usi
     Ok(row.announce())
 }
 
-/// A page of every definition's figures on a ledger of two years: a month, and all of it.
+/// The days of a page of a month.
+const MONTH: i64 = 30;
+
+/// What is asked of a ledger of two years.
+const PAGES: [(&str, Asked); 14] = [
+    ("elecoupon, a month", page("/statistics/elecoupon", MONTH, "&page={page}", ("\"redemption_rate\"", 10))),
+    (
+        "elecoupon, two years",
+        page("/statistics/elecoupon", DAYS, "&page={page}", ("\"redemption_rate\"", 10)),
+    ),
+    ("elecouponby shop, a month", page("/statistics/elecouponby", MONTH, "&by=shop", ("\"members\"", 10))),
+    ("elecouponby shop, two years", page("/statistics/elecouponby", DAYS, "&by=shop", ("\"members\"", 10))),
+    (
+        "elecouponby day, thirty of them",
+        page("/statistics/elecouponby", MONTH, "&by=day", ("\"members\"", 10)),
+    ),
+    ("elecouponby user, a month", page("/statistics/elecouponby", MONTH, "&by=user", ("\"members\"", 1))),
+    ("audit, a month", page("/statistics/audit", MONTH, "", ("\"shop_name\"", 10))),
+    ("audit, two years", page("/statistics/audit", DAYS, "", ("\"shop_name\"", 10))),
+    (
+        "audit of a definition, two years",
+        page("/statistics/audit", DAYS, "&coupon_id={turn}", ("\"shop_name\"", 10)),
+    ),
+    (
+        "audittype of a shop, two years",
+        page("/statistics/audittype", DAYS, "&type=1&shop_id={turn}", ("\"coupon_title\"", 10)),
+    ),
+    (
+        "auditcoupon, two years",
+        page("/statistics/auditcoupon", DAYS, "&coupon_id={turn}", ("\"create_date\"", 10)),
+    ),
+    (
+        "figures by shop and month, two years",
+        page(
+            "/v1/statistics/figures",
+            DAYS,
+            "&by=shop_id&grain=month&limit=1000&measures=used,used_cents,members,returning_members",
+            ("\"returning_members\"", 480),
+        ),
+    ),
+    (
+        "cohorts by week, twelve of them",
+        page("/v1/statistics/cohorts", 84, "&issued=week&used=week", ("\"issued\"", 12)),
+    ),
+    ("funnel, two years", page("/v1/statistics/funnel", DAYS, "", ("\"issued\"", 1))),
+];
+
+const fn page(path: &'static str, days: i64, form: &'static str, told: (&'static str, usize)) -> Asked {
+    Asked { path, days, form, told }
+}
+
+/// Pages of statistics on a ledger of two years.
 pub async fn pages(engine: &Engine, settings: &Settings, connections: usize) -> anyhow::Result<Vec<Row>> {
     let mut world = two_years(engine, settings).await?;
     let events = world.head().await?;
@@ -77,17 +128,14 @@ pub async fn pages(engine: &Engine, settings: &Settings, connections: usize) -> 
     caught_up(&world).await?;
     let rate = events as f64 / began.elapsed().as_secs_f64();
     let mut rows = Vec::new();
-    for (name, days) in [("a month", 30), ("two years", DAYS)] {
+    for (name, asked) in PAGES {
         let mut rounds = Rounds::default();
         for _ in 0..settings.rounds {
-            let work = Figures::new(world.operator(), days, DAYS);
+            let work = Figures::new(world.operator(), asked, DAYS);
             let (outcome, cores) = world.run(1, connections, settings.duration(), Pace::Closed, work).await?;
             rounds.push(outcome.round, Some(cores));
         }
-        let name = format!(
-            "elecoupon statistics of {name}, {connections} connections, {} events",
-            number(events as f64)
-        );
+        let name = format!("{name}, {connections} connections, {} events", number(events as f64));
         let mut row = Row::new(name, world.engine.name(), rounds);
         row.goals.push(Goal::at_most("p99 ms", Some(row.product.p99()), 100.0));
         row.notes.push(format!("counted from the first event at {} events a second", number(rate)));

@@ -169,7 +169,7 @@ async fn catalogue(mut ask: Ask) -> Result<Page, Failure> {
 fn days(ask: &mut Ask) -> (NaiveDate, NaiveDate) {
     let today = ask.app.ledger.now().day;
     let (start, end) = (ask.form.optional_day("start"), ask.form.optional_day("end"));
-    let end = end.unwrap_or(today);
+    let end = end.unwrap_or_else(|| start.map_or(today, |start| start.max(today)));
     let start = start.unwrap_or_else(|| end.checked_sub_days(Days::new(DAYS - 1)).unwrap_or(end));
     if end < start {
         ask.form.wrong("end", Wrong::EndBeforeStart);
