@@ -669,7 +669,11 @@ impl Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.wording().text(Language::English), self.code())
+        let text = match self {
+            Self::Field { field, why } => why.text(field, Language::English),
+            _ => self.wording().text(Language::English).to_owned(),
+        };
+        write!(f, "{text} ({})", self.code())
     }
 }
 

@@ -1032,9 +1032,15 @@ on_both_engines! {
         let rotated = json_of(&run(&["rotate", "1"]).await);
         assert_eq!(rotated["generation"], 2);
         assert_eq!(json_of(&run(&["secret", "1"]).await)["secret"], rotated["secret"]);
-        assert_eq!(run(&["add", "--url", "https://10.0.0.1/"]).await.code, Some(1));
+        let assert_refused = async || {
+            let done = run(&["add", "--url", "https://10.0.0.1/"]).await;
+            let why = "url leads into the network of the server, which is not allowed";
+            assert!(done.code == Some(1) && done.err.contains(why), "{done:?}");
+        };
+        assert_refused().await;
         assert_eq!(run(&["pause", "9"]).await.code, Some(1));
         server.kill().await;
+        assert_refused().await;
         let listed = json_of(&run(&["list"]).await);
         assert_eq!((&listed["id"], &listed["url"], &listed["dead"]), (&json!(1), &json!(url), &json!(0)));
         assert_eq!(run(&["dead", "1"]).await.out, "");
