@@ -94,7 +94,7 @@ enum Command {
     Flood,
     /// Members redeem while the statistics rest and while they count
     Statistics,
-    /// A page of statistics on a ledger of two years
+    /// Every page of statistics on a ledger of two years
     Pages,
     /// Every coupon as CSV, workbook and Parquet, and the log as Parquet
     Export,
