@@ -1,5 +1,5 @@
 -- What happened to coupons, by local day and by everything that it can be told apart by. Read by the statistics pages and
--- by /v1/statistics where a shop or an employee is asked for; the view stats_days is for everybody's own SQL.
+-- by /v1/statistics where no coarser table has what is asked for; the view stats_days is for everybody's own SQL.
 CREATE TABLE stats_days_v1 (
   bucket            BIGINT NOT NULL,
   day               BIGINT NOT NULL,           -- local, 20261129; of an end that passed, the coupon's last day
